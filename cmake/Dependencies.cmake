@@ -1,0 +1,44 @@
+# Every third-party library, found once. Versions and quirks: docs/dependencies.md.
+find_package(Threads REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(CapnProto REQUIRED)
+find_package(HDF5 REQUIRED COMPONENTS C)
+find_package(GTest CONFIG REQUIRED)
+find_package(fmt CONFIG REQUIRED)
+find_package(spdlog CONFIG REQUIRED)
+find_package(CLI11 CONFIG REQUIRED)
+find_package(tomlplusplus CONFIG REQUIRED)
+find_package(nlohmann_json CONFIG REQUIRED)
+find_package(prometheus-cpp CONFIG REQUIRED)
+find_package(rapidcheck CONFIG REQUIRED)
+find_package(Boost 1.81 REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(ZLIB REQUIRED)
+pkg_check_modules(ZMQ REQUIRED IMPORTED_TARGET libzmq)
+pkg_check_modules(SODIUM REQUIRED IMPORTED_TARGET libsodium)
+pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+# cpp-httplib's -D macros come from pkg-config alone; without them header and library disagree.
+pkg_check_modules(HTTPLIB REQUIRED IMPORTED_TARGET cpp-httplib)
+pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
+
+if(YUMOE_WITH_MPI)
+  find_package(MPI REQUIRED COMPONENTS C)
+endif()
+
+# LibTorch: what a C++ program needs, never libtorch_python. Its include folder also carries fmt,
+# protobuf and pybind11, so it is searched after the system's (-idirafter).
+if(YUMOE_WITH_TORCH)
+  file(GLOB YUMOE_TORCH_DIR "${YUMOE_PYTHON_ENV}/lib/python3.*/site-packages/torch")
+  if(NOT YUMOE_TORCH_DIR)
+    message(FATAL_ERROR "no torch under YUMOE_PYTHON_ENV='${YUMOE_PYTHON_ENV}'. Run launch/setup, or "
+                        "configure with -DYUMOE_WITH_TORCH=OFF for the coordinator alone.")
+  endif()
+  add_library(yumoe_torch INTERFACE)
+  target_compile_options(yumoe_torch INTERFACE
+    "SHELL:-idirafter ${YUMOE_TORCH_DIR}/include"
+    "SHELL:-idirafter ${YUMOE_TORCH_DIR}/include/torch/csrc/api/include")
+  target_link_libraries(yumoe_torch INTERFACE
+    "-L${YUMOE_TORCH_DIR}/lib" "-Wl,-rpath,${YUMOE_TORCH_DIR}/lib"
+    "-Wl,-rpath-link,${YUMOE_TORCH_DIR}/lib" torch_cpu c10)
+endif()
