@@ -42,3 +42,20 @@ if(YUMOE_WITH_TORCH)
     "-L${YUMOE_TORCH_DIR}/lib" "-Wl,-rpath,${YUMOE_TORCH_DIR}/lib"
     "-Wl,-rpath-link,${YUMOE_TORCH_DIR}/lib" torch_cpu c10)
 endif()
+
+# blst: BLS12-381, built from source by launch/setup.
+if(DEFINED ENV{XDG_CACHE_HOME})
+  set(YUMOE_CACHE_ROOT "$ENV{XDG_CACHE_HOME}")
+else()
+  set(YUMOE_CACHE_ROOT "$ENV{HOME}/.cache")
+endif()
+set(YUMOE_BLST_DIR "${YUMOE_CACHE_ROOT}/yumoe/blst-d7bef6b425dc" CACHE PATH
+    "Folder with blst's libblst.a and include/blst.h (launch/setup makes it)")
+if(NOT EXISTS "${YUMOE_BLST_DIR}/complete")
+  message(FATAL_ERROR "no blst under YUMOE_BLST_DIR='${YUMOE_BLST_DIR}'. Run launch/setup.")
+endif()
+add_library(yumoe_blst STATIC IMPORTED)
+set_target_properties(yumoe_blst PROPERTIES
+  IMPORTED_LOCATION "${YUMOE_BLST_DIR}/libblst.a"
+  INTERFACE_SYSTEM_INCLUDE_DIRECTORIES "${YUMOE_BLST_DIR}/include"
+  INTERFACE_INCLUDE_DIRECTORIES "${YUMOE_BLST_DIR}/include")
