@@ -54,6 +54,7 @@ class Keypair {
 
  private:
   struct Secret;
+  friend struct KeypairSecret;  // identity/keypair_secret.hpp: wallet files, which must hold it
   Keypair(PublicKey public_key, std::unique_ptr<Secret> secret);
   PublicKey public_key_;
   std::unique_ptr<Secret> secret_;
