@@ -1,0 +1,106 @@
+// What the transport promises, over real ZeroMQ sockets on the loopback.
+
+#include "cluster/transport.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "cluster/error.hpp"
+
+namespace yumoe {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::HasSubstr;
+
+class Loopback : public ::testing::Test {
+ protected:
+  TransportOptions options = [] {
+    TransportOptions o;
+    o.port = 0;
+    o.message_bytes_max = 65'536;
+    o.queued_messages_max = 4;
+    return o;
+  }();
+  CurveKeypair server_keys = CurveKeypair::generate();
+  CurveKeypair client_keys = CurveKeypair::generate();
+  std::unique_ptr<ServerTransport> server = listen_zeromq(options, server_keys);
+  std::unique_ptr<ClientTransport> client = connect_zeromq(server->address(), client_keys, options);
+};
+
+TEST_F(Loopback, CarriesFramesBothWaysAndTellsWhichCurveKeySpoke) {
+  ASSERT_TRUE(client->send({Bytes{1, 2}, Bytes{3}}));
+  const auto received = server->receive(5s);
+  ASSERT_TRUE(received);
+  EXPECT_THAT(received->frames, ::testing::ElementsAre(Bytes{1, 2}, Bytes{3}));
+  EXPECT_EQ(received->client_key, client_keys.public_key);
+
+  ASSERT_TRUE(server->send(received->peer, {Bytes{4}}));
+  const auto answer = client->receive(5s);
+  ASSERT_TRUE(answer);
+  EXPECT_THAT(*answer, ::testing::ElementsAre(Bytes{4}));
+  EXPECT_EQ(server->counts().bytes_in, 3 + received->peer.size());
+}
+
+TEST_F(Loopback, NeverDeliversToAClientThatExpectsAnotherServerKey) {
+  CoordinatorAddress wrong = server->address();
+  wrong.key = CurveKeypair::generate().public_key;
+  const auto stranger = connect_zeromq(wrong, client_keys, options);
+  stranger->send({Bytes{1}});
+  EXPECT_FALSE(server->receive(300ms));
+}
+
+TEST_F(Loopback, DropsAnOversizedFrameWithItsConnectionAndServesOthers) {
+  client->send({Bytes(100'000)});
+  EXPECT_FALSE(server->receive(300ms));
+  const auto other = connect_zeromq(server->address(), CurveKeypair::generate(), options);
+  ASSERT_TRUE(other->send({Bytes{7}}));
+  EXPECT_TRUE(server->receive(5s));
+}
+
+TEST_F(Loopback, DropsMessagesOfMoreFramesThanAllowed) {
+  client->send({Bytes{1}, Bytes{2}, Bytes{3}});
+  EXPECT_FALSE(server->receive(1s));
+  EXPECT_EQ(server->counts().messages_dropped, 1u);
+}
+
+TEST_F(Loopback, TellsTheSenderInsteadOfBlockingWhenAPeerDoesNotRead) {
+  client->send({Bytes{1}});
+  const auto received = server->receive(5s);
+  ASSERT_TRUE(received);
+  bool refused = false;
+  for (int i = 0; i < 10'000 && !refused; ++i) {
+    refused = !server->send(received->peer, {Bytes(60'000)});
+  }
+  EXPECT_TRUE(refused);
+}
+
+TEST_F(Loopback, TellsTheSenderThatAPeerIsUnknown) {
+  EXPECT_FALSE(server->send("nobody", {Bytes{1}}));
+}
+
+TEST_F(Loopback, NamesAPortThatIsTaken) {
+  TransportOptions taken = options;
+  const std::string endpoint = server->address().endpoint;
+  taken.port = std::stoi(endpoint.substr(endpoint.rfind(':') + 1));
+  try {
+    listen_zeromq(taken, server_keys);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::port_taken);
+    EXPECT_THAT(error.what(), HasSubstr("--transport.port"));
+  }
+}
+
+TEST(CoordinatorAddress, RoundTripsAndNamesWhatIsWrong) {
+  const CoordinatorAddress address{"tcp://127.0.0.1:48150", CurveKeypair::generate().public_key};
+  const CoordinatorAddress back = CoordinatorAddress::parse(address.text());
+  EXPECT_EQ(back.endpoint, address.endpoint);
+  EXPECT_EQ(back.key, address.key);
+  for (const char* bad : {"", "127.0.0.1:1?key=00", "tcp://h:1", "tcp://h:1?key=abcd"}) {
+    EXPECT_THROW(CoordinatorAddress::parse(bad), Error) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace yumoe
