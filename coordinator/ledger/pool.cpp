@@ -113,12 +113,11 @@ std::optional<std::uint64_t> weight_after_injection(const Reserves& reserves, st
 }
 
 std::optional<std::uint64_t> weight_for_price(const Reserves& reserves, U64F64 price) {
-  // price = (w1/w2)(y/x), hence w2 = y / (y + price*x).
-  const U64F64 weighed = price.saturating_mul(U64F64::from_integer(reserves.alpha));
-  const U64F64 tao = U64F64::from_integer(reserves.tao);
-  const U64F64 sum = weighed.saturating_add(tao);
-  if (sum == U64F64::zero()) return kOne / 2;
-  const std::uint64_t weight = Perquintill::from_rational(tao.bits(), sum.bits()).parts;
+  // price = (w1/w2)(y/x), hence w2 = y / (y + floor(price*x)).
+  const UInt128 weighed = price.saturating_mul(U64F64::from_integer(reserves.alpha)).to_u64();
+  const UInt128 sum = weighed + reserves.tao;
+  const std::uint64_t weight =
+      sum == 0 ? kOne / 2 : Perquintill::from_rational(reserves.tao, sum).parts;
   if (weight < kPoolWeightMin || weight > kOne - kPoolWeightMin) return std::nullopt;
   return weight;
 }

@@ -33,18 +33,6 @@ Aligned align(const SafeFloat& a, const SafeFloat& b) {
   return {lowered(a.mantissa, b.exponent - a.exponent), b.mantissa, b.exponent};
 }
 
-// floor of a 256-bit mantissa into range; exact products of two mantissas stay under 2^140.
-SafeFloat normalised_wide(Wide mantissa, std::int64_t exponent) {
-  while (mantissa.high != 0) {
-    const UInt128 high_rest = mantissa.high % 10;
-    const UInt128 high = mantissa.high / 10;
-    mantissa.low = wide_divide({high_rest, mantissa.low}, 10)->quotient;
-    mantissa.high = high;
-    ++exponent;
-  }
-  return SafeFloat::normalised(mantissa.low, exponent);
-}
-
 }  // namespace
 
 SafeFloat SafeFloat::normalised(UInt128 mantissa, std::int64_t exponent) {

@@ -31,7 +31,57 @@ namespace yumoe::ledger {
   X(RevealTooEarly)                       \
   X(InputLengthsUnequal)                  \
   X(IncorrectCommitRevealVersion)         \
-  X(InvalidRevealRound)
+  X(InvalidRevealRound)                   \
+  /* pools: coordinator/pool.hpp */       \
+  X(SwapInputTooLarge)                    \
+  X(ReservesTooLow)                       \
+  X(PriceLimitExceeded)                   \
+  X(InsufficientLiquidity)                \
+  /* the rest: coordinator/ledger.hpp */  \
+  X(SubnetNotExists)                      \
+  X(RootNetworkDoesNotExist)              \
+  X(SubtokenDisabled)                     \
+  X(AmountTooLow)                         \
+  X(SlippageTooHigh)                      \
+  X(NotEnoughBalanceToStake)              \
+  X(HotKeyAccountNotExists)               \
+  X(NotEnoughStakeToWithdraw)             \
+  X(SameNetuid)                           \
+  X(TransferDisallowed)                   \
+  X(NonAssociatedColdKey)                 \
+  X(CannotUseSystemAccount)               \
+  X(RegistrationNotPermittedOnRootSubnet) \
+  X(RegistrationPriceLimitExceeded)       \
+  X(SubNetRegistrationDisabled)           \
+  X(HotKeyAlreadyRegisteredInSubNet)      \
+  X(NoNeuronIdAvailable)                  \
+  X(TooManyRegistrationsThisBlock)        \
+  X(TooManyRegistrationsThisInterval)     \
+  X(StakeTooLowForRoot)                   \
+  X(NetworkTxRateLimitExceeded)           \
+  X(SubnetLimitReached)                   \
+  X(CannotAffordLockCost)                 \
+  X(NotSubnetOwner)                       \
+  X(FirstEmissionBlockNumberAlreadySet)   \
+  X(NeedWaitingMoreBlocksToStarCall)      \
+  X(DelegateTakeTooLow)                   \
+  X(DelegateTakeTooHigh)                  \
+  X(DelegateTxRateLimitExceeded)          \
+  X(InvalidChildkeyTake)                  \
+  X(TxChildkeyTakeRateLimitExceeded)      \
+  X(TooManyChildren)                      \
+  X(ProportionOverflow)                   \
+  X(InvalidChild)                         \
+  X(DuplicateChild)                       \
+  X(ParentChildCannotBeBoth)              \
+  X(NotEnoughStakeToSetChildkeys)         \
+  X(TxRateLimitExceeded)                  \
+  X(InvalidSubnetNumber)                  \
+  X(InvalidValue)                         \
+  X(InsufficientBalance)                  \
+  X(FaucetDisabled)                       \
+  X(ProposalMissing)                      \
+  X(AdminActionProhibitedDuringWeightsWindow)
 
 enum class LedgerError {
 #define YUMOE_LEDGER_ERROR(name) name,
