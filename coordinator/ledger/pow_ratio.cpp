@@ -58,7 +58,7 @@ class Series {
     N term = x;
     N sum = x;
     N shown = rounded(sum);
-    for (unsigned n = 2; n <= terms_; ++n) {
+    for (unsigned n = 2; n < terms_; ++n) {
       term = floor_shift(N(term * x), shift_);
       if (term == 0) break;
       const N next = floor_divide(term, n);
@@ -88,7 +88,7 @@ class Series {
     N term = one_;
     N sum = one_;
     N shown = rounded(sum);
-    for (unsigned n = 1; n <= terms_; ++n) {
+    for (unsigned n = 1; n < terms_; ++n) {
       // floor(t*e / (one*n)) equals two nested floors.
       term = floor_divide(floor_shift(N(term * power), shift_), n);
       if (term == 0) break;
@@ -124,9 +124,11 @@ N to_number(UInt128 value) {
   return (N(static_cast<std::uint64_t>(value >> 64)) << 64) | N(static_cast<std::uint64_t>(value));
 }
 
+// A series cut short at a large negative exponent may end below zero. The chain's conversion then
+// keeps the magnitude if it fits 64 bits and gives 0 otherwise; so do we.
 template <typename N>
 UInt128 clamp_to_u128(const N& value) {
-  if (value <= 0) return 0;
+  if (value < 0) return bits_of(N(-value)) > 64 ? UInt128{0} : clamp_to_u128(N(-value));
   if (bits_of(value) > 128) return ~UInt128{0};
   const N mask = ~std::uint64_t{0};
   return (static_cast<UInt128>(static_cast<std::uint64_t>(N(value >> 64))) << 64) |
