@@ -1,0 +1,16 @@
+#pragma once
+// The command groups of `yumoe`. Each function adds its commands to the application; a command's
+// callback does the work and throws Error, which main() turns into one line and an exit code.
+
+namespace CLI {
+class App;
+}
+
+namespace yumoe {
+
+void add_data_commands(CLI::App& app);
+void add_config_commands(CLI::App& app);
+void add_keys_commands(CLI::App& app);
+void add_doctor_command(CLI::App& app);
+
+}  // namespace yumoe
