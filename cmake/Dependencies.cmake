@@ -29,6 +29,11 @@ endif()
 # LibTorch: what a C++ program needs, never libtorch_python. Its include folder also carries fmt,
 # protobuf and pybind11, so it is searched after the system's (-idirafter).
 if(YUMOE_WITH_TORCH)
+  if(NOT YUMOE_PYTHON_ENV)  # where launch/setup puts it
+    file(SHA256 ${PROJECT_SOURCE_DIR}/launch/requirements.txt digest)
+    string(SUBSTRING ${digest} 0 12 digest)
+    set(YUMOE_PYTHON_ENV "$ENV{HOME}/.cache/yumoe/python-${digest}")
+  endif()
   file(GLOB YUMOE_TORCH_DIR "${YUMOE_PYTHON_ENV}/lib/python3.*/site-packages/torch")
   if(NOT YUMOE_TORCH_DIR)
     message(FATAL_ERROR "no torch under YUMOE_PYTHON_ENV='${YUMOE_PYTHON_ENV}'. Run launch/setup, or "

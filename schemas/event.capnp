@@ -18,13 +18,12 @@ struct Event {
     tick @7 :Void;
     # Time passed and a deadline with it.
     started @8 :Started;
-    profiled @9 :Profiled;
   }
 
   struct Started {
     # First event of a run.
     versionDigest @0 :Data;       # of base version 0
-    trainWindows @1 :UInt64;      # windows of the token set's train split
+    privateSeed @1 :UInt64;       # of what validators draw; secret while the run lasts
   }
   struct Joined {
     keyType @0 :UInt8;
@@ -32,14 +31,11 @@ struct Event {
     role @2 :Protocol.ToCoordinator.Role;
     name @3 :Text;
     profile @4 :Protocol.Profile;
+    stake @5 :Float64;            # validators: by the run's configuration
   }
   struct Left {
     uid @0 :UInt16;
     reason @1 :Text;
-  }
-  struct Profiled {
-    uid @0 :UInt16;
-    profile @1 :Protocol.Profile;
   }
   struct Committed {
     uid @0 :UInt16;

@@ -1,0 +1,593 @@
+#include "coordinator/run.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "cluster/random.hpp"
+
+namespace yumoe {
+namespace {
+
+using std::chrono::milliseconds;
+
+// How many past rounds the core keeps: as many as a late contribution or a late score may name.
+std::size_t rounds_kept(const RunOptions& options) {
+  return static_cast<std::size_t>(options.stale_rounds_max) + 2;
+}
+
+std::array<std::uint8_t, 33> map_key(const PublicKey& key) {
+  std::array<std::uint8_t, 33> bytes;
+  bytes[0] = static_cast<std::uint8_t>(key.type);
+  std::copy(key.bytes.begin(), key.bytes.end(), bytes.begin() + 1);
+  return bytes;
+}
+
+bool is_open(const ShardState& shard) {
+  return shard.answer == Answer::missing || shard.answer == Answer::committed;
+}
+
+// `count` of `uids`, chosen by a seed, in ascending order.
+std::vector<Uid> sample(std::vector<Uid> uids, std::size_t count, std::uint64_t seed) {
+  Random random(seed);
+  for (std::size_t i = 0; i + 1 < uids.size() && i < count; ++i) {
+    std::swap(uids[i], uids[i + random.below(uids.size() - i)]);
+  }
+  uids.resize(std::min(uids.size(), count));
+  std::sort(uids.begin(), uids.end());
+  return uids;
+}
+
+}  // namespace
+
+std::string_view name_of(Phase phase) {
+  constexpr std::string_view kNames[] = {"gathering",   "training", "revealing", "scoring",
+                                         "aggregating", "closing",  "finished"};
+  return kNames[static_cast<std::size_t>(phase)];
+}
+
+Run::Run(const Layout& layout, const RunSettings& settings)
+    : layout_(layout), settings_(settings), scoring_(settings.scoring) {}
+
+// --- what may happen ------------------------------------------------------------------------------------
+
+std::optional<Run::Refused> Run::refusal_of(const Event& event, TimeMs) const {
+  const auto refuse = [](ErrorCode code, std::string message) {
+    return Refused{code, std::move(message)};
+  };
+  if (!started_ && !std::holds_alternative<Started>(event)) {
+    return refuse(ErrorCode::peer_refused, "the run has not started yet: try again");
+  }
+  if (const auto* joined = std::get_if<Joined>(&event)) {
+    const auto uid = uid_of(joined->hotkey);
+    if (uid && participants_.at(*uid).role != joined->role) {
+      return refuse(ErrorCode::peer_refused,
+                    "this hotkey takes part in another role: use another hotkey");
+    }
+    if (!uid && participants_.size() >= 65'535) {
+      return refuse(ErrorCode::peer_refused, "the subnet is full");
+    }
+  } else if (const auto* committed = std::get_if<Committed>(&event)) {
+    const RoundState* round = round_state(committed->round);
+    if (round == nullptr || !round->shards.contains(committed->uid)) {
+      return refuse(ErrorCode::stale_round,
+                    "round " + std::to_string(committed->round.value) + " is over or has no shard of yours");
+    }
+    const ShardState& shard = round->shards.at(committed->uid);
+    if (shard.answer != Answer::missing && shard.commitment != committed->digest) {
+      return refuse(ErrorCode::peer_refused,
+                    "another contribution is committed for this round: a commitment is final");
+    }
+    if (round_.value - committed->round.value >
+        static_cast<std::uint64_t>(settings_.run.stale_rounds_max)) {
+      return refuse(ErrorCode::stale_round, "round " + std::to_string(committed->round.value) +
+                                                " is more than stale_rounds_max rounds past");
+    }
+  } else if (const auto* revealed = std::get_if<Revealed>(&event)) {
+    const RoundState* round = round_state(revealed->round);
+    if (round == nullptr || !round->shards.contains(revealed->uid)) {
+      return refuse(ErrorCode::stale_round,
+                    "round " + std::to_string(revealed->round.value) + " is over");
+    }
+    if (!is_wanted(*round, round->shards.at(revealed->uid))) {
+      return refuse(ErrorCode::peer_refused, "this contribution is not wanted now");
+    }
+  } else if (const auto* scored = std::get_if<Scored>(&event)) {
+    const RoundState* round = round_state(scored->scores.round);
+    const auto validator = participants_.find(scored->validator);
+    if (validator == participants_.end() || validator->second.role != Role::validator) {
+      return refuse(ErrorCode::peer_refused, "only a validator's scores count");
+    }
+    if (round == nullptr || !round->scored_by.contains(scored->validator) ||
+        round->scored_by.at(scored->validator)) {
+      return refuse(ErrorCode::stale_round, "scores of this round are not wanted (any more)");
+    }
+    for (const ScoreEntry& entry : scored->scores.entries) {
+      if (!std::binary_search(round->evaluated.begin(), round->evaluated.end(), entry.uid)) {
+        return refuse(ErrorCode::peer_refused, "score of a contribution that was not to be measured");
+      }
+    }
+  }
+  return std::nullopt;
+}
+
+// --- events -------------------------------------------------------------------------------------------------
+
+std::vector<Action> Run::apply(const Event& event, TimeMs now) {
+  YUMOE_ASSERT(now >= now_);
+  YUMOE_ASSERT(!refusal_of(event, now));
+  now_ = now;
+  std::vector<Action> out;
+  std::visit([&](const auto& e) { on(e, now, out); }, event);
+  advance(now, out);
+  return out;
+}
+
+void Run::on(const Started& event, TimeMs, std::vector<Action>&) {
+  YUMOE_ASSERT(!started_);
+  started_ = true;
+  version_digest_ = event.version;
+  private_seed_ = event.private_seed;
+}
+
+void Run::on(const Joined& event, TimeMs, std::vector<Action>& out) {
+  auto uid = uid_of(event.hotkey);
+  if (!uid) {
+    uid = Uid{static_cast<std::uint16_t>(participants_.size())};
+    uids_[map_key(event.hotkey)] = *uid;
+    Participant& fresh = participants_[*uid];
+    fresh.uid = *uid;
+    fresh.hotkey = event.hotkey;
+    fresh.role = event.role;
+  }
+  Participant& participant = participants_[*uid];
+  participant.name = event.name;
+  participant.stake = event.stake;
+  participant.active = true;
+  participant.reason = event.role == Role::worker ? "joined; work comes with the next round" : "";
+  const double known_speed = participant.profile.tokens_per_s;
+  participant.profile = event.profile;
+  if (known_speed > 0) participant.profile.tokens_per_s = known_speed;
+  // A validator that joins while scores are awaited takes part in them.
+  if (event.role == Role::validator) {
+    for (RoundState& round : rounds_) {
+      if (!round.evaluated.empty() && now_ < round.score_deadline) {
+        round.scored_by.try_emplace(*uid, false);
+      }
+    }
+  }
+  notify(*uid, out);
+}
+
+void Run::on(const Left& event, TimeMs, std::vector<Action>&) {
+  const auto found = participants_.find(event.uid);
+  if (found == participants_.end()) return;
+  found->second.active = false;
+  found->second.reason = event.reason;
+}
+
+void Run::on(const Committed& event, TimeMs now, std::vector<Action>& out) {
+  RoundState& round = *find_round(event.round);
+  ShardState& shard = round.shards.at(event.uid);
+  if (shard.answer == Answer::missing) {
+    shard.answer = Answer::committed;
+    shard.commitment = event.digest;
+    shard.bytes = event.bytes;
+    shard.committed_at = now;
+    shard.in_time = event.round == round_ && phase_ == Phase::training && now < round.deadline;
+  }
+  notify(event.uid, out);
+}
+
+void Run::on(const Revealed& event, TimeMs now, std::vector<Action>& out) {
+  RoundState& round = *find_round(event.round);
+  ShardState& shard = round.shards.at(event.uid);
+  Participant& participant = participants_.at(event.uid);
+  shard.blob = event.blob;
+  shard.filter = event.filter;
+  shard.evidence = event.evidence;
+  shard.answer = event.filter.empty() ? Answer::revealed : Answer::refused;
+  if (event.filter.empty()) {
+    shard.steps = event.steps;
+    shard.tokens = event.tokens;
+    shard.expert_tokens = event.expert_tokens;
+    shard.loss_last = event.loss_last;
+    participant.steps += event.steps;
+    participant.tokens += event.tokens;
+    participant.seconds_training += event.seconds;
+    participant.reason = shard.in_time ? "" : "the last contribution came late and counts less";
+    if (round.id == round_) reveal_arrivals_.observe(now - round.started);
+    // Speed as the coordinator saw it, not as the worker says: from plan to commitment.
+    const double seconds = static_cast<double>((shard.committed_at - round.started).count()) / 1e3;
+    const double speed = seconds > 0 ? static_cast<double>(event.tokens) / seconds : 0;
+    double& known = participant.profile.tokens_per_s;
+    if (speed > 0) known = known > 0 ? 0.5 * known + 0.5 * speed : speed;
+    up_bytes_ += shard.bytes;
+  } else {
+    participant.reason = "contribution of round " + std::to_string(event.round.value) +
+                         " failed the filter " + event.filter + ": " + event.evidence;
+  }
+  notify(event.uid, out);
+}
+
+void Run::on(const Scored& event, TimeMs, std::vector<Action>& out) {
+  RoundState& round = *find_round(event.scores.round);
+  round.scored_by[event.validator] = true;
+  scoring_.measure(event.validator, participants_.at(event.validator).stake, event.scores);
+  notify(event.validator, out);
+}
+
+void Run::on(const Aggregated& event, TimeMs, std::vector<Action>& out) {
+  YUMOE_ASSERT(phase_ == Phase::aggregating && event.round == round_);
+  for (const AggregationInput::Item& item : aggregation().items) {
+    find_round(item.round)->shards.at(item.uid).aggregated = true;
+    ++participants_.at(item.uid).contributions;
+  }
+  version_ = event.round;
+  version_digest_ = event.version;
+  steps_.push_back({event.round, event.blob, event.version});
+  down_bytes_ += event.down_bytes;
+  const auto every = static_cast<std::uint64_t>(settings_.run.checkpoint_rounds);
+  const bool last = version_.value == static_cast<std::uint64_t>(settings_.run.rounds);
+  if (version_.value % every == 0 || last) out.push_back(WriteCheckpoint{version_});
+  phase_ = last ? Phase::closing : Phase::gathering;
+  if (last) rounds_.back().deadline = rounds_.back().score_deadline;
+  notify_all(out);
+}
+
+void Run::on(const Checkpointed& event, TimeMs, std::vector<Action>&) {
+  // Whoever still fetches the old checkpoint can go on: its steps stay listed for one more period.
+  while (!steps_.empty() && steps_.front().round <= checkpoint_) steps_.pop_front();
+  checkpoint_ = event.version;
+  checkpoint_state_ = event.state;
+}
+
+void Run::on(const Tick&, TimeMs, std::vector<Action>&) {}
+
+// --- phases: all changes happen in advance() and what it calls ----------------------------------------------
+
+void Run::advance(TimeMs now, std::vector<Action>& out) {
+  if (phase_ == Phase::gathering && started_ &&
+      active_workers() >= static_cast<std::size_t>(settings_.run.workers_min)) {
+    start_round(now, out);
+  }
+  if (phase_ == Phase::training) {
+    const RoundState& round = rounds_.back();
+    if (now >= round.deadline || all_answered(round, Answer::committed)) start_revealing(now, out);
+  }
+  if (phase_ == Phase::revealing) {
+    RoundState& round = rounds_.back();
+    if (now >= round.deadline || all_answered(round, Answer::revealed)) {
+      std::vector<Uid> revealed;
+      for (const auto& [uid, shard] : round.shards) {
+        if (shard.answer == Answer::revealed && shard.in_time) revealed.push_back(uid);
+      }
+      round.evaluated =
+          sample(std::move(revealed), static_cast<std::size_t>(settings_.run.evaluated_max),
+                 derive_seed("evaluated", {private_seed_, round.id.value}));
+      round.score_deadline = now + milliseconds(settings_.run.score_wait_max_ms);
+      for (const auto& [uid, participant] : participants_) {
+        if (participant.role == Role::validator && participant.active && !round.evaluated.empty()) {
+          round.scored_by[uid] = false;
+        }
+      }
+      if (settings_.run.scoring == "blocking" && !round.scored_by.empty()) {
+        phase_ = Phase::scoring;
+        round.deadline = round.score_deadline;
+        notify_all(out);
+      } else {
+        start_aggregating(now, out);
+      }
+    }
+  }
+  if (phase_ == Phase::scoring) {
+    if (now >= rounds_.back().deadline || all_scored(rounds_.back())) start_aggregating(now, out);
+  }
+  if (phase_ == Phase::closing) {
+    if (now >= rounds_.back().deadline || all_scored(rounds_.back())) {
+      phase_ = Phase::finished;
+      notify_all(out);
+      out.push_back(Finish{});
+    }
+  }
+}
+
+void Run::start_round(TimeMs now, std::vector<Action>& out) {
+  round_ = {version_.value + 1};
+  // A round that found no active worker is planned again under the same number.
+  if (!rounds_.empty() && rounds_.back().id == round_) rounds_.pop_back();
+  RoundState round;
+  round.id = round_;
+  round.started = now;
+  round.base = version_digest_;
+  std::vector<PlacementWorker> workers;
+  for (const auto& [uid, participant] : participants_) {
+    if (participant.role == Role::worker && participant.active) {
+      workers.push_back({uid, participant.profile, participant.held});
+    }
+  }
+  const std::uint64_t steps_before =
+      (round_.value - 1) * static_cast<std::uint64_t>(settings_.schedule_steps) /
+      static_cast<std::uint64_t>(settings_.run.rounds);
+  for (const Assignment& assignment :
+       place(layout_, settings_.batch_sequences, workers, settings_.placement)) {
+    Participant& participant = participants_.at(assignment.uid);
+    participant.held = assignment.experts;
+    if (assignment.inner_steps == 0) {
+      participant.reason = assignment.why;
+      continue;
+    }
+    ShardState state;
+    state.predicted_s = assignment.predicted_s;
+    TrainingShard& shard = state.shard;
+    shard.round = round_;
+    shard.uid = assignment.uid;
+    shard.seed = derive_seed("shard", {static_cast<std::uint64_t>(settings_.run.seed), round_.value,
+                                       assignment.uid.value});
+    shard.data = {data_cursor_, assignment.inner_steps *
+                                    static_cast<std::uint64_t>(settings_.batch_sequences)};
+    data_cursor_ += shard.data.count;
+    shard.inner_steps = assignment.inner_steps;
+    shard.steps_before = steps_before;
+    shard.experts = assignment.experts;
+    round.shards.emplace(assignment.uid, std::move(state));
+  }
+  if (round.shards.empty()) return;  // nobody who is here can hold enough experts: wait for others
+  round.deadline = now + commit_wait(round);
+  rounds_.push_back(std::move(round));
+  while (rounds_.size() > rounds_kept(settings_.run)) rounds_.pop_front();
+  phase_ = Phase::training;
+  notify_all(out);
+}
+
+void Run::start_revealing(TimeMs now, std::vector<Action>& out) {
+  RoundState& round = rounds_.back();
+  const bool anybody = std::any_of(round.shards.begin(), round.shards.end(), [](const auto& entry) {
+    return entry.second.answer != Answer::missing;
+  });
+  if (!anybody && active_workers() == 0) {
+    // Everybody is gone: wait for somebody and plan this round again.
+    phase_ = Phase::gathering;
+    return;
+  }
+  close_training_statistics(round);
+  phase_ = Phase::revealing;
+  round.deadline = now + milliseconds(settings_.run.reveal_wait_max_ms);
+  notify_all(out);
+}
+
+void Run::close_training_statistics(const RoundState& round) {
+  for (const auto& [uid, shard] : round.shards) {
+    if (shard.answer == Answer::missing) {
+      Participant& participant = participants_.at(uid);
+      ++participant.missed;
+      participant.reason = "no commitment before the deadline of round " +
+                           std::to_string(round.id.value) +
+                           "; a late one still counts for " +
+                           std::to_string(settings_.run.stale_rounds_max) + " rounds, discounted";
+    } else if (shard.predicted_s > 0) {
+      const double actual_ms = static_cast<double>((shard.committed_at - round.started).count());
+      commit_arrivals_.observe(milliseconds(std::llround(actual_ms / shard.predicted_s)));
+    }
+  }
+}
+
+void Run::start_aggregating(TimeMs, std::vector<Action>& out) {
+  RoundState& round = rounds_.back();
+  std::vector<ShardOutcome> outcomes;
+  for (const auto& [uid, shard] : round.shards) {
+    outcomes.push_back({uid, shard.answer == Answer::revealed, 0});
+  }
+  scoring_.close_round(round.id, outcomes);
+  phase_ = Phase::aggregating;
+  out.push_back(StartAggregation{});
+  notify_all(out);
+}
+
+// --- what follows from the state --------------------------------------------------------------------------
+
+milliseconds Run::commit_wait(const RoundState& round) const {
+  const milliseconds least(settings_.run.commit_wait_min_ms);
+  const milliseconds most(settings_.run.commit_wait_max_ms);
+  double predicted_s = 0;
+  for (const auto& [uid, shard] : round.shards) {
+    if (shard.predicted_s == 0) return most;  // somebody's speed is not known yet
+    predicted_s = std::max(predicted_s, shard.predicted_s);
+  }
+  if (commit_arrivals_.count() < ArrivalStatistics::kFewest) return most;
+  const milliseconds per_second = commit_arrivals_.deadline(
+      settings_.run.deadline_factor, milliseconds(1), milliseconds(1'000'000));
+  const double wait_ms = predicted_s * static_cast<double>(per_second.count());
+  return std::clamp(milliseconds(std::llround(std::min(wait_ms, 1e12))), least,
+                    std::max(least, most));
+}
+
+// Nobody of whom an answer is still to be expected has failed to give it.
+bool Run::all_answered(const RoundState& round, Answer at_least) const {
+  for (const auto& [uid, shard] : round.shards) {
+    if (!participants_.at(uid).active && shard.answer == Answer::missing) continue;
+    if (at_least == Answer::committed && shard.answer == Answer::missing) return false;
+    if (at_least == Answer::revealed && shard.in_time && is_open(shard) &&
+        participants_.at(uid).active) {
+      return false;
+    }
+  }
+  return true;
+}
+
+bool Run::all_scored(const RoundState& round) const {
+  return std::all_of(round.scored_by.begin(), round.scored_by.end(), [&](const auto& entry) {
+    return entry.second || !participants_.at(entry.first).active;
+  });
+}
+
+bool Run::is_wanted(const RoundState& round, const ShardState& shard) const {
+  if (shard.answer != Answer::committed) return false;
+  if (!shard.in_time) return true;
+  return round.id != round_ || phase_ != Phase::training;
+}
+
+AggregationInput Run::aggregation() const {
+  AggregationInput input{round_, {}};
+  for (const RoundState& round : rounds_) {
+    const std::uint64_t stale = round_.value - round.id.value;
+    if (stale > static_cast<std::uint64_t>(settings_.run.stale_rounds_max)) continue;
+    for (const auto& [uid, shard] : round.shards) {
+      if (shard.answer != Answer::revealed || shard.aggregated) continue;
+      const double discount = std::pow(settings_.run.stale_discount, static_cast<double>(stale));
+      input.items.push_back({uid, round.id, shard.blob, discount * scoring_.trust(uid)});
+    }
+  }
+  std::sort(input.items.begin(), input.items.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.uid, a.round) < std::pair(b.uid, b.round);
+  });
+  return input;
+}
+
+std::optional<TimeMs> Run::next_deadline() const {
+  switch (phase_) {
+    case Phase::training:
+    case Phase::revealing:
+    case Phase::scoring:
+    case Phase::closing: return rounds_.back().deadline;
+    case Phase::gathering:
+    case Phase::aggregating:
+    case Phase::finished: return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+Directive Run::directive_for(Uid uid) const {
+  const Participant& participant = participants_.at(uid);
+  Directive directive;
+  directive.sequence = participant.directive_sequence;
+  directive.round = round_;
+  directive.rounds_total = static_cast<std::uint64_t>(settings_.run.rounds);
+  directive.version = version_;
+  directive.version_digest = version_digest_;
+  directive.checkpoint = checkpoint_;
+  directive.checkpoint_state = checkpoint_state_;
+  directive.aggregates.assign(steps_.begin(), steps_.end());
+  directive.finished = phase_ == Phase::finished;
+  directive.standing = standing_of(uid);
+  directive.reason = participant.reason;
+  for (auto round = rounds_.rbegin(); round != rounds_.rend(); ++round) {
+    if (participant.role == Role::worker) {
+      const auto found = round->shards.find(uid);
+      if (found == round->shards.end()) continue;
+      // The newest shard, or an older one whose reveal is still wanted.
+      const ShardState& shard = found->second;
+      if (directive.shard.inner_steps == 0 || is_wanted(*round, shard)) {
+        directive.shard = shard.shard;
+        directive.answer = shard.answer;
+        directive.reveal_wanted = is_wanted(*round, shard);
+        directive.commit_deadline = round->deadline;
+      }
+    } else {
+      // The oldest round this validator has not scored.
+      const auto found = round->scored_by.find(uid);
+      if (found == round->scored_by.end() || found->second) continue;
+      if (now_ >= round->score_deadline) continue;
+      directive.evaluate = {round->id, round->base, round->score_deadline, {}};
+      for (const Uid worker : round->evaluated) {
+        const ShardState& shard = round->shards.at(worker);
+        directive.evaluate.contributions.push_back({shard.shard, shard.blob});
+      }
+    }
+  }
+  return directive;
+}
+
+Standing Run::standing_of(Uid uid) const {
+  Standing standing;
+  standing.score = scoring_.score(uid);
+  standing.rating = scoring_.rating(uid);
+  const auto weights = scoring_.consensus();
+  standing.of = static_cast<std::uint32_t>(weights.size());
+  for (const auto& [worker, weight] : weights) {
+    if (worker == uid) standing.weight = weight;
+  }
+  standing.rank = 1;
+  for (const auto& [worker, weight] : weights) {
+    if (weight > standing.weight) ++standing.rank;
+  }
+  return standing;
+}
+
+const RoundState* Run::round_state(RoundId round) const {
+  for (const RoundState& state : rounds_) {
+    if (state.id == round) return &state;
+  }
+  return nullptr;
+}
+
+RoundState* Run::find_round(RoundId round) {
+  return const_cast<RoundState*>(std::as_const(*this).round_state(round));
+}
+
+std::optional<Uid> Run::uid_of(const PublicKey& hotkey) const {
+  const auto found = uids_.find(map_key(hotkey));
+  return found == uids_.end() ? std::nullopt : std::optional(found->second);
+}
+
+std::size_t Run::active_workers() const {
+  return static_cast<std::size_t>(
+      std::count_if(participants_.begin(), participants_.end(), [](const auto& entry) {
+        return entry.second.role == Role::worker && entry.second.active;
+      }));
+}
+
+void Run::notify(Uid uid, std::vector<Action>& out) {
+  ++participants_.at(uid).directive_sequence;
+  out.push_back(Notify{uid});
+}
+
+void Run::notify_all(std::vector<Action>& out) {
+  for (auto& [uid, participant] : participants_) ++participant.directive_sequence;
+  out.push_back(NotifyAll{});
+}
+
+Digest Run::state_digest() const {
+  Digester digester;
+  const auto add = [&](auto value) {
+    digester.update(as_bytes(std::span<const decltype(value)>(&value, 1)));
+  };
+  add(static_cast<std::uint64_t>(phase_));
+  add(round_.value);
+  add(version_.value);
+  digester.update(version_digest_.bytes);
+  add(checkpoint_.value);
+  digester.update(checkpoint_state_.bytes);
+  add(data_cursor_);
+  add(private_seed_);
+  add(up_bytes_);
+  add(down_bytes_);
+  for (const auto& [uid, participant] : participants_) {
+    digester.update(participant.hotkey.bytes);
+    add(static_cast<std::uint64_t>(participant.active));
+    add(participant.steps);
+    add(participant.tokens);
+    add(participant.contributions);
+    add(participant.missed);
+    add(participant.profile.tokens_per_s);
+    add(scoring_.rating(uid));
+    for (const std::uint32_t expert : participant.held) add(expert);
+  }
+  for (const RoundState& round : rounds_) {
+    add(round.id.value);
+    add(round.started.value);
+    add(round.deadline.value);
+    for (const auto& [uid, shard] : round.shards) {
+      digester.update(digest_of_shard(shard.shard).bytes);
+      add(static_cast<std::uint64_t>(shard.answer));
+      digester.update(shard.commitment.bytes);
+      digester.update(shard.blob.bytes);
+      add(static_cast<std::uint64_t>(shard.aggregated));
+    }
+    for (const auto& [uid, scored] : round.scored_by) add(static_cast<std::uint64_t>(scored));
+  }
+  for (const VersionStep& step : steps_) digester.update(step.version.bytes);
+  for (const auto& [uid, weight] : scoring_.consensus()) add(weight);
+  return digester.finish();
+}
+
+}  // namespace yumoe

@@ -1,0 +1,241 @@
+#pragma once
+// What participants and the coordinator say to each other, as plain values. schemas/protocol.capnp says
+// what each field means; this is the checked form: whatever decode() returns is within bounds.
+//
+// Encoding is Cap'n Proto; decoding is total: any bytes give a value or Error{message_malformed}.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "cluster/bytes.hpp"
+#include "cluster/clock.hpp"
+#include "cluster/identity.hpp"
+#include "cluster/option.hpp"
+#include "router/placement.hpp"
+#include "router/shard.hpp"
+
+namespace yumoe {
+
+inline constexpr std::uint16_t kProtocolVersion = 1;
+inline constexpr std::size_t kPieceBytesMax = 1 << 20;      // payload frame
+inline constexpr std::size_t kNameBytesMax = 64;
+inline constexpr std::size_t kTextBytesMax = 4'096;
+inline constexpr std::size_t kContributionBytesMax = 1ull << 32;
+inline constexpr std::size_t kExpertTokensMax = 1 << 22;    // layers * experts
+
+using Nonce = std::array<std::uint8_t, 32>;
+
+// --- envelope ---------------------------------------------------------------------------------------
+
+struct Envelope {
+  PublicKey sender;            // of participants; unspecified from the coordinator
+  Nonce challenge{};
+  std::uint64_t sequence = 0;
+  TimeMs time;
+  Bytes body;
+  Signature signature{};
+};
+
+// Signs with the participant's key.
+Bytes seal(const Keypair& keys, const Nonce& challenge, std::uint64_t sequence, TimeMs time,
+           Bytes body);
+// From the coordinator: unsigned.
+Bytes seal_unsigned(std::uint64_t sequence, TimeMs time, Bytes body);
+
+// Throws Error{message_malformed} or Error{version_mismatch}. Does not check the signature.
+Envelope open_envelope(ByteView bytes);
+bool is_signed(const Envelope& envelope);
+
+// --- participant to coordinator ------------------------------------------------------------------------
+
+enum class Role : std::uint8_t { worker, validator };
+
+struct Hello {};
+
+struct Join {
+  Role role = Role::worker;
+  WorkerProfile profile;
+  std::string name;
+};
+
+struct Heartbeat {
+  std::uint64_t directive = 0;
+  RoundId version;
+  RoundId round;
+  std::uint32_t steps_done = 0;
+  std::uint64_t tokens_done = 0;
+  double loss = 0;
+  double tokens_per_s = 0;
+};
+
+struct Commit {
+  RoundId round;
+  Digest digest;
+  std::uint64_t bytes = 0;
+};
+
+struct RevealPiece {
+  RoundId round;
+  std::uint64_t offset = 0;
+};
+
+struct Fetch {
+  Digest digest;
+  std::uint64_t offset = 0;
+};
+
+struct Measurement {
+  double loss_before = 0;
+  double reduction = 0;        // mean over windows of loss before - loss after
+  double standard_error = 0;
+  std::uint32_t windows = 0;   // 0: not measured
+};
+
+enum class Verdict : std::uint8_t { measured, not_finite, unavailable };
+
+struct ScoreEntry {
+  Uid uid;
+  Verdict verdict = Verdict::unavailable;
+  Measurement assigned;
+  Measurement private_draw;
+};
+
+struct Scores {
+  RoundId round;
+  double seconds_spent = 0;
+  double heldout_loss = 0;            // nats a token of base version round - 1; NaN if not measured
+  double heldout_bits_per_byte = 0;
+  std::vector<ScoreEntry> entries;    // by uid ascending, each once
+};
+
+struct Leave {
+  std::string reason;
+};
+
+using ToCoordinator =
+    std::variant<Hello, Join, Heartbeat, Commit, RevealPiece, Fetch, Scores, Leave>;
+
+Bytes encode(const ToCoordinator& message);
+ToCoordinator decode_to_coordinator(ByteView bytes);
+
+// --- what a worker reveals ---------------------------------------------------------------------------
+
+struct Contribution {
+  RoundId round;
+  Uid uid;
+  Digest shard;                 // digest_of(encode_shard(shard))
+  Digest base;                  // of the base version it started from
+  std::uint32_t steps = 0;
+  std::uint64_t tokens = 0;
+  double seconds = 0;           // spent in inner steps
+  double loss_first = 0;
+  double loss_last = 0;
+  std::vector<std::uint32_t> expert_tokens;  // [layers * experts]
+  Bytes update;                 // router/codec.hpp
+};
+
+Bytes encode(const Contribution& contribution);
+Contribution decode_contribution(ByteView bytes);
+Digest digest_of_shard(const TrainingShard& shard);
+
+// What is committed to: BLAKE2b(hotkey || contribution bytes).
+Digest commitment_of(const PublicKey& hotkey, ByteView contribution);
+
+// --- coordinator to participant ------------------------------------------------------------------------
+
+struct Challenge {
+  Nonce nonce{};
+  std::string run;
+};
+
+struct Welcome {
+  Uid uid;
+  Netuid netuid;
+  std::string run;
+  PublicKey coordinator;
+  OptionTexts configuration;      // "section.key" -> value of the shared configuration
+  Digest configuration_digest;
+  Digest token_set;
+  std::uint64_t private_seed = 0;
+};
+
+enum class Answer : std::uint8_t { missing, committed, revealed, refused };
+
+struct VersionStep {
+  RoundId round;
+  Digest aggregate;               // digest of the aggregate's bytes
+  Digest version;                 // digest of the parameters after applying it
+};
+
+struct Evaluation {
+  struct Item {
+    TrainingShard shard;
+    Digest digest;                // of the contribution's bytes
+  };
+  RoundId round;                  // 0: nothing to evaluate
+  Digest base;
+  TimeMs deadline;
+  std::vector<Item> contributions;
+};
+
+struct Standing {
+  double score = 0;
+  double rating = 0;
+  std::uint16_t weight = 0;
+  std::uint32_t rank = 0;
+  std::uint32_t of = 0;
+};
+
+struct Directive {
+  std::uint64_t sequence = 0;
+  RoundId round;
+  std::uint64_t rounds_total = 0;
+  RoundId version;
+  Digest version_digest;
+  RoundId checkpoint;
+  Digest checkpoint_state;
+  std::vector<VersionStep> aggregates;
+  TrainingShard shard;            // inner_steps = 0: nothing to train now
+  TimeMs commit_deadline;
+  Answer answer = Answer::missing;
+  bool reveal_wanted = false;
+  Evaluation evaluate;
+  bool finished = false;
+  Standing standing;
+  std::string reason;
+};
+
+enum class ReceiptKind : std::uint8_t { commit, reveal, scores };
+
+struct Receipt {
+  ReceiptKind kind = ReceiptKind::commit;
+  RoundId round;
+  Digest digest;
+  TimeMs time;
+  Signature signature{};
+};
+
+// What the coordinator's signature in a receipt covers.
+Digest digest_of_receipt(std::string_view run, const PublicKey& hotkey, const Receipt& receipt);
+
+struct Piece {
+  Digest digest;
+  std::uint64_t offset = 0;
+  std::uint64_t total_bytes = 0;  // 0: not available
+};
+
+struct Refusal {
+  std::string code;
+  std::string message;
+  bool final = false;
+};
+
+using ToParticipant = std::variant<Challenge, Welcome, Directive, Receipt, Piece, Refusal>;
+
+Bytes encode(const ToParticipant& message);
+ToParticipant decode_to_participant(ByteView bytes);
+
+}  // namespace yumoe
