@@ -75,7 +75,7 @@ struct Journal::Writer final : Impl {
     row->step("append to");
   }
 
-  Digest record(const Event& event, std::uint64_t at, const Digest& before) {
+  Digest record(const Entry& event, std::uint64_t at, const Digest& before) {
     check_kind(event.kind);
     YUMOE_ASSERT(event.payload.size() <= kRecordBytesMax);
     const Digest link = next_link(before, at, event.time, event.kind, event.payload);
@@ -172,14 +172,14 @@ Journal Journal::open(const std::filesystem::path& folder) {
   return Journal(std::move(writer));
 }
 
-std::uint64_t Journal::append(std::span<const Event> events, std::span<const Blob> blobs) {
+std::uint64_t Journal::append(std::span<const Entry> events, std::span<const Blob> blobs) {
   Writer& self = writer();
   if (events.empty() && blobs.empty()) return self.sequence;
   std::uint64_t sequence = self.sequence;
   Digest chain = self.chain;
   self.transaction([&] {
     for (const Blob& blob : blobs) self.put(blob);
-    for (const Event& event : events) chain = self.record(event, ++sequence, chain);
+    for (const Entry& event : events) chain = self.record(event, ++sequence, chain);
   });
   self.sequence = sequence;
   self.chain = chain;

@@ -42,7 +42,7 @@ Bytes blob_of(std::uint64_t round) { return bytes_of_seed(1'000'000 + round, 20'
 std::uint64_t append_one(Journal& journal, bool with_blob = false) {
   const std::uint64_t sequence = journal.size() + 1;
   const Bytes payload = payload_of(sequence), bytes = blob_of(sequence);
-  const Event event{TimeMs{static_cast<std::int64_t>(sequence) * 10}, "step", payload};
+  const Entry event{TimeMs{static_cast<std::int64_t>(sequence) * 10}, "step", payload};
   const Blob blob{RoundId{sequence}, "contribution", bytes};
   return journal.append({&event, 1}, {&blob, with_blob ? 1u : 0u});
 }
@@ -123,10 +123,10 @@ TEST(Journal, ChainsEachDigestToTheOneBefore) {
   fill(two.path(), 3);
   Journal a = Journal::open(one.path()), b = Journal::open(two.path());
   EXPECT_EQ(a.chain(), b.chain());
-  const Event x{TimeMs{1}, "x", {}}, y{TimeMs{1}, "y", {}};
+  const Entry x{TimeMs{1}, "x", {}}, y{TimeMs{1}, "y", {}};
   a.append({&x, 1});
   b.append({&y, 1});
-  const Event same{TimeMs{2}, "same", {}};
+  const Entry same{TimeMs{2}, "same", {}};
   a.append({&same, 1});
   b.append({&same, 1});
   EXPECT_NE(a.chain(), b.chain());
@@ -137,7 +137,7 @@ TEST(Journal, RecordsABatchWhole) {
   Journal journal = Journal::create(folder.path(), "run", {});
   std::vector<Bytes> payloads;
   for (std::uint64_t i = 1; i <= 1000; ++i) payloads.push_back(payload_of(i));
-  std::vector<Event> events;
+  std::vector<Entry> events;
   for (const Bytes& payload : payloads) events.push_back({TimeMs{5}, "step", payload});
   EXPECT_EQ(journal.append(events), 1000u);
   EXPECT_EQ(journal.append({}), 1000u);
@@ -357,7 +357,7 @@ TEST(Journal, IsNeverWrongWhateverByteIsChanged) {
   std::uint64_t sequence = journal.size();
   while (true) {
     std::vector<Bytes> payloads;
-    std::vector<Event> events;
+    std::vector<Entry> events;
     const std::uint64_t count = 1 + sequence % 4;
     for (std::uint64_t i = 1; i <= count; ++i) payloads.push_back(payload_of(sequence + i));
     for (const Bytes& payload : payloads) events.push_back({TimeMs{1}, "step", payload});

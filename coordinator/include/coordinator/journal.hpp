@@ -26,7 +26,7 @@
 namespace yumoe {
 
 // What is to be recorded. Views are not kept.
-struct Event {
+struct Entry {
   TimeMs time;
   std::string kind;  // 1 to 64 bytes, e.g. "contribution"
   ByteView payload;  // at most kRecordBytesMax
@@ -146,7 +146,7 @@ class Journal final : public JournalReader {
   //
   // Throws Error{disk_full}: nothing was recorded, try again when there is room. Throws
   // Error{journal_io}: unknown whether it was recorded; every later append throws, open anew.
-  std::uint64_t append(std::span<const Event> events, std::span<const Blob> blobs = {});
+  std::uint64_t append(std::span<const Entry> events, std::span<const Blob> blobs = {});
 
   // Digest of the last record (of the metadata if there is none).
   const Digest& chain() const noexcept;
