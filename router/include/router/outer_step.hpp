@@ -46,6 +46,7 @@ struct AggregateSource {
 struct Aggregate {
   RoundId round;                 // makes base version `round` out of `round` - 1
   std::vector<AggregateSource> sources;  // by uid ascending
+  std::vector<float> gate_bias;  // of the new version, [layers * experts], finite
 };
 
 // Total decoder: any bytes give an Aggregate whose updates parse under `layout`, or
