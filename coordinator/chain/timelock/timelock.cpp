@@ -67,18 +67,20 @@ blst_p1 round_point(std::uint64_t round) {
   const Block message = round_message(round);
   blst_p1 point;
   blst_hash_to_g1(&point, message.data(), message.size(),
-                  reinterpret_cast<const byte*>(kHashDomain.data()), kHashDomain.size(), nullptr, 0);
+                  reinterpret_cast<const byte*>(kHashDomain.data()), kHashDomain.size(), nullptr,
+                  0);
   return point;
 }
 
 // Nothing but a point of the right subgroup other than its zero may enter a pairing.
 bool read_signature(ByteView bytes, blst_p1_affine& point) {
   return bytes.size() == kSignatureBytes &&
-         blst_p1_uncompress(&point, bytes.data()) == BLST_SUCCESS &&
-         blst_p1_affine_in_g1(&point) && !blst_p1_affine_is_inf(&point);
+         blst_p1_uncompress(&point, bytes.data()) == BLST_SUCCESS && blst_p1_affine_in_g1(&point) &&
+         !blst_p1_affine_is_inf(&point);
 }
 
-// SHA-256 of the pairing's value as arkworks writes it: twelve field elements, little-endian, c0 first.
+// SHA-256 of the pairing's value as arkworks writes it: twelve field elements, little-endian, c0
+// first.
 Block hash_of_pairing(const blst_p2_affine& q, const blst_p1_affine& p) {
   blst_fp12 value;
   blst_miller_loop(&value, &q, &p);
@@ -148,7 +150,8 @@ bool gcm_decrypt(const Block& key, ByteView nonce, ByteView sealed, Bytes& plain
   int last = 0;
   Bytes tag(sealed.begin() + static_cast<std::ptrdiff_t>(size), sealed.end());
   const bool ok =
-      EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.data(), nonce.data()) == 1 &&
+      EVP_DecryptInit_ex(context.get(), EVP_aes_256_gcm(), nullptr, key.data(), nonce.data()) ==
+          1 &&
       EVP_DecryptUpdate(context.get(), plaintext.data(), &written, sealed.data(),
                         static_cast<int>(size)) == 1 &&
       EVP_CIPHER_CTX_ctrl(context.get(), EVP_CTRL_GCM_SET_TAG, kTagBytes, tag.data()) == 1 &&

@@ -24,7 +24,8 @@ inline constexpr std::size_t kTimelockCommitBytesMax = 5'000;
 TimeMs drand_round_time(std::uint64_t round);
 
 // The round the real client asks for, so that weights can be read when `blocks_until_reveal` more
-// blocks of `block_time` have passed and a margin of three: floor((then - genesis) / 3 s). At least 1.
+// blocks of `block_time` have passed and a margin of three: floor((then - genesis) / 3 s). At
+// least 1.
 std::uint64_t drand_reveal_round(TimeMs now, std::uint64_t blocks_until_reveal,
                                  std::chrono::milliseconds block_time);
 
