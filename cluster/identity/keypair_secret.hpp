@@ -2,7 +2,7 @@
 // What Keypair hides, for the parts of this library that write wallet files.
 
 #include "cluster/identity.hpp"
-#include "identity/locked.hpp"
+#include "cluster/locked.hpp"
 
 namespace yumoe {
 

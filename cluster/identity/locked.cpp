@@ -1,4 +1,4 @@
-#include "identity/locked.hpp"
+#include "cluster/locked.hpp"
 
 #include <sodium.h>
 

@@ -3,7 +3,7 @@
 
 #include <string_view>
 
-#include "identity/locked.hpp"
+#include "cluster/locked.hpp"
 
 namespace yumoe {
 

@@ -7,7 +7,7 @@
 
 #include "cluster/bytes.hpp"
 #include "cluster/identity.hpp"
-#include "identity/locked.hpp"
+#include "cluster/locked.hpp"
 
 namespace yumoe::sr25519 {
 
