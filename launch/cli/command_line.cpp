@@ -42,7 +42,7 @@ std::vector<std::string> option_names(const CLI::App& app) {
 
 std::string suggestion(const std::string& typed, const std::vector<std::string>& candidates) {
   const std::string nearest = nearest_name(typed, candidates);
-  return nearest.empty() ? "" : "; did you mean '" + nearest + "'?";
+  return nearest.empty() ? "" : ", did you mean '" + nearest + "'";
 }
 
 // Follows the words of a command line down the tree of commands. Gives the complaint about the first
@@ -59,7 +59,7 @@ std::optional<std::string> unknown_command(const CLI::App& app, int argc, const 
     }
     if (names.empty() || word.empty() || word.starts_with('-')) return std::nullopt;
     if (next == nullptr) {
-      return "unknown command '" + word + "'" + suggestion(word, names) + " Try `" +
+      return "unknown command '" + word + "'" + suggestion(word, names) + ". Try `" +
              (group == &app ? "yumoe" : "yumoe " + group->get_name()) + " --help`";
     }
     group = next;
@@ -67,21 +67,21 @@ std::optional<std::string> unknown_command(const CLI::App& app, int argc, const 
   return std::nullopt;
 }
 
-const CLI::App& innermost(const CLI::App& app) {
-  const CLI::App* command = &app;
-  while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
-  return *command;
-}
-
 std::string usage_error(const CLI::App& app, const CLI::ParseError& error) {
-  const CLI::App& command = innermost(app);
+  const CLI::App* command = &app;
+  std::string path = app.get_name();
+  while (!command->get_subcommands().empty()) {
+    command = command->get_subcommands().front();
+    path += " " + command->get_name();
+  }
   std::string what = error.what();
+  if (what.ends_with('\n') || what.ends_with('.')) what.pop_back();
   for (const std::string& extra : app.remaining(true)) {
     const std::string name = extra.substr(0, extra.find('='));
-    what = "unknown argument '" + name + "'" + suggestion(name, option_names(command));
+    what = "unknown argument '" + name + "'" + suggestion(name, option_names(*command));
     break;
   }
-  return what + " Try `" + (&command == &app ? "" : "yumoe ") + command.get_name() + " --help`";
+  return what + ". Try `" + path + " --help`";
 }
 
 }  // namespace

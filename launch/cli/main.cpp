@@ -20,5 +20,6 @@ int main(int argc, char** argv) {
   app.footer("Start: yumoe run launch/examples/demo.toml\n"
              "What this machine has and lacks: yumoe doctor");
   yumoe::add_data_commands(app);
+  yumoe::add_config_commands(app);
   return yumoe::run_command_line(app, argc, argv);
 }
