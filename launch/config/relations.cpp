@@ -13,14 +13,6 @@ constexpr std::size_t kProcessesMax = 1'024;
 
 using Broken = std::optional<BrokenRelation>;
 
-// `key` = `value` must not exceed `other` = `limit`.
-Broken exceeds(const std::string& key, std::int64_t value, const std::string& other,
-               std::int64_t limit) {
-  if (value <= limit) return std::nullopt;
-  return BrokenRelation{key, key + " = " + std::to_string(value) + " must not exceed " + other +
-                                 " = " + std::to_string(limit)};
-}
-
 Broken of_model(const ModelOptions& model) {
   if (model.layers * model.experts > kExpertsOfAllLayersMax) {
     return BrokenRelation{"model.experts",
@@ -37,6 +29,36 @@ Broken of_model(const ModelOptions& model) {
     rule.erase(0, description_of(error.code()).size() + 2);
     return BrokenRelation{rule.substr(0, rule.find(' ')), rule};
   }
+}
+
+// Pairs of options of which the first must not exceed the second.
+Broken of_limits(const RunConfig& config) {
+  const struct {
+    const char* key;
+    std::int64_t value;
+    const char* other;
+    std::int64_t limit;
+  } limits[] = {
+      {"data.vocabulary", config.data.vocabulary, "model.vocabulary", config.model.vocabulary},
+      {"training.warmup_steps", config.training.warmup_steps, "training.total_steps",
+       config.training.total_steps},
+      {"codec.kept_per_block", config.codec.kept_per_block, "codec.block_elements",
+       config.codec.block_elements},
+      {"placement.inner_steps_min", config.placement.inner_steps_min, "placement.inner_steps_max",
+       config.placement.inner_steps_max},
+      {"placement.inner_steps_first", config.placement.inner_steps_first,
+       "placement.inner_steps_max", config.placement.inner_steps_max},
+      {"run.commit_wait_min_ms", config.run.commit_wait_min_ms, "run.commit_wait_max_ms",
+       config.run.commit_wait_max_ms},
+      {"transport.heartbeat_interval_ms", config.transport.heartbeat_interval_ms,
+       "half of transport.lease_ms", config.transport.lease_ms / 2},
+  };
+  for (const auto& [key, value, other, limit] : limits) {
+    if (value <= limit) continue;
+    return BrokenRelation{key, std::string(key) + " = " + std::to_string(value) +
+                                   " must not exceed " + other + " = " + std::to_string(limit)};
+  }
+  return std::nullopt;
 }
 
 Broken of_processes(const RunConfig& config) {
@@ -79,23 +101,7 @@ Broken of_processes(const RunConfig& config) {
 
 std::optional<BrokenRelation> broken_relation(const RunConfig& config) {
   if (auto broken = of_model(config.model)) return broken;
-  if (auto broken = exceeds("data.vocabulary", config.data.vocabulary, "model.vocabulary",
-                            config.model.vocabulary)) {
-    return broken;
-  }
-  if (auto broken = exceeds("training.warmup_steps", config.training.warmup_steps,
-                            "training.total_steps", config.training.total_steps)) {
-    return broken;
-  }
-  if (auto broken = exceeds("codec.kept_per_block", config.codec.kept_per_block,
-                            "codec.block_elements", config.codec.block_elements)) {
-    return broken;
-  }
-  if (auto broken = exceeds("transport.heartbeat_interval_ms",
-                            config.transport.heartbeat_interval_ms,
-                            "half of transport.lease_ms", config.transport.lease_ms / 2)) {
-    return broken;
-  }
+  if (auto broken = of_limits(config)) return broken;
   if (config.data.path.empty()) {
     return BrokenRelation{"data.path", "data.path must name a folder"};
   }

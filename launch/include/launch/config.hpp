@@ -21,10 +21,14 @@
 #include "cluster/bytes.hpp"
 #include "cluster/option.hpp"
 #include "cluster/transport.hpp"
+#include "coordinator/run.hpp"
+#include "coordinator/scoring.hpp"
+#include "coordinator/store_options.hpp"
 #include "launch/data.hpp"
 #include "router/codec.hpp"
 #include "router/layout.hpp"
 #include "router/outer_step.hpp"
+#include "router/placement.hpp"
 #include "router/shard.hpp"
 
 namespace yumoe {
@@ -87,12 +91,16 @@ struct ValidatorOptions {
 enum class OptionScope { shared, process };
 
 struct RunConfig {
+  RunOptions run;
   ModelOptions model;
   InnerOptions training;
   OuterOptions outer;
   CodecOptions codec;
+  PlacementOptions placement;
+  ScoringOptions scoring;
   DataOptions data;
   TransportOptions transport;
+  StoreOptions store;
   std::vector<WorkerOptions> workers;
   std::vector<ValidatorOptions> validators;
 
@@ -100,12 +108,16 @@ struct RunConfig {
   template <typename Visitor>
   void visit_sections(Visitor& section) {
     using enum OptionScope;
+    section("run", shared, run, "Rounds: how many, and how long each waits for what.");
     section("model", shared, model, "The transformer that is trained.");
     section("training", shared, training, "How a worker trains between two synchronisations.");
     section("outer", shared, outer, "How a round's aggregate changes the base version.");
     section("codec", shared, codec, "How updates are compressed.");
+    section("placement", shared, placement, "Which experts and how much work each worker gets.");
+    section("scoring", shared, scoring, "How measurements become ratings and weights.");
     section("data", process, data, "The token set, and how it is built if it is missing.");
     section("transport", process, transport, "Addresses, sizes and times on the network.");
+    section("store", process, store, "What is kept on disk, and where.");
   }
 
   // Calls list(name, entries, help) for each kind of local process.
