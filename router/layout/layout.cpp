@@ -69,7 +69,8 @@ class Builder {
   void add(const std::string& name, std::vector<std::int64_t> shape, Initial initial,
            double deviation) {
     TensorSpec spec;
-    spec.name = layer_ < 0 ? name : "layer." + std::to_string(layer_) + "." + name;
+    if (layer_ >= 0) spec.name.append("layer.").append(std::to_string(layer_)).append(".");
+    spec.name += name;
     spec.offset = offset_;
     spec.elements = 1;
     for (const std::int64_t extent : shape) spec.elements *= static_cast<std::uint64_t>(extent);
@@ -113,7 +114,7 @@ void add_trunk(const ModelOptions& model, Builder& build) {
 }
 
 void add_expert(const ModelOptions& model, std::int64_t expert, Builder& build) {
-  const std::string name = "expert." + std::to_string(expert);
+  const std::string name = std::string("expert.").append(std::to_string(expert));
   for (std::int64_t layer = 0; layer < model.layers; ++layer) {
     build.place(static_cast<std::int32_t>(layer), static_cast<std::int32_t>(expert));
     build.matrix(name + ".gate_up", 2 * model.expert_width, model.width);
@@ -125,7 +126,7 @@ Digest digest_of_names(std::span<const TensorSpec> tensors) {
   Digester digester;
   for (const TensorSpec& tensor : tensors) {
     std::string line = tensor.name;
-    for (const std::int64_t extent : tensor.shape) line += " " + std::to_string(extent);
+    for (const std::int64_t extent : tensor.shape) line.append(" ").append(std::to_string(extent));
     digester.update(as_bytes(line + "\n"));
   }
   return digester.finish();
