@@ -109,11 +109,62 @@ inline void decode_group(const Group& group, std::uint32_t value_bits, const Vis
 }
 
 std::uint32_t ones_in(const std::uint8_t* bytes, std::uint32_t size) {
-  std::uint32_t ones = 0;
-  for (std::uint32_t i = 0; i < size; ++i) {
-    ones += static_cast<std::uint32_t>(std::popcount(bytes[i]));
+  int ones = 0;
+  std::uint32_t i = 0;
+  for (; i + 8 <= size; i += 8) ones += std::popcount(load64(bytes + i));
+  for (; i < size; ++i) ones += std::popcount(bytes[i]);
+  return static_cast<std::uint32_t>(ones);
+}
+
+struct LowParts {
+  std::uint64_t sum = 0;                     // of the gaps' low parts
+  std::array<std::uint32_t, 16> counts{};    // by code
+};
+
+void add_fields(const Group& group, std::uint32_t value_bits, std::uint32_t first, LowParts& parts) {
+  const std::uint32_t width = group.rice + value_bits;
+  std::uint64_t bit = std::uint64_t{first} * width;
+  for (std::uint32_t i = first; i < group.count; ++i, bit += width) {
+    const auto field = static_cast<std::uint32_t>(load64(group.low + bit / 8) >> (bit % 8));
+    parts.counts[field & ((1u << value_bits) - 1)] += 1;
+    parts.sum += (field >> value_bits) & ((1u << group.rice) - 1);
   }
-  return ones;
+}
+
+// The fields of a group of two-bit codes, eight at a time: each is spread to a byte of one word, where
+// sums and counts are taken for all eight at once. Fields are 2 to 8 bits. Returns how many it took.
+std::uint32_t add_fields_by_eight(const Group& group, LowParts& parts) {
+  constexpr std::uint64_t kEach = 0x0101010101010101;
+  constexpr std::uint64_t kQuarters = 0x0001000100010001;
+  const std::uint32_t width = group.rice + 2;
+  const std::uint64_t four = (std::uint64_t{1} << 4 * width) - 1;
+  const std::uint64_t two = ((std::uint64_t{1} << 2 * width) - 1) * 0x0000000100000001;
+  const std::uint64_t one = ((std::uint64_t{1} << width) - 1) * kQuarters;
+  const auto sum_of_bytes = [](std::uint64_t bytes) {
+    constexpr std::uint64_t kEven = 0x00ff00ff00ff00ff;
+    return ((bytes & kEven) + (bytes >> 8 & kEven)) * kQuarters >> 48;
+  };
+  const std::uint32_t rounds = group.count / 8;
+  for (std::uint32_t done = 0; done < rounds;) {
+    std::uint64_t odd = 0, upper = 0, three = 0;  // by byte: how often codes 1 or 3, 2 or 3, 3
+    const std::uint32_t end = std::min(rounds, done + 255);
+    for (; done < end; ++done) {
+      std::uint64_t word = load64(group.low + std::uint64_t{done} * width);
+      word = (word & four) | (word >> 4 * width & four) << 32;
+      word = (word & two) | (word >> 2 * width & two) << 16;
+      word = (word & one) | (word >> width & one) << 8;
+      odd += word & kEach;
+      upper += word >> 1 & kEach;
+      three += word & word >> 1 & kEach;
+      parts.sum += sum_of_bytes(word >> 2 & kEach * 0x3f);
+    }
+    parts.counts[1] += static_cast<std::uint32_t>(sum_of_bytes(odd) - sum_of_bytes(three));
+    parts.counts[2] += static_cast<std::uint32_t>(sum_of_bytes(upper) - sum_of_bytes(three));
+    parts.counts[3] += static_cast<std::uint32_t>(sum_of_bytes(three));
+  }
+  const std::uint32_t taken = rounds * 8;
+  parts.counts[0] = taken - parts.counts[1] - parts.counts[2] - parts.counts[3];
+  return taken;
 }
 
 // Checks what read_group left open and returns the group's squared norm.
@@ -127,12 +178,14 @@ double check_group(const Group& group, std::uint64_t elements, std::uint32_t val
   if (low_bits % 8 != 0 && group.low[low_bits / 8] >> (low_bits % 8) != 0) {
     refuse("padding is not zero");
   }
-  std::array<std::uint32_t, 16> counts{};
-  std::uint64_t last = 0;
-  decode_group(group, value_bits, [&](std::uint64_t place, std::uint32_t code) {
-    last = place;
-    counts[code] += 1;
-  });
+  LowParts parts;
+  const bool by_eight = value_bits == 2 && group.rice <= 6;
+  add_fields(group, value_bits, by_eight ? add_fields_by_eight(group, parts) : 0, parts);
+  const std::uint64_t last_one = std::uint64_t{group.high_bytes} * 8 - 1 -
+                                 static_cast<std::uint64_t>(
+                                     std::countl_zero(group.high[group.high_bytes - 1]));
+  // Places only ever grow, so the last one speaks for all.
+  const std::uint64_t last = ((last_one - (group.count - 1)) << group.rice) + parts.sum + group.count - 1;
   if (last >= elements) refuse("place lies outside its tensor");
   double norm = 0;
   for (std::uint32_t code = 0; code < 1u << value_bits; ++code) {
@@ -140,7 +193,7 @@ double check_group(const Group& group, std::uint64_t elements, std::uint32_t val
     if (!((std::bit_cast<std::uint32_t>(level) & 0x7fffffff) < 0x7f800000)) {
       refuse("value is not finite");
     }
-    norm += counts[code] * (static_cast<double>(level) * static_cast<double>(level));
+    norm += parts.counts[code] * (static_cast<double>(level) * static_cast<double>(level));
   }
   return norm;
 }
@@ -242,9 +295,22 @@ void Update::add_to(std::size_t position, float scale, std::span<float> dense) c
       scaled[code] = scale * group.level(code);
     }
     float* const at = dense.data() + start;
+    // Each place is another cache line, so it is asked for `kAhead` values before it is needed.
+    constexpr std::uint32_t kAhead = 256;
+    std::array<float*, kAhead> target;
+    std::array<float, kAhead> term;
+    std::uint32_t i = 0;
     codec::decode_group(group, value_bits_, [&](std::uint64_t place, std::uint32_t code) {
-      at[place] += scaled[code];
+      const std::uint32_t slot = i % kAhead;
+      if (i >= kAhead) *target[slot] += term[slot];
+      target[slot] = at + place;
+      term[slot] = scaled[code];
+      __builtin_prefetch(at + place, 1, 1);
+      ++i;
     });
+    for (std::uint32_t left = i < kAhead ? 0 : i - kAhead; left < i; ++left) {
+      *target[left % kAhead] += term[left % kAhead];
+    }
   });
 }
 
