@@ -35,8 +35,11 @@ class Tally {
 using Handler = void (*)(const nlohmann::json& vector, Tally& tally);
 using Handlers = std::map<std::string, Handler>;
 
-// ledger_epoch.cpp: numbers, epoch, mechanisms, weights; with the files of chain/epoch that concern them.
+// ledger_epoch.cpp: numbers, epochs, mechanisms, and the files of chain/epoch that concern them.
 Handlers epoch_handlers();
+// ledger_math.cpp and ledger_weights.cpp: matrix functions, weight calls.
+Handlers math_handlers();
+Handlers weights_handlers();
 // ledger_pools.cpp: pools, shares, coinbase, registration, networks; likewise.
 Handlers pool_handlers();
 

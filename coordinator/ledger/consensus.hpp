@@ -1,0 +1,29 @@
+#pragma once
+// The weighted median of each column: the smallest weight above which less than the majority of stake votes.
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace yumoe::ledger {
+
+struct RowKernels;
+
+// A validator's vote in one column, or all its votes: packed shares (row_kernels.hpp).
+struct Vote {
+  std::uint32_t weight;
+  std::uint32_t stake;
+};
+
+// The smallest weight v among the votes such that base + (stake of votes above v) < threshold; the largest weight if
+// there is none. votes is not empty; its order is lost. Cost: linear, at most 33 passes.
+std::uint32_t median_of(std::span<Vote> votes, std::uint64_t base, std::int64_t threshold);
+
+// Medians of all columns of a dense matrix. rows[i] points to `columns` packed weights; stake[i] < 2^32 is that row's
+// share, their sum at most 2^32. At least two rows. threshold as above, with base 0.
+void dense_medians(const RowKernels& kernels, std::span<const std::uint32_t* const> rows,
+                   std::span<const std::uint32_t> stake, std::size_t columns, std::int64_t threshold,
+                   std::uint32_t* medians);
+
+}  // namespace yumoe::ledger

@@ -1,0 +1,35 @@
+#pragma once
+// One mechanism's epoch: weights and bonds of a subnet to incentives, dividends and new bonds.
+
+#include <cstdint>
+#include <vector>
+
+#include "coordinator/epoch.hpp"
+
+namespace yumoe::ledger {
+
+// What all mechanisms of a subnet share in one epoch.
+struct EpochStake {
+  std::vector<std::uint8_t> old_permit;  // with the owner's
+  std::vector<std::uint8_t> new_permit;
+  std::vector<I32F32> stake;  // shares of the sum, after the threshold
+};
+
+struct MechanismShares {
+  std::vector<std::uint8_t> active;
+  std::vector<I32F32> active_stake;
+  std::vector<I32F32> consensus;
+  std::vector<I32F32> validator_trust;
+  std::vector<I32F32> incentive;
+  std::vector<I32F32> dividends;
+  std::vector<I32F32> trust;  // only by rules with old scores
+  std::vector<Row> bonds;
+};
+
+// input has been checked: lengths agree, n <= 65535.
+MechanismShares run_mechanism(const EpochInput& input, const MechanismInput& mechanism, const EpochStake& shared);
+
+// a / sum(a), or a where the sum is 0.
+void normalize(std::vector<I32F32>& values);
+
+}  // namespace yumoe::ledger

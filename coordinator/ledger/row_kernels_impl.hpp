@@ -1,0 +1,158 @@
+// The bodies of RowKernels. Included by one source per instruction set, which defines YUMOE_KERNEL_SET.
+
+#include <algorithm>
+#include <bit>
+
+#include "ledger/row_kernels.hpp"
+
+namespace yumoe::ledger::YUMOE_KERNEL_SET {
+namespace {
+
+// Numbers under 2^52 to double and back by their bit pattern: vector units of this age have no such conversion.
+inline double to_double(std::uint64_t x) {
+  return std::bit_cast<double>(x | 0x4330000000000000ULL) - 0x1p52;
+}
+inline std::uint64_t to_nearest(double x) {
+  return std::bit_cast<std::uint64_t>(x + 0x1p52) & 0xfffffffffffffULL;
+}
+
+// floor(x * 2^32 / by), exact, for x <= by < 2^50. The estimate is off by at most one; the remainder, taken modulo
+// 2^64, tells which way.
+inline std::uint64_t divide(std::uint64_t x, std::uint64_t by, double reciprocal) {
+  const std::uint64_t q = to_nearest(to_double(x) * reciprocal);
+  const auto rest = static_cast<std::int64_t>((x << 32) - q * by);
+  return q - static_cast<std::uint64_t>(rest < 0) +
+         static_cast<std::uint64_t>(rest >= static_cast<std::int64_t>(by));
+}
+
+inline std::uint16_t to_u16(std::uint64_t share) { return static_cast<std::uint16_t>((share * 65535) >> 32); }
+
+void normalize(const std::uint32_t* __restrict raw, std::uint64_t sum, std::uint32_t* __restrict out,
+               std::size_t count) {
+  const double reciprocal = 0x1p32 / static_cast<double>(sum);
+  for (std::size_t k = 0; k < count; ++k) {
+    const std::uint64_t q = divide(raw[k], sum, reciprocal);
+    out[k] = static_cast<std::uint32_t>(q - (q >> 32));
+  }
+}
+
+std::uint64_t clip_and_rank(const std::uint32_t* __restrict weight, const std::uint32_t* __restrict limit,
+                            std::uint64_t share, std::uint64_t* __restrict rank, std::size_t count) {
+  std::uint64_t total = 0;
+  for (std::size_t k = 0; k < count; ++k) {
+    const std::uint64_t clipped = unpack_share(std::min(weight[k], limit[k]));
+    total += clipped;
+    rank[k] += multiply_shares(clipped, share);
+  }
+  return total;
+}
+
+void bond_weights(const std::uint32_t* __restrict weight, BondWeights rule, std::uint32_t* __restrict out,
+                  std::size_t count) {
+  const std::uint32_t* __restrict limit = rule.limit;
+  if (rule.penalty == 0) {
+    std::copy_n(weight, count, out);
+    return;
+  }
+  if (rule.penalty == kPackedOne) {
+    for (std::size_t k = 0; k < count; ++k) out[k] = std::min(weight[k], limit[k]);
+    return;
+  }
+  for (std::size_t k = 0; k < count; ++k) {
+    const std::uint64_t w = unpack_share(weight[k]);
+    const std::uint64_t cut = w - unpack_share(std::min(weight[k], limit[k]));
+    // w + floor(penalty * -cut): the floor of a negative product is the ceiling of its size. penalty < 2^32.
+    const std::uint64_t product = (cut & 0xffffffffU) * rule.penalty + 0xffffffffU;
+    const std::uint64_t v = w - ((product >> 32) + (cut >> 32) * rule.penalty);
+    out[k] = static_cast<std::uint32_t>(v - (v >> 32));
+  }
+}
+
+void add_scaled(const std::uint32_t* __restrict weight, std::uint64_t share, std::uint64_t* __restrict sum,
+                std::size_t count) {
+  for (std::size_t k = 0; k < count; ++k) sum[k] += multiply_shares(unpack_share(weight[k]), share);
+}
+
+void relative_bonds(const std::uint32_t* __restrict weight, std::uint64_t share, Divisors fresh_sum,
+                    const std::uint16_t* __restrict raw, Divisors raw_sum, const std::uint64_t* __restrict rate,
+                    std::uint64_t* __restrict bond, std::uint64_t* __restrict bond_sum, std::size_t count) {
+  for (std::size_t k = 0; k < count; ++k) {
+    const std::uint64_t fresh =
+        divide(multiply_shares(unpack_share(weight[k]), share), fresh_sum.by[k], fresh_sum.reciprocal[k]);
+    const std::uint64_t old = divide(raw[k], raw_sum.by[k], raw_sum.reciprocal[k]);
+    bond[k] = multiply_shares(fresh, rate[k]) + multiply_shares(old, kShareOne - rate[k]);
+    bond_sum[k] += bond[k];
+  }
+}
+
+void absolute_bonds(const std::uint32_t* __restrict weight, const std::uint16_t* __restrict raw, std::uint64_t rate,
+                    std::uint64_t* __restrict bond, std::uint64_t* __restrict bond_sum, std::size_t count) {
+  const std::uint64_t keep = kShareOne - rate;
+  for (std::size_t k = 0; k < count; ++k) {
+    // floor(raw * 2^32 / 65535), since 2^32 = 65535 * 65537 + 1.
+    const std::uint64_t old = std::uint64_t{raw[k]} * 65537 + (raw[k] == 65535);
+    bond[k] = multiply_shares(unpack_share(weight[k]), rate) + multiply_shares(old, keep);
+    bond_sum[k] += bond[k];
+  }
+}
+
+std::uint64_t dividend(const std::uint64_t* __restrict bond, Divisors bond_sum,
+                       const std::uint64_t* __restrict incentive, std::size_t count) {
+  std::uint64_t total = 0;
+  for (std::size_t k = 0; k < count; ++k) {
+    total += multiply_shares(divide(bond[k], bond_sum.by[k], bond_sum.reciprocal[k]), incentive[k]);
+  }
+  return total;
+}
+
+std::uint64_t dividend_and_share(std::uint64_t* __restrict bond, Divisors bond_sum,
+                                 const std::uint64_t* __restrict incentive, std::uint64_t* __restrict largest,
+                                 std::size_t count) {
+  std::uint64_t total = 0;
+  for (std::size_t k = 0; k < count; ++k) {
+    const std::uint64_t share = divide(bond[k], bond_sum.by[k], bond_sum.reciprocal[k]);
+    total += multiply_shares(share, incentive[k]);
+    bond[k] = share;
+    largest[k] = std::max(largest[k], share);
+  }
+  return total;
+}
+
+void quantize_relative(const std::uint64_t* __restrict bond, Divisors largest, std::uint16_t* __restrict out,
+                       std::size_t count) {
+  for (std::size_t k = 0; k < count; ++k) {
+    out[k] = to_u16(divide(bond[k], largest.by[k], largest.reciprocal[k]));
+  }
+}
+
+void quantize(const std::uint64_t* __restrict bond, std::uint16_t* __restrict out, std::size_t count) {
+  for (std::size_t k = 0; k < count; ++k) out[k] = to_u16(bond[k]);
+}
+
+void stake_above(const std::uint32_t* __restrict weight, const std::uint32_t* __restrict limit, std::uint32_t stake,
+                 std::uint32_t* __restrict above, std::size_t count) {
+  for (std::size_t k = 0; k < count; ++k) above[k] += weight[k] > limit[k] ? stake : 0;
+}
+
+void widen(const std::uint32_t* __restrict weight, std::uint32_t* __restrict low, std::uint32_t* __restrict high,
+           std::size_t count) {
+  for (std::size_t k = 0; k < count; ++k) {
+    low[k] = std::min(low[k], weight[k]);
+    high[k] = std::max(high[k], weight[k]);
+  }
+}
+
+void between(const std::uint32_t* __restrict weight, const std::uint32_t* __restrict low,
+             const std::uint32_t* __restrict high, std::uint8_t* __restrict inside, std::size_t count) {
+  for (std::size_t k = 0; k < count; ++k) inside[k] = weight[k] >= low[k] && weight[k] <= high[k];
+}
+
+}  // namespace
+
+extern const RowKernels kernels;
+const RowKernels kernels = {normalize,      clip_and_rank, bond_weights,       add_scaled,
+                            relative_bonds, absolute_bonds, dividend,          dividend_and_share,
+                            quantize_relative, quantize,   stake_above,        widen,
+                            between};
+
+}  // namespace yumoe::ledger::YUMOE_KERNEL_SET
