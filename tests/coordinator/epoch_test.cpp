@@ -113,8 +113,10 @@ RC_GTEST_PROP(Epoch, RenamingUidsRenamesResultsAndChangesNothingElse, ()) {
   }
 }
 
-// A validator whose stake is split between two with the same row. Consensus sees the same stake; every later product is
-// floored once more, so the two halves together may miss a few units of 2^-32 a column.
+// A validator whose stake is split between two with the same row. Consensus sees the same stake; every later product
+// is floored once more, so the two halves together may miss a few units of 2^-32 a column. Miners' emission agrees
+// within that under both Yumas. Validators' does under Yuma 2 only: Yuma 3 divides bonds by their plain column sum
+// before it multiplies by stake, so a second holder of the same bond halves what each is worth (the chain's rule).
 TEST(Epoch, SplittingAStakeBetweenTwoEqualValidatorsMovesAtMostRounding) {
   for (std::uint64_t seed = 0; seed < 300; ++seed) {
     std::mt19937_64 random(seed);
@@ -146,6 +148,7 @@ TEST(Epoch, SplittingAStakeBetweenTwoEqualValidatorsMovesAtMostRounding) {
       ASSERT_NEAR(a.consensus[j], b.consensus[j], 1) << seed;
       ASSERT_TRUE(near(a.emission[j], b.emission[j])) << seed << ": " << a.emission[j] << " " << b.emission[j];
     }
+    if (one.parameters.yuma == 3) continue;
     ASSERT_TRUE(near(a.validator_emission[0], b.validator_emission[0] + b.validator_emission[last])) << seed;
   }
 }

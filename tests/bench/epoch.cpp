@@ -1,0 +1,120 @@
+// The epoch against numpy's f32 bisection (../shared/peers/yuma.py), one thread each, in the same run. Ours is exact,
+// handles masks and emission, and reads and writes rows as they are stored; the peer computes on ready matrices.
+//
+// Rows: ms an epoch, ours first; then what was spent beyond reading and writing the same bytes once.
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "row.hpp"
+#include "coordinator/epoch.hpp"
+
+namespace {
+
+using namespace yumoe::ledger;
+
+EpochInput subnet(std::size_t validators, std::size_t n, int yuma, double density) {
+  std::mt19937_64 random(validators * 131071 + n);
+  EpochInput input;
+  input.parameters.yuma = yuma;
+  input.parameters.max_allowed_validators = static_cast<std::uint16_t>(validators);
+  input.block = 1'000'000;
+  input.last_step_block = 999'640;
+  input.emission = 360'000'000'000;
+  input.stake.assign(n, I64F64::zero());
+  input.registered_at.assign(n, 1000);
+  input.permit.assign(n, 0);
+  input.mechanisms.resize(1);
+  MechanismInput& m = input.mechanisms[0];
+  m.last_update.assign(n, 999'900);
+  m.weights.resize(n);
+  m.bonds.resize(n);
+  for (std::size_t i = 0; i < validators; ++i) {
+    const double u = (static_cast<double>(random() >> 11) + 1) * 0x1p-53;
+    input.stake[i] = I64F64::from_integer(static_cast<std::uint64_t>(1e12 * std::pow(u, -1 / 1.2)));
+    input.permit[i] = 1;
+    for (std::size_t j = 0; j < n; ++j) {
+      if (static_cast<double>(random() % 1000) >= density * 1000) continue;
+      m.weights[i].push_back({static_cast<std::uint16_t>(j), static_cast<std::uint16_t>(1 + random() % 65535)});
+      m.bonds[i].push_back({static_cast<std::uint16_t>(j), static_cast<std::uint16_t>(1 + random() % 65535)});
+    }
+  }
+  return input;
+}
+
+double milliseconds_of(const EpochInput& input) {
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> times;
+  std::size_t sink = 0;
+  const auto start = Clock::now();
+  while (times.size() < 15 || Clock::now() - start < std::chrono::milliseconds(300)) {
+    const auto before = Clock::now();
+    sink += run_epoch(input).consensus.size();
+    times.push_back(std::chrono::duration<double, std::milli>(Clock::now() - before).count());
+  }
+  if (sink == 0) std::abort();
+  std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
+  return times[times.size() / 2];
+}
+
+std::string output_of(const std::string& command) {
+  const std::unique_ptr<FILE, int (*)(FILE*)> pipe(popen(command.c_str(), "r"), pclose);
+  if (!pipe) throw std::runtime_error("cannot start: " + command);
+  std::string text;
+  std::array<char, 4096> buffer{};
+  while (const std::size_t count = std::fread(buffer.data(), 1, buffer.size(), pipe.get())) {
+    text.append(buffer.data(), count);
+  }
+  return text;
+}
+
+nlohmann::json peer_results() {
+  const char* const environment = std::getenv("YUMOE_PYTHON_ENV");
+  const char* const peers = std::getenv("YUMOE_PEERS");
+  const std::string script = std::string(peers ? peers : "../shared/peers") + "/yuma.py";
+  if (environment == nullptr || !std::filesystem::exists(script)) return nullptr;
+  const std::string text = output_of("'" + std::string(environment) + "/bin/python' '" + script +
+                                     "' --shapes 64x256,256x256,1024x1024 --reps 5");
+  const std::size_t start = text.find('{');
+  return start == std::string::npos ? nullptr : nlohmann::json::parse(text.substr(start)).at("results");
+}
+
+}  // namespace
+
+int main() {
+  yumoe::bench::Report report;
+  const nlohmann::json peer = peer_results();
+  for (const auto& [validators, n] : {std::pair<std::size_t, std::size_t>{64, 256}, {256, 256}, {1024, 1024}}) {
+    const std::string shape = std::to_string(validators) + "x" + std::to_string(n);
+    for (const int yuma : {2, 3}) {
+      const double ours = milliseconds_of(subnet(validators, n, yuma, 1.0));
+      const std::string what = "epoch " + shape + " dense, Yuma " + std::to_string(yuma) + ", ms against numpy f32 bisection";
+      if (peer.is_null()) {
+        report.row(what, ours, 0, yumoe::bench::Bar::none, 0, "peer not found: set YUMOE_PYTHON_ENV and YUMOE_PEERS");
+      } else {
+        report.row(what, ours, peer.at(shape).at("ms").at("np_f32_bisect").get<double>(), yumoe::bench::Bar::at_most, 1.0);
+      }
+      // Weights and bonds read and bonds written once, 4 bytes an entry, at 10 GB/s.
+      const double bytes = static_cast<double>(validators * n) * 12;
+      report.row("epoch " + shape + " dense, Yuma " + std::to_string(yuma) + ", ms against one pass over its rows at 10 GB/s", ours,
+                 bytes / 10e9 * 1e3, yumoe::bench::Bar::none, 0);
+    }
+  }
+  // Linear in stored weights: a subnet with a tenth of them.
+  const double full = milliseconds_of(subnet(256, 1024, 3, 1.0));
+  const double tenth = milliseconds_of(subnet(256, 1024, 3, 0.1));
+  report.row("epoch 256x1024, a tenth of the weights, ms against all of them", tenth, full, yumoe::bench::Bar::none, 0);
+  return report.finish();
+}
