@@ -45,8 +45,8 @@ std::string suggestion(const std::string& typed, const std::vector<std::string>&
   return nearest.empty() ? "" : ", did you mean '" + nearest + "'";
 }
 
-// Follows the words of a command line down the tree of commands. Gives the complaint about the first
-// word that should have been a command and is none.
+// Follows the words of a command line down the tree of commands. Gives the complaint about the
+// first word that should have been a command and is none.
 std::optional<std::string> unknown_command(const CLI::App& app, int argc, const char* const* argv) {
   const CLI::App* group = &app;
   for (int i = 1; i < argc; ++i) {
@@ -93,6 +93,7 @@ int run_command_line(CLI::App& app, int argc, const char* const* argv) {
     return 0;
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help and --version
+    if (error.get_name() == "RuntimeError") return error.get_exit_code();  // said its piece
     return complain(usage_error(app, error), 2);
   } catch (const Error& error) {
     return complain(error.what(), exit_code_of(error.code()));

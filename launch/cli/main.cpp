@@ -1,19 +1,16 @@
-#include <sodium.h>
-
 #include <iostream>
 
 #include "cli/command_line.hpp"
 #include "cli/commands.hpp"
+#include "cluster/locked.hpp"
 #include "cluster/log.hpp"
 
 int main(int argc, char** argv) {
-  if (sodium_init() < 0) {
-    std::cerr << "yumoe: the system's random source does not work\n";
-    return 1;
-  }
+  yumoe::require_sodium();
   yumoe::open_log("yumoe", yumoe::LogLevel::info);
 
-  CLI::App app("Trains and serves mixture-of-experts models over machines that do not trust each other.",
+  CLI::App app("Trains and serves mixture-of-experts models over machines that do not trust "
+               "each other.",
                "yumoe");
   app.set_version_flag("--version", "yumoe " YUMOE_VERSION);
   app.require_subcommand(1);
@@ -21,5 +18,10 @@ int main(int argc, char** argv) {
              "What this machine has and lacks: yumoe doctor");
   yumoe::add_data_commands(app);
   yumoe::add_config_commands(app);
+  yumoe::add_keys_commands(app);
+  yumoe::add_doctor_command(app);
+  app.add_subcommand("version", "Print the version")->callback([] {
+    std::cout << "yumoe " YUMOE_VERSION << std::endl;
+  });
   return yumoe::run_command_line(app, argc, argv);
 }

@@ -135,7 +135,9 @@ class FileReader {
       known.push_back(section);
       const toml::node* node = root.get(section);
       if (node == nullptr) return;
-      if (!node->is_table()) fail(line_of(*node), section + " must be a section: [" + section + "]");
+      if (!node->is_table()) {
+        fail(line_of(*node), section + " must be a section: [" + section + "]");
+      }
       read_table(*node->as_table(), section, options);
     };
     auto read_list = [&](const std::string& list, auto& entries, std::string_view) {
@@ -313,9 +315,8 @@ RunConfig parse_config(std::string_view toml, std::string_view name,
 
 RunConfig read_config(const std::filesystem::path& file, std::span<const std::string> flags) {
   std::error_code error;
-  const bool is_file = std::filesystem::is_regular_file(file, error);
   std::ifstream in(file, std::ios::binary);
-  if (!is_file || !in) {
+  if (std::filesystem::is_directory(file, error) || !in) {
     throw Error(ErrorCode::file_missing, file.string() + " cannot be read; `yumoe config init` "
                                                          "writes a configuration to start from");
   }

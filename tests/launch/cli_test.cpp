@@ -1,0 +1,185 @@
+// The program `yumoe` as its users meet it: output, one-line errors, exit codes, what it links.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+struct Outcome {
+  int code = -1;
+  std::string output;  // stdout and stderr
+};
+
+Outcome shell(const std::string& command) {
+  Outcome outcome;
+  std::FILE* pipe = ::popen((command + " 2>&1").c_str(), "r");
+  std::array<char, 4096> buffer;
+  for (std::size_t read; (read = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
+    outcome.output.append(buffer.data(), read);
+  }
+  const int status = ::pclose(pipe);
+  outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+  return outcome;
+}
+
+const std::string kProgram = std::string(YUMOE_BIN_DIR) + "/yumoe";
+
+Outcome yumoe(const std::string& arguments) { return shell(kProgram + " " + arguments); }
+
+class Cli : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = fs::temp_directory_path() / ("cli_test." + std::to_string(::getpid()));
+    fs::create_directories(folder_);
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+  std::string file(const std::string& name) const { return (folder_ / name).string(); }
+
+  fs::path folder_;
+};
+
+TEST_F(Cli, ComplainsInOneLineWithTheNearestNameAndExitCode2) {
+  const std::pair<std::string, std::string> cases[] = {
+      {"dta", "unknown command 'dta', did you mean 'data'. Try `yumoe --help`"},
+      {"data bild", "unknown command 'bild', did you mean 'build'. Try `yumoe data --help`"},
+      {"data build --out x --vocabluary=3", "did you mean '--vocabulary'"},
+      {"data build", "--out is required. Try `yumoe data build --help`"},
+      {"", "A subcommand is required"},
+      {"data show /nowhere", "/nowhere/manifest.json"},
+      {"data build --out x --vocabulary 3", "vocabulary = 3 must be between 300 and 65535"},
+      {"data build --out x --source /nowhere", "is not a folder"},
+      {"config check /nowhere.toml", "/nowhere.toml cannot be read"},
+      {"config check /dev/null --model.widht=3", "did you mean width?"},
+      {"config check /dev/null --stray", "unknown argument '--stray'"},
+      {"config check /dev/null stray", "unknown argument 'stray'"},
+      {"config init --template x", "there are demo, lab, miner"},
+      {"keys new", "give either --out FILE or --wallet NAME"},
+      {"keys new --out x --type rsa", "rsa not in"},
+      {"keys import --uri 'word word' --out x", "do not belong on a command line"},
+      {"keys import --out x </dev/null", "key is not usable"},
+      {"keys show /nowhere", "/nowhere"},
+  };
+  for (const auto& [arguments, part] : cases) {
+    const Outcome outcome = yumoe(arguments);
+    EXPECT_EQ(outcome.code, 2) << arguments << "\n" << outcome.output;
+    EXPECT_TRUE(outcome.output.starts_with("yumoe: ")) << outcome.output;
+    EXPECT_THAT(outcome.output, HasSubstr(part)) << arguments;
+    EXPECT_EQ(std::count(outcome.output.begin(), outcome.output.end(), '\n'), 1) << outcome.output;
+  }
+  EXPECT_FALSE(fs::exists("x"));
+}
+
+TEST_F(Cli, EveryCommandHasHelp) {
+  for (const std::string command :
+       {"", "data", "data build", "data show", "config", "config check", "config print",
+        "config init", "config reference", "keys", "keys new", "keys show", "keys import",
+        "doctor", "version"}) {
+    const Outcome outcome = yumoe(command + " --help");
+    EXPECT_EQ(outcome.code, 0) << command;
+    EXPECT_THAT(outcome.output, HasSubstr("Usage: yumoe")) << command;
+  }
+  EXPECT_EQ(yumoe("version").output, yumoe("--version").output);
+}
+
+TEST_F(Cli, WritesATemplateThatItThenAcceptsAndNeverOverwrites) {
+  EXPECT_EQ(yumoe("config init --template lab --out " + file("lab.toml")).code, 0);
+  const Outcome check = yumoe("config check " + file("lab.toml"));
+  EXPECT_EQ(check.code, 0) << check.output;
+  EXPECT_THAT(check.output, HasSubstr("shared digest"));
+  EXPECT_EQ(yumoe("config init --out " + file("lab.toml")).code, 2);
+  EXPECT_THAT(yumoe("config print " + file("lab.toml") + " --model.layers=3").output,
+              HasSubstr("layers = 3\n"));
+}
+
+TEST_F(Cli, BuildsAndShowsATokenSet) {
+  std::ofstream text(file("story.txt"));
+  for (int i = 0; i < 3'000; ++i) {
+    text << "Sentence number " << i * 7'919 % 10'007 << " of a story.\n" << (i % 9 == 0 ? "\n" : "");
+  }
+  text.close();
+  fs::create_directory(file("in"));
+  fs::rename(file("story.txt"), file("in/story.txt"));
+  const Outcome build = yumoe("data build --out " + file("set") + " --vocabulary 320 --source " +
+                              file("in") + " --heldout-percent 20 --private-percent 20");
+  ASSERT_EQ(build.code, 0) << build.output;
+  EXPECT_THAT(yumoe("data show --verify " + file("set")).output, HasSubstr("Sentence number"));
+  const std::string digests = yumoe("data show --digests --json " + file("set")).output;
+  EXPECT_THAT(digests, HasSubstr("\"digest\":"));
+  EXPECT_THAT(digests, Not(HasSubstr("story"))) << "private data is told by counts and digests";
+}
+
+TEST_F(Cli, KeepsSecretsToItselfUnlessAsked) {
+  const Outcome made = yumoe("keys new --out " + file("key"));
+  ASSERT_EQ(made.code, 0) << made.output;
+  EXPECT_THAT(made.output, HasSubstr("address     5"));
+  EXPECT_THAT(made.output, Not(HasSubstr("phrase")));
+  EXPECT_EQ(fs::status(file("key")).permissions(), fs::perms(0600));
+  EXPECT_THAT(yumoe("keys show " + file("key")).output, Not(HasSubstr("phrase")));
+
+  const std::string phrase_line = yumoe("keys show --secret " + file("key")).output;
+  const std::string phrase = phrase_line.substr(phrase_line.find("phrase") + 12);
+  std::ofstream(file("phrase")) << phrase;
+  const Outcome imported = yumoe("keys import --out " + file("again") + " <" + file("phrase"));
+  ASSERT_EQ(imported.code, 0) << imported.output;
+  const auto after_file = [](const std::string& text) { return text.substr(text.find('\n')); };
+  EXPECT_EQ(after_file(imported.output), after_file(made.output)) << "the same address";
+  EXPECT_THAT(yumoe("keys import --uri //Alice --out " + file("alice")).output,
+              HasSubstr("5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"));
+}
+
+TEST_F(Cli, EncryptsNothingWithoutAPassword) {
+  const Outcome made =
+      yumoe("keys new --encrypt --out " + file("key") + " --password-fd 3 3</dev/null");
+  EXPECT_EQ(made.code, 2) << made.output;
+  EXPECT_FALSE(fs::exists(file("key")));
+}
+
+TEST_F(Cli, TheDoctorNamesWhatIsMissingAndTheCommandThatMendsIt) {
+  const std::string doctor = "env -i PATH=/nowhere HOME=/nowhere " + kProgram + " doctor";
+  const Outcome outcome = shell(doctor);
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.output, HasSubstr("missing  libtorch"));
+  EXPECT_THAT(outcome.output, HasSubstr("-> launch/setup"));
+  EXPECT_THAT(outcome.output, HasSubstr("-> apt-get install openmpi-bin libopenmpi-dev"));
+  EXPECT_THAT(shell(doctor + " --json").output,
+              HasSubstr("{\"what\":\"libtorch\",\"health\":\"missing\""));
+}
+
+TEST_F(Cli, LinksNoTensorsAndNothingThatIsSlowToLoad) {
+  const Outcome libraries = shell("ldd " + kProgram);
+  ASSERT_EQ(libraries.code, 0);
+  for (const std::string heavy : {"torch", "c10", "cuda", "nccl", "mpi", "python", "not found"}) {
+    EXPECT_THAT(libraries.output, Not(HasSubstr(heavy)));
+  }
+}
+
+// Fastest of several, in units of the fastest start of a program that does nothing.
+TEST_F(Cli, StartsAboutAsFastAsAProgramThatDoesNothing) {
+  const auto fastest = [](const std::string& command) {
+    auto least = std::chrono::nanoseconds::max();
+    for (int i = 0; i < 10; ++i) {
+      const auto start = std::chrono::steady_clock::now();
+      shell(command);
+      least = std::min<std::chrono::nanoseconds>(least, std::chrono::steady_clock::now() - start);
+    }
+    return static_cast<double>(least.count());
+  };
+  EXPECT_LT(fastest(kProgram + " --version"), 40 * fastest("/bin/true"));
+}
+
+}  // namespace
