@@ -45,8 +45,8 @@ struct AggregateSource {
 };
 struct Aggregate {
   RoundId round;                 // makes base version `round` out of `round` - 1
-  std::vector<AggregateSource> sources;  // by uid ascending
-  std::vector<float> gate_bias;  // of the new version, [layers * experts], finite
+  std::vector<AggregateSource> sources;  // by uid ascending; a uid may come twice (a late one too)
+  std::vector<float> gate_bias;  // of the new version, [layers * experts], finite; or empty
 };
 
 // Total decoder: any bytes give an Aggregate whose updates parse under `layout`, or
@@ -59,8 +59,17 @@ struct OuterState {
   std::vector<float> momentum;   // [layout.parameters()] or empty
 };
 
-// base -= rate(round) * (aggregate, or its Nesterov form), elementwise fp32 in a fixed order (sources
-// by uid, then index), without fused multiply-add.
+// Linear from learning_rate at round 1 to learning_rate_final at total_rounds, then constant.
+double outer_rate(const OuterOptions& options, RoundId round);
+
+// Changes `base` [layout.parameters()], elementwise fp32 in a fixed order (sources by uid, then index),
+// without fused multiply-add, so the bits are equal everywhere. With rate = float(outer_rate):
+//   sparseloco  base += -(rate * factor) * value, for each source and each value it holds
+//   diloco      g = sum of factor * value;  m = momentum * m + g;  base -= rate * (g + momentum * m),
+//               for every parameter, also those no source speaks of
+// Throws Error{update_malformed} before anything is changed if a source does not parse.
+// Source: SparseLoCo (Sarfi et al. 2025); DiLoCo (Douillard et al. 2023), PyTorch's form of Nesterov.
+// Cost: sparseloco reads and writes only what was sent; diloco one pass over base and momentum.
 void apply_aggregate(const Layout& layout, const Aggregate& aggregate, const OuterOptions& options,
                      OuterState& state, std::span<float> base);
 
