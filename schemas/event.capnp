@@ -18,6 +18,8 @@ struct Event {
     tick @7 :Void;
     # Time passed and a deadline with it.
     started @8 :Started;
+    resumed @9 :Void;
+    # The coordinator came back: deadlines move by the time it was away.
   }
 
   struct Started {

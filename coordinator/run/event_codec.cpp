@@ -72,7 +72,7 @@ void write(wire::Event::Joined::Builder out, const Joined& event) {
 
 std::string_view kind_of(const Event& event) {
   constexpr std::string_view kKinds[] = {"started", "joined",     "left",         "committed", "revealed",
-                                         "scored",  "aggregated", "checkpointed", "tick"};
+                                         "scored",  "aggregated", "checkpointed", "tick",      "resumed"};
   return kKinds[event.index()];
 }
 
@@ -119,6 +119,7 @@ Bytes encode(const Event& event) {
                      to.setStateDigest(wire::data(e.state.bytes));
                    },
                    [&](const Tick&) { out.setTick(); },
+                   [&](const Resumed&) { out.setResumed(); },
                },
                event);
   });
@@ -163,6 +164,7 @@ Event decode_event(ByteView bytes) {
             {in.getCheckpointed().getVersion()},
             digest_of_field(in.getCheckpointed().getStateDigest(), "state digest")};
       case Which::TICK: return Tick{};
+      case Which::RESUMED: return Resumed{};
     }
     wire::malformed("unknown event");
   });

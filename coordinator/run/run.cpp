@@ -54,8 +54,9 @@ std::optional<Run::Refused> Run::refusal_of(const Event& event, TimeMs) const {
   const auto refuse = [](ErrorCode code, std::string message) {
     return Refused{code, std::move(message)};
   };
-  if (!started_ && !std::holds_alternative<Started>(event)) {
-    return refuse(ErrorCode::peer_refused, "the run has not started yet: try again");
+  if (started_ == std::holds_alternative<Started>(event)) {
+    return refuse(ErrorCode::peer_refused, started_ ? "the run has started already"
+                                                    : "the run has not started yet: try again");
   }
   if (const auto* joined = std::get_if<Joined>(&event)) {
     const auto uid = uid_of(joined->hotkey);
@@ -106,6 +107,14 @@ std::optional<Run::Refused> Run::refusal_of(const Event& event, TimeMs) const {
         return refuse(ErrorCode::peer_refused, "score of a contribution that was not to be measured");
       }
     }
+  } else if (const auto* aggregated = std::get_if<Aggregated>(&event)) {
+    if (phase_ != Phase::aggregating || aggregated->round != round_) {
+      return refuse(ErrorCode::stale_round, "no aggregate of this round is due");
+    }
+  } else if (const auto* checkpointed = std::get_if<Checkpointed>(&event)) {
+    if (checkpointed->version > version_ || checkpointed->version < checkpoint_) {
+      return refuse(ErrorCode::stale_round, "no checkpoint of this version is due");
+    }
   }
   return std::nullopt;
 }
@@ -115,9 +124,9 @@ std::optional<Run::Refused> Run::refusal_of(const Event& event, TimeMs) const {
 std::vector<Action> Run::apply(const Event& event, TimeMs now) {
   YUMOE_ASSERT(now >= now_);
   YUMOE_ASSERT(!refusal_of(event, now));
-  now_ = now;
   std::vector<Action> out;
   std::visit([&](const auto& e) { on(e, now, out); }, event);
+  now_ = now;
   advance(now, out);
   return out;
 }
@@ -129,7 +138,7 @@ void Run::on(const Started& event, TimeMs, std::vector<Action>&) {
   private_seed_ = event.private_seed;
 }
 
-void Run::on(const Joined& event, TimeMs, std::vector<Action>& out) {
+void Run::on(const Joined& event, TimeMs now, std::vector<Action>& out) {
   auto uid = uid_of(event.hotkey);
   if (!uid) {
     uid = Uid{static_cast<std::uint16_t>(participants_.size())};
@@ -150,7 +159,7 @@ void Run::on(const Joined& event, TimeMs, std::vector<Action>& out) {
   // A validator that joins while scores are awaited takes part in them.
   if (event.role == Role::validator) {
     for (RoundState& round : rounds_) {
-      if (!round.evaluated.empty() && now_ < round.score_deadline) {
+      if (now < round.score_deadline) {
         round.scored_by.try_emplace(*uid, false);
       }
     }
@@ -216,7 +225,7 @@ void Run::on(const Scored& event, TimeMs, std::vector<Action>& out) {
   notify(event.validator, out);
 }
 
-void Run::on(const Aggregated& event, TimeMs, std::vector<Action>& out) {
+void Run::on(const Aggregated& event, TimeMs now, std::vector<Action>& out) {
   YUMOE_ASSERT(phase_ == Phase::aggregating && event.round == round_);
   for (const AggregationInput::Item& item : aggregation().items) {
     find_round(item.round)->shards.at(item.uid).aggregated = true;
@@ -227,11 +236,27 @@ void Run::on(const Aggregated& event, TimeMs, std::vector<Action>& out) {
   steps_.push_back({event.round, event.blob, event.version});
   down_bytes_ += event.down_bytes;
   const auto every = static_cast<std::uint64_t>(settings_.run.checkpoint_rounds);
-  const bool last = version_.value == static_cast<std::uint64_t>(settings_.run.rounds);
+  const bool last = version_.value >= static_cast<std::uint64_t>(settings_.run.rounds);
   if (version_.value % every == 0 || last) out.push_back(WriteCheckpoint{version_});
   phase_ = last ? Phase::closing : Phase::gathering;
-  if (last) rounds_.back().deadline = rounds_.back().score_deadline;
+  if (last) start_closing(now);
   notify_all(out);
+}
+
+// The final version is measured too: a round without shards stands for it.
+void Run::start_closing(TimeMs now) {
+  RoundState final_round;
+  final_round.id = {version_.value + 1};
+  final_round.started = now;
+  final_round.base = version_digest_;
+  final_round.score_deadline = now + milliseconds(settings_.run.score_wait_max_ms);
+  final_round.deadline = final_round.score_deadline;
+  for (const auto& [uid, participant] : participants_) {
+    if (participant.role == Role::validator && participant.active) {
+      final_round.scored_by[uid] = false;
+    }
+  }
+  rounds_.push_back(std::move(final_round));
 }
 
 void Run::on(const Checkpointed& event, TimeMs, std::vector<Action>&) {
@@ -242,6 +267,23 @@ void Run::on(const Checkpointed& event, TimeMs, std::vector<Action>&) {
 }
 
 void Run::on(const Tick&, TimeMs, std::vector<Action>&) {}
+
+void Run::on(const Resumed&, TimeMs now, std::vector<Action>& out) {
+  const milliseconds away = now - now_;
+  for (RoundState& round : rounds_) {
+    round.started = round.started + away;
+    round.deadline = round.deadline + away;
+    round.score_deadline = round.score_deadline + away;
+    for (auto& [uid, shard] : round.shards) {
+      if (shard.answer != Answer::missing) shard.committed_at = shard.committed_at + away;
+    }
+  }
+  if (phase_ == Phase::aggregating) out.push_back(StartAggregation{});
+  const auto every = static_cast<std::uint64_t>(settings_.run.checkpoint_rounds);
+  if (version_.value / every > checkpoint_.value / every) out.push_back(WriteCheckpoint{version_});
+  if (phase_ == Phase::finished) out.push_back(Finish{});
+  notify_all(out);
+}
 
 // --- phases: all changes happen in advance() and what it calls ----------------------------------------------
 
@@ -283,7 +325,9 @@ void Run::advance(TimeMs now, std::vector<Action>& out) {
     if (now >= rounds_.back().deadline || all_scored(rounds_.back())) start_aggregating(now, out);
   }
   if (phase_ == Phase::closing) {
-    if (now >= rounds_.back().deadline || all_scored(rounds_.back())) {
+    if (now >= rounds_.back().deadline ||
+        std::all_of(rounds_.begin(), rounds_.end(),
+                    [&](const RoundState& round) { return all_scored(round); })) {
       phase_ = Phase::finished;
       notify_all(out);
       out.push_back(Finish{});

@@ -202,18 +202,13 @@ void SimulatedRun::crash_coordinator() {
   at(now_ + milliseconds(down), [this] {
     coordinator_up_ = true;
     core_ = std::make_unique<Run>(layout_, settings_);
-    std::vector<Action> last;
     for (const Journaled& record : journal_) {
-      last = core_->apply(decode_event(record.event), record.time);
+      core_->apply(decode_event(record.event), record.time);
     }
     client_of_.clear();
     last_heard_.clear();
     for (const auto& [uid, participant] : core_->participants()) last_heard_[uid] = now_;
-    // What was in work when it crashed is in work again.
-    if (core_->phase() == Phase::aggregating) act({StartAggregation{}});
-    for (const Action& action : last) {
-      if (std::holds_alternative<WriteCheckpoint>(action)) act({action});
-    }
+    submit(Resumed{});  // starts again what was in work when it crashed
     for (Client& client : clients_) client.uid.reset();
   });
 }

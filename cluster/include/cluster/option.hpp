@@ -154,4 +154,16 @@ Options options_from(const OptionTexts& texts) {
   return options;
 }
 
+// One section of a whole configuration's texts ("section.key" -> value).
+template <typename Options>
+Options section_from(const OptionTexts& texts, std::string_view section) {
+  OptionTexts own;
+  for (const auto& [key, value] : texts) {
+    if (key.starts_with(section) && key.size() > section.size() && key[section.size()] == '.') {
+      own.emplace_back(key.substr(section.size() + 1), value);
+    }
+  }
+  return options_from<Options>(own);
+}
+
 }  // namespace yumoe

@@ -138,9 +138,10 @@ struct Checkpointed {
   Digest state;                   // of the state's bytes as participants fetch them
 };
 struct Tick {};                   // a deadline passed
+struct Resumed {};                // the coordinator came back: deadlines move by the time it was away
 
 using Event = std::variant<Started, Joined, Left, Committed, Revealed, Scored, Aggregated,
-                           Checkpointed, Tick>;
+                           Checkpointed, Tick, Resumed>;
 
 // For the journal's `kind` column: "committed".
 std::string_view kind_of(const Event& event);
@@ -274,11 +275,13 @@ class Run {
   void on(const Aggregated& event, TimeMs now, std::vector<Action>& out);
   void on(const Checkpointed& event, TimeMs now, std::vector<Action>& out);
   void on(const Tick& event, TimeMs now, std::vector<Action>& out);
+  void on(const Resumed& event, TimeMs now, std::vector<Action>& out);
 
   void advance(TimeMs now, std::vector<Action>& out);
   void start_round(TimeMs now, std::vector<Action>& out);
   void start_revealing(TimeMs now, std::vector<Action>& out);
   void start_aggregating(TimeMs now, std::vector<Action>& out);
+  void start_closing(TimeMs now);
   void close_training_statistics(const RoundState& round);
   std::chrono::milliseconds commit_wait(const RoundState& round) const;
   bool all_answered(const RoundState& round, Answer at_least) const;
@@ -299,7 +302,7 @@ class Run {
   Digest checkpoint_state_;
   std::uint64_t private_seed_ = 0;
   bool started_ = false;
-  TimeMs now_;
+  TimeMs now_;                               // of the newest event
   std::uint64_t data_cursor_ = 0;            // first window not given out yet
   std::map<Uid, Participant> participants_;
   std::map<std::array<std::uint8_t, 33>, Uid> uids_;   // key type and bytes

@@ -1,0 +1,112 @@
+#include "coordinator/filter.hpp"
+
+#include <cmath>
+#include <optional>
+
+namespace yumoe {
+namespace {
+
+struct Failure {
+  std::string filter;
+  std::string evidence;
+};
+
+std::string short_hex(const Digest& digest) { return digest.hex().substr(0, 12); }
+
+std::optional<Failure> check_claims(const Layout& layout, const TrainingShard& shard,
+                                    const Digest& base, const Contribution& c) {
+  if (c.round != shard.round || c.uid != shard.uid) {
+    return Failure{"shard", "answers round " + std::to_string(c.round.value) + " of uid " +
+                                std::to_string(c.uid.value)};
+  }
+  if (c.shard != digest_of_shard(shard)) {
+    return Failure{"shard", "answers another shard, digest " + short_hex(c.shard)};
+  }
+  if (c.base != base) {
+    return Failure{"sync", "started from base " + short_hex(c.base) + ", agreed is " + short_hex(base)};
+  }
+  const std::uint64_t tokens =
+      shard.data.count * static_cast<std::uint64_t>(layout.model().context);
+  if (c.steps != shard.inner_steps || c.tokens != tokens) {
+    return Failure{"work", "claims " + std::to_string(c.steps) + " steps and " +
+                               std::to_string(c.tokens) + " tokens of " +
+                               std::to_string(shard.inner_steps) + " and " + std::to_string(tokens)};
+  }
+  const auto cells = static_cast<std::size_t>(layout.model().layers * layout.model().experts);
+  if (c.expert_tokens.size() != cells) {
+    return Failure{"schema", "counts tokens of " + std::to_string(c.expert_tokens.size()) +
+                                 " experts, the model has " + std::to_string(cells)};
+  }
+  // Every token visits experts_per_token experts in each layer, all of them the worker's own.
+  const auto experts = static_cast<std::size_t>(layout.model().experts);
+  std::vector<bool> given(experts, false);
+  for (const std::uint32_t expert : shard.experts) given[expert] = true;
+  for (std::size_t i = 0; i < cells; ++i) {
+    if (c.expert_tokens[i] > tokens || (c.expert_tokens[i] > 0 && !given[i % experts])) {
+      return Failure{"work", "counts " + std::to_string(c.expert_tokens[i]) + " tokens for expert " +
+                                 std::to_string(i % experts) + " of layer " +
+                                 std::to_string(i / experts)};
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<Failure> check_update(const Layout& layout, const CodecOptions& codec,
+                                    const TrainingShard& shard, const Contribution& c) {
+  if (c.update.size() > update_bytes_max(layout, shard.experts, codec)) {
+    return Failure{"size", std::to_string(c.update.size()) + " bytes, an honest update has at most " +
+                               std::to_string(update_bytes_max(layout, shard.experts, codec))};
+  }
+  try {
+    const Update update(layout, c.update);
+    if (update.kept() > kept_max(layout, shard.experts, codec)) {
+      return Failure{"size", std::to_string(update.kept()) + " kept values, at most " +
+                                 std::to_string(kept_max(layout, shard.experts, codec))};
+    }
+    if (update.experts() != shard.experts) {
+      return Failure{"experts", "speaks of experts that are not the shard's"};
+    }
+    for (std::size_t i = 0; i < update.tensors().size(); ++i) {
+      if (!std::isfinite(update.squared_norm(i))) {
+        return Failure{"finite",
+                       "norm of " + layout.tensors()[update.tensors()[i]].name + " is not finite"};
+      }
+    }
+  } catch (const Error& error) {
+    return Failure{"update", error.what()};
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+Revealed examine(const Layout& layout, const CodecOptions& codec, std::int64_t batch_sequences,
+                 const TrainingShard& shard, const Digest& base, ByteView bytes) {
+  YUMOE_ASSERT(shard.data.count == shard.inner_steps * static_cast<std::uint64_t>(batch_sequences));
+  Revealed revealed;
+  revealed.uid = shard.uid;
+  revealed.round = shard.round;
+  revealed.blob = digest_of(bytes);
+  std::optional<Failure> failure;
+  try {
+    const Contribution c = decode_contribution(bytes);
+    failure = check_claims(layout, shard, base, c);
+    if (!failure) failure = check_update(layout, codec, shard, c);
+    if (!failure) {
+      revealed.steps = c.steps;
+      revealed.tokens = c.tokens;
+      revealed.seconds = c.seconds;
+      revealed.loss_last = c.loss_last;
+      revealed.expert_tokens = c.expert_tokens;
+    }
+  } catch (const Error& error) {
+    failure = Failure{"schema", error.what()};
+  }
+  if (failure) {
+    revealed.filter = failure->filter;
+    revealed.evidence = failure->evidence.substr(0, 512);
+  }
+  return revealed;
+}
+
+}  // namespace yumoe

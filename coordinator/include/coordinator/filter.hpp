@@ -1,0 +1,26 @@
+#pragma once
+// Cheap checks on every contribution, before anything is measured or added. Pure: the verdict follows
+// from the shard, the bytes and the configuration alone, so a replay reaches the same one.
+
+#include <string>
+
+#include "coordinator/run.hpp"
+#include "router/codec.hpp"
+
+namespace yumoe {
+
+// Examines what a worker revealed for `shard` and says what the core is to be told. The first filter
+// that fails is named, with what it saw:
+//   schema      the bytes are no contribution
+//   shard       it answers another shard, round or uid
+//   sync        it started from another base version than `base`
+//   work        it claims other steps or tokens than it was given
+//   size        more kept values than an honest encoder keeps
+//   update      the update does not decode
+//   experts     it speaks of experts that were not given to it
+//   finite      a norm is not finite (values of a decodable update always are)
+// Cost: one pass over the update's bytes.
+Revealed examine(const Layout& layout, const CodecOptions& codec, std::int64_t batch_sequences,
+                 const TrainingShard& shard, const Digest& base, ByteView contribution);
+
+}  // namespace yumoe

@@ -1,0 +1,42 @@
+#pragma once
+// From a record back to the state it describes: what recovery, `yumoe replay` and audit have in common.
+// The core is driven by every event; every aggregation after the starting checkpoint is done again and
+// must reach the recorded digests.
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "coordinator/journal.hpp"
+#include "coordinator/model_state.hpp"
+#include "coordinator/run.hpp"
+#include "coordinator/setup.hpp"
+
+namespace yumoe {
+
+// Visits a run's records in order until told to stop; JournalReader and exported files have one.
+using ForEachRecord = std::function<void(const std::function<bool(const Record&)>& visit)>;
+
+struct Replayed {
+  std::unique_ptr<Run> core;
+  std::unique_ptr<ModelState> model;
+  std::uint64_t records = 0;
+  TimeMs last_time;
+};
+
+struct ReplayWatcher {
+  // After each event was applied.
+  std::function<void(const Record&, const Event&, const Run&)> event;
+  // After each aggregation was done again, with what it reached; `base` before it is gone.
+  std::function<void(RoundId, const ModelState::Result&)> aggregated;
+};
+
+// Replays all records. The model starts at `checkpoint`, or at version 0 without one; aggregations up
+// to the checkpoint are believed, later ones done again.
+// Throws Error{replay_differs} naming round and digests where the record is not reached, and
+// Error{journal_corrupt} naming the record where it cannot be read.
+Replayed replay(const Layout& layout, const RunSetup& setup, const ForEachRecord& records,
+                const FindBlob& find_blob, std::optional<Checkpoint> checkpoint,
+                const ReplayWatcher& watcher = {});
+
+}  // namespace yumoe

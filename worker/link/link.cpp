@@ -1,0 +1,390 @@
+#include "worker/link.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <thread>
+
+#include "cluster/clock.hpp"
+#include "cluster/error.hpp"
+#include "cluster/log.hpp"
+
+namespace yumoe {
+namespace {
+
+using Monotonic = std::chrono::steady_clock;
+using std::chrono::milliseconds;
+
+constexpr milliseconds kPollMax{20};
+constexpr milliseconds kSayAgain{2'000};    // an unanswered message is repeated after so long
+constexpr std::size_t kPiecesInFlight = 4;
+
+struct Offered {
+  Bytes contribution;
+  Digest commitment;
+  Monotonic::time_point said_at{};          // last commit or reveal
+  Answer said = Answer::missing;
+};
+
+struct Download {
+  Bytes bytes;
+  std::uint64_t total = 0;                  // 0: not known yet
+  std::uint64_t asked = 0;                  // offset up to which pieces were asked for
+  Monotonic::time_point moved_at{};         // last piece, or the start
+  Monotonic::time_point asked_at{};
+  bool missing = false;
+};
+
+}  // namespace
+
+class Link::Impl {
+ public:
+  Impl(const CoordinatorAddress& address, Keypair keys, Join join, const TransportOptions& options)
+      : address_(address),
+        keys_(std::move(keys)),
+        join_(std::move(join)),
+        options_(options),
+        transport_(connect_zeromq(address, CurveKeypair::generate(), options)),
+        heard_at_(Monotonic::now()),
+        thread_([this](const std::stop_token& stop) { talk(stop); }) {}
+
+  ~Impl() {
+    thread_.request_stop();
+    thread_.join();
+  }
+
+  Welcome welcome(milliseconds wait_max) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, wait_max, [&] { return welcome_ || failure_; });
+    throw_failure();
+    if (!welcome_) {
+      throw Error(ErrorCode::peer_unreachable,
+                  "join the run at " + address_.text() + ": no answer for " +
+                      std::to_string(wait_max.count() / 1'000) +
+                      " s; is the coordinator running there, and is the key in the address its own?");
+    }
+    return *welcome_;
+  }
+
+  std::optional<Directive> directive(std::uint64_t after, milliseconds wait_max) {
+    std::unique_lock lock(mutex_);
+    changed_.wait_for(lock, wait_max, [&] {
+      return (directive_ && directive_->sequence > after) || failure_;
+    });
+    throw_failure();
+    if (Monotonic::now() - heard_at_ > silence_max_) {
+      throw Error(ErrorCode::peer_unreachable, "the coordinator at " + address_.text() +
+                                                   " was silent for too long: given up");
+    }
+    if (!directive_ || directive_->sequence <= after) return std::nullopt;
+    return directive_;
+  }
+
+  std::optional<Directive> latest() const {
+    const std::lock_guard lock(mutex_);
+    return directive_;
+  }
+
+  Bytes fetch(const Digest& digest, std::size_t bytes_max, milliseconds wait_max) {
+    std::unique_lock lock(mutex_);
+    Download& download = downloads_[digest];
+    if (download.moved_at == Monotonic::time_point{}) download.moved_at = Monotonic::now();
+    const auto finish = [&](ErrorCode code, const std::string& why) {
+      downloads_.erase(digest);
+      throw Error(code, "fetch " + digest.hex().substr(0, 16) + ": " + why);
+    };
+    while (true) {
+      changed_.wait_for(lock, milliseconds(200));
+      throw_failure();
+      if (download.missing) finish(ErrorCode::file_missing, "the coordinator does not have it");
+      if (download.total > bytes_max) {
+        finish(ErrorCode::message_too_large, std::to_string(download.total) + " bytes, at most " +
+                                                 std::to_string(bytes_max) + " were expected");
+      }
+      if (download.total > 0 && download.bytes.size() == download.total) break;
+      if (Monotonic::now() - download.moved_at > wait_max) {
+        // What has come is kept: a later call goes on from there.
+        throw Error(ErrorCode::peer_unreachable,
+                    "fetch " + digest.hex().substr(0, 16) + ": nothing came for " +
+                        std::to_string(wait_max.count() / 1'000) + " s");
+      }
+    }
+    Bytes bytes = std::move(download.bytes);
+    downloads_.erase(digest);
+    lock.unlock();
+    if (digest_of(bytes) != digest) {
+      throw Error(ErrorCode::digest_mismatch, "fetch " + digest.hex().substr(0, 16));
+    }
+    return bytes;
+  }
+
+  void offer(RoundId round, Bytes contribution) {
+    const std::lock_guard lock(mutex_);
+    Offered& offered = offered_[round];
+    offered.commitment = commitment_of(keys_.public_key(), contribution);
+    offered.contribution = std::move(contribution);
+  }
+
+  void send_scores(const Scores& scores) {
+    const std::lock_guard lock(mutex_);
+    scores_[scores.round] = {scores, {}};
+  }
+
+  void report(const Heartbeat& beat) {
+    const std::lock_guard lock(mutex_);
+    beat_ = beat;
+  }
+
+  bool settle(milliseconds wait_max) {
+    std::unique_lock lock(mutex_);
+    return changed_.wait_for(lock, wait_max, [&] {
+      return (offered_.empty() && scores_.empty()) || failure_;
+    });
+  }
+
+  TransportCounts counts() const {
+    const std::lock_guard lock(mutex_);
+    return counts_;
+  }
+
+  void give_up_after(milliseconds silence_max) {
+    const std::lock_guard lock(mutex_);
+    silence_max_ = silence_max;
+  }
+
+ private:
+  // --- the talking thread: the only one that touches transport_ ------------------------------------------
+
+  void talk(const std::stop_token& stop) {
+    try {
+      while (!stop.stop_requested()) {
+        while (const auto frames = transport_->receive(stop.stop_requested() ? milliseconds(0) : kPollMax)) {
+          hear(*frames);
+          if (stop.stop_requested()) break;
+        }
+        const std::lock_guard lock(mutex_);
+        speak();
+        counts_ = transport_->counts();
+      }
+      if (joined_) say(Leave{"stopped"});
+      // Gives the socket a moment to put the farewell on the wire; nobody waits for an answer.
+      std::this_thread::sleep_for(milliseconds(50));
+    } catch (const std::exception& error) {
+      fail(ErrorCode::peer_unreachable, std::string("link to the coordinator broke: ") + error.what());
+    }
+  }
+
+  void hear(const std::vector<Bytes>& frames) {
+    ToParticipant content;
+    try {
+      content = decode_to_participant(open_envelope(frames[0]).body);
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::version_mismatch) fail(error.code(), error.what());
+      log_warning(std::string("dropped a message: ") + error.what());
+      return;
+    }
+    const std::lock_guard lock(mutex_);
+    heard_at_ = Monotonic::now();
+    std::visit([&](auto& c) { on(c, frames); }, content);
+    changed_.notify_all();
+  }
+
+  void on(const Challenge& challenge, const std::vector<Bytes>&) {
+    if (welcome_ && welcome_->run != challenge.run) {
+      failure_ = {ErrorCode::peer_refused, "another run is at this address now: " + challenge.run};
+      return;
+    }
+    if (challenge.nonce == nonce_) return;  // answered already; speak() says it again if need be
+    nonce_ = challenge.nonce;
+    sequence_ = 0;
+    joined_ = false;
+    say(join_);
+    said_at_ = Monotonic::now();
+    challenged_ = true;
+  }
+
+  void on(Welcome& welcome, const std::vector<Bytes>&) {
+    welcome_ = std::move(welcome);
+    joined_ = true;
+  }
+
+  void on(Directive& directive, const std::vector<Bytes>&) {
+    if (directive_ && directive.sequence < directive_->sequence) return;
+    directive_ = std::move(directive);
+    joined_ = true;
+    const Directive& d = *directive_;
+    // What the coordinator has, or no longer wants, need not be offered.
+    std::erase_if(offered_, [&](const auto& entry) {
+      if (entry.first != d.shard.round) return entry.first < d.shard.round && !d.reveal_wanted;
+      return d.answer == Answer::revealed || d.answer == Answer::refused;
+    });
+    std::erase_if(scores_, [&](const auto& entry) { return entry.first != d.evaluate.round; });
+  }
+
+  void on(const Receipt& receipt, const std::vector<Bytes>&) {
+    if (!welcome_) return;
+    const Digest covered = digest_of_receipt(welcome_->run, keys_.public_key(), receipt);
+    if (!verify(welcome_->coordinator, covered.bytes, receipt.signature)) {
+      log_warning("a receipt whose signature does not verify was ignored");
+      return;
+    }
+    if (receipt.kind == ReceiptKind::scores) scores_.erase(receipt.round);
+    if (receipt.kind == ReceiptKind::reveal) offered_.erase(receipt.round);
+  }
+
+  void on(const Piece& piece, const std::vector<Bytes>& frames) {
+    const auto found = downloads_.find(piece.digest);
+    if (found == downloads_.end()) return;
+    Download& download = found->second;
+    if (piece.total_bytes == 0) {
+      download.missing = true;
+      return;
+    }
+    if (frames.size() != 2 || frames[1].size() > kPieceBytesMax || frames[1].empty()) return;
+    if (piece.offset != download.bytes.size()) return;  // repeated, or one before it was lost
+    if (piece.offset + frames[1].size() > piece.total_bytes) return;
+    download.total = piece.total_bytes;
+    download.bytes.insert(download.bytes.end(), frames[1].begin(), frames[1].end());
+    download.moved_at = Monotonic::now();
+  }
+
+  void on(const Refusal& refusal, const std::vector<Bytes>&) {
+    log_warning("the coordinator refused (" + refusal.code + "): " + refusal.message);
+    if (refusal.final) failure_ = {ErrorCode::peer_refused, refusal.message};
+    if (refusal.code == name_of(ErrorCode::stale_round)) {
+      // Nothing to repeat: the directive that follows says what is wanted.
+      for (auto& [round, offered] : offered_) offered.said_at = Monotonic::now();
+    }
+  }
+
+  // Everything that is due to be said, once or again. Called with the lock held.
+  void speak() {
+    const auto now = Monotonic::now();
+    if (!joined_) {
+      if (now - said_at_ >= kSayAgain || said_at_ == Monotonic::time_point{}) {
+        if (challenged_) {
+          say(join_);
+        } else {
+          transport_->send({seal_unsigned(0, clock_.now(), encode(ToCoordinator{Hello{}}))});
+        }
+        challenged_ = false;
+        said_at_ = now;
+      }
+      return;
+    }
+    if (now - beat_at_ >= milliseconds(options_.heartbeat_interval_ms)) {
+      beat_.directive = directive_ ? directive_->sequence : 0;
+      say(beat_);
+      beat_at_ = now;
+    }
+    if (directive_) speak_contribution(*directive_, now);
+    for (auto& [round, scores] : scores_) {
+      if (now - scores.second < kSayAgain) continue;
+      say(scores.first);
+      scores.second = now;
+    }
+    for (auto& [digest, download] : downloads_) speak_fetch(digest, download, now);
+  }
+
+  void speak_contribution(const Directive& d, Monotonic::time_point now) {
+    const auto found = offered_.find(d.shard.round);
+    if (found == offered_.end()) return;
+    Offered& offered = found->second;
+    const Answer due = d.answer == Answer::missing ? Answer::committed
+                       : d.reveal_wanted           ? Answer::revealed
+                                                   : Answer::missing;
+    if (due == Answer::missing) return;
+    if (offered.said == due && now - offered.said_at < kSayAgain) return;
+    offered.said = due;
+    offered.said_at = now;
+    if (due == Answer::committed) {
+      say(Commit{d.shard.round, offered.commitment, offered.contribution.size()});
+      return;
+    }
+    for (std::size_t offset = 0; offset < offered.contribution.size(); offset += kPieceBytesMax) {
+      const std::size_t size = std::min(kPieceBytesMax, offered.contribution.size() - offset);
+      const auto first = offered.contribution.begin() + static_cast<std::ptrdiff_t>(offset);
+      say(RevealPiece{d.shard.round, offset}, Bytes(first, first + static_cast<std::ptrdiff_t>(size)));
+    }
+  }
+
+  void speak_fetch(const Digest& digest, Download& download, Monotonic::time_point now) {
+    if (download.missing) return;
+    if (now - download.asked_at >= kSayAgain && now - download.moved_at >= kSayAgain) {
+      download.asked = download.bytes.size();  // something was lost: ask again from here
+    }
+    const std::uint64_t window = download.bytes.size() + kPiecesInFlight * kPieceBytesMax;
+    while (download.asked < window && (download.total == 0 ? download.asked == 0
+                                                           : download.asked < download.total)) {
+      say(Fetch{digest, download.asked});
+      download.asked += kPieceBytesMax;
+      download.asked_at = now;
+    }
+  }
+
+  void say(const ToCoordinator& message, std::optional<Bytes> payload = {}) {
+    std::vector<Bytes> frames;
+    frames.push_back(seal(keys_, nonce_, ++sequence_, clock_.now(), encode(message)));
+    if (payload) frames.push_back(std::move(*payload));
+    transport_->send(std::move(frames));
+  }
+
+  void fail(ErrorCode code, const std::string& why) {
+    const std::lock_guard lock(mutex_);
+    failure_ = {code, why};
+    changed_.notify_all();
+  }
+
+  void throw_failure() const {
+    if (failure_) throw Error(failure_->first, failure_->second);
+  }
+
+  const CoordinatorAddress address_;
+  const Keypair keys_;
+  const Join join_;
+  const TransportOptions options_;
+  SystemClock clock_;
+  std::unique_ptr<ClientTransport> transport_;
+
+  mutable std::mutex mutex_;               // guards everything below
+  std::condition_variable changed_;
+  Nonce nonce_{};
+  std::uint64_t sequence_ = 0;
+  bool joined_ = false;
+  bool challenged_ = false;
+  Monotonic::time_point said_at_{}, beat_at_{}, heard_at_;
+  milliseconds silence_max_{600'000};
+  std::optional<Welcome> welcome_;
+  std::optional<Directive> directive_;
+  std::optional<std::pair<ErrorCode, std::string>> failure_;
+  Heartbeat beat_;
+  std::map<RoundId, Offered> offered_;
+  std::map<RoundId, std::pair<Scores, Monotonic::time_point>> scores_;
+  std::map<Digest, Download> downloads_;
+  TransportCounts counts_;
+
+  std::jthread thread_;                    // last: it uses all of the above
+};
+
+Link::Link(const CoordinatorAddress& address, Keypair keys, Join join,
+           const TransportOptions& options)
+    : impl_(std::make_unique<Impl>(address, std::move(keys), std::move(join), options)) {}
+Link::~Link() = default;
+Welcome Link::welcome(milliseconds wait_max) { return impl_->welcome(wait_max); }
+std::optional<Directive> Link::directive(std::uint64_t after, milliseconds wait_max) {
+  return impl_->directive(after, wait_max);
+}
+std::optional<Directive> Link::latest() const { return impl_->latest(); }
+Bytes Link::fetch(const Digest& digest, std::size_t bytes_max, milliseconds wait_max) {
+  return impl_->fetch(digest, bytes_max, wait_max);
+}
+void Link::offer(RoundId round, Bytes contribution) { impl_->offer(round, std::move(contribution)); }
+void Link::send_scores(const Scores& scores) { impl_->send_scores(scores); }
+void Link::report(const Heartbeat& beat) { impl_->report(beat); }
+bool Link::settle(milliseconds wait_max) { return impl_->settle(wait_max); }
+TransportCounts Link::counts() const { return impl_->counts(); }
+void Link::give_up_after(milliseconds silence_max) { impl_->give_up_after(silence_max); }
+
+}  // namespace yumoe
