@@ -64,6 +64,7 @@ class Key {
   static Key from_uri(KeyType type, std::string_view uri);
 
   const Keypair& pair() const { return pair_; }
+  Keypair take_pair() && { return std::move(pair_); }  // when only signing is wanted
   const PublicKey& public_key() const { return pair_.public_key(); }
   const LockedBytes& mnemonic() const { return mnemonic_; }  // empty: there is none
 

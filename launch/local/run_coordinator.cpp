@@ -1,0 +1,171 @@
+#include <algorithm>
+#include <deque>
+
+#include "cluster/clock.hpp"
+#include "cluster/error.hpp"
+#include "cluster/log.hpp"
+#include "launch/local.hpp"
+
+namespace yumoe {
+namespace {
+
+using std::chrono::milliseconds;
+using Monotonic = std::chrono::steady_clock;
+
+constexpr int kRestartsMax = 20;   // of one child; more often is no accident
+
+std::string number(double value) { return option_detail::text_of(value); }
+
+// One local process that is kept alive.
+class Supervised {
+ public:
+  Supervised(std::string name, std::vector<std::string> arguments, std::filesystem::path log_file)
+      : name_(std::move(name)), arguments_(std::move(arguments)), log_file_(std::move(log_file)) {
+    start();
+  }
+
+  // Starts it again if it died, at most once a second.
+  void look_after() {
+    const auto status = child_->poll();
+    if (!status || *status == 0 || given_up_) return;
+    const auto now = Monotonic::now();
+    if (now - started_ < std::chrono::seconds(1)) return;
+    if (*status == 2 || ++restarts_ > kRestartsMax) {
+      given_up_ = true;
+      log_error(name_ + " ended with status " + std::to_string(*status) + " and is not started again; "
+                "its last words are in " + log_file_.string());
+      return;
+    }
+    log_warning(name_ + " ended with status " + std::to_string(*status) + ": started again");
+    start();
+  }
+
+  bool given_up() const { return given_up_; }
+  bool ended() { return child_->poll().has_value(); }
+  void terminate() { child_->terminate(); }
+
+ private:
+  void start() {
+    started_ = Monotonic::now();
+    child_ = std::make_unique<ChildProcess>(worker_program(), arguments_, log_file_);
+  }
+
+  std::string name_;
+  std::vector<std::string> arguments_;
+  std::filesystem::path log_file_;
+  std::unique_ptr<ChildProcess> child_;
+  Monotonic::time_point started_;
+  int restarts_ = 0;
+  bool given_up_ = false;
+};
+
+// Flags of one local process; open_hotkey() has made its key file.
+std::vector<std::string> common_flags(const char* role, const std::string& name,
+                                      const std::string& hotkey, const std::string& device,
+                                      std::int64_t threads, const RunConfig& config,
+                                      const CoordinatorAddress& address,
+                                      const std::filesystem::path& folder) {
+  const std::string key = hotkey.empty() ? (folder / "keys" / name).string() : hotkey;
+  return {role,         "--coordinator", address.text(), "--hotkey",
+          key,          "--name",        name,           "--device",
+          device,       "--threads",     std::to_string(threads),
+          "--state",    (folder / "state" / name).string(),
+          "--heartbeat-interval-ms", std::to_string(config.transport.heartbeat_interval_ms)};
+}
+
+std::deque<Supervised> start_local(const RunConfig& config, const CoordinatorAddress& address,
+                                   const std::filesystem::path& folder) {
+  std::filesystem::create_directories(folder / "logs");
+  std::deque<Supervised> children;
+  for (const WorkerOptions& worker : config.workers) {
+    auto flags = common_flags("worker", worker.name, worker.hotkey, worker.device, worker.threads,
+                              config, address, folder);
+    const auto add = [&](const char* flag, const std::string& value) {
+      flags.push_back(flag);
+      flags.push_back(value);
+    };
+    add("--data", worker.data.empty() ? config.data.path : worker.data);
+    if (!worker.data.empty()) flags.push_back("--own-data");
+    add("--speed-share", number(worker.speed_share));
+    add("--experts-max", std::to_string(worker.experts_max));
+    add("--memory-mib-max", std::to_string(worker.memory_mib_max));
+    children.emplace_back(worker.name, std::move(flags), folder / "logs" / (worker.name + ".log"));
+  }
+  for (const ValidatorOptions& validator : config.validators) {
+    auto flags = common_flags("validator", validator.name, validator.hotkey, validator.device,
+                              validator.threads, config, address, folder);
+    flags.push_back("--data");
+    flags.push_back(config.data.path);
+    children.emplace_back(validator.name, std::move(flags),
+                          folder / "logs" / (validator.name + ".log"));
+  }
+  return children;
+}
+
+}  // namespace
+
+RunSetup setup_of(const RunConfig& config, const std::string& run, const Digest& token_set,
+                  const std::filesystem::path& folder) {
+  std::map<std::string, double> stakes;
+  for (const ValidatorOptions& validator : config.validators) {
+    const Keypair keys = open_hotkey(validator.hotkey, folder, validator.name);
+    stakes[to_ss58(keys.public_key())] = validator.stake;
+  }
+  return RunSetup::from(run, shared_texts(config), token_set, std::move(stakes));
+}
+
+Progress run_coordinator(const RunConfig& config, const std::filesystem::path& folder,
+                         bool with_local_processes,
+                         const std::function<void(const CoordinatorAddress&)>& address,
+                         const RunHooks& hooks) {
+  const TokenSet tokens = build_default(config.data, [](std::string_view line) { log_info(line); });
+  if (static_cast<std::int64_t>(tokens.vocabulary()) > config.model.vocabulary) {
+    throw Error(ErrorCode::config_invalid,
+                "model.vocabulary = " + std::to_string(config.model.vocabulary) +
+                    " is smaller than the token set's " + std::to_string(tokens.vocabulary()));
+  }
+  Keypair keys = open_hotkey("", folder, "coordinator");
+  if (with_local_processes) {
+    for (const WorkerOptions& worker : config.workers) open_hotkey(worker.hotkey, folder, worker.name);
+  }
+  const std::string run = folder.filename().empty() ? folder.parent_path().filename().string()
+                                                    : folder.filename().string();
+  RunSetup setup = setup_of(config, run.substr(0, 64), tokens.digest(), folder);
+  SystemClock clock;
+  const auto transport = listen_zeromq(config.transport, run_curve_keys(folder));
+  Coordinator coordinator(std::move(setup), config.store, config.transport, folder, std::move(keys),
+                          *transport, clock);
+  address(transport->address());
+  std::deque<Supervised> children;
+  if (with_local_processes) children = start_local(config, transport->address(), folder);
+
+  auto shown = Monotonic::time_point{};
+  bool running = true;
+  const auto stopped = [&] { return hooks.stop != nullptr && hooks.stop->load(); };
+  while (running && !stopped()) {
+    running = coordinator.step(milliseconds(50));
+    for (Supervised& child : children) child.look_after();
+    if (!children.empty() && std::all_of(children.begin(), children.end(), [](const Supervised& child) {
+          return child.given_up();
+        })) {
+      throw Error(ErrorCode::device_missing, "every local process ended; see the logs in " +
+                                                 (folder / "logs").string());
+    }
+    if (hooks.progress && Monotonic::now() - shown > milliseconds(100)) {
+      hooks.progress(coordinator.progress());
+      shown = Monotonic::now();
+    }
+  }
+  // Whoever is still there learns that the run is finished.
+  for (Supervised& child : children) {
+    if (stopped()) child.terminate();
+  }
+  const auto until = Monotonic::now() + std::chrono::seconds(10);
+  while (!stopped() && Monotonic::now() < until &&
+         std::any_of(children.begin(), children.end(), [](Supervised& child) { return !child.ended(); })) {
+    coordinator.step(milliseconds(50));
+  }
+  return coordinator.progress();
+}
+
+}  // namespace yumoe
