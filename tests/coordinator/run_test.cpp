@@ -73,7 +73,7 @@ class RunInTraining : public ::testing::Test {
 
   static constexpr Uid kOne{0}, kJudge{1}, kTwo{2};
   Layout layout = Layout::of(model_of());
-  Run run{layout, settings_of()};
+  yumoe::Run run{layout, settings_of()};
   TimeMs now{1'000'000};
 };
 
