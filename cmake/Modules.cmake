@@ -69,11 +69,12 @@ function(yumoe_program)
 endfunction()
 
 # yumoe_test(NAME <name> SOURCES <src>... LINKS <target>... [USES <third party>...]
-#            [LABEL fast|slow|system] [TIMEOUT <seconds>])
+#            [LABEL fast|slow|system] [TIMEOUT <seconds>] [THREADS])
 # A GoogleTest program. ctest sees it as one test: its cases are listed in its own output, and the
 # suite starts one process a file instead of one a case. TIMEOUT is where a hang ends, not a speed bar.
+# THREADS says that several threads are at work in it: the thread sanitizer runs it too.
 function(yumoe_test)
-  cmake_parse_arguments(PARSE_ARGV 0 arg "" "NAME;LABEL;TIMEOUT" "SOURCES;LINKS;USES")
+  cmake_parse_arguments(PARSE_ARGV 0 arg "THREADS" "NAME;LABEL;TIMEOUT" "SOURCES;LINKS;USES")
   if(NOT arg_LABEL)
     set(arg_LABEL fast)
   endif()
@@ -87,5 +88,10 @@ function(yumoe_test)
     YUMOE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" YUMOE_BIN_DIR="${CMAKE_BINARY_DIR}/bin")
   target_link_libraries(${arg_NAME} PRIVATE ${arg_LINKS} ${arg_USES} GTest::gmock_main)
   add_test(NAME ${arg_NAME} COMMAND ${arg_NAME} WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  set_tests_properties(${arg_NAME} PROPERTIES LABELS ${arg_LABEL} TIMEOUT ${arg_TIMEOUT})
+  if(arg_THREADS)
+    list(APPEND arg_LABEL threads)
+    add_dependencies(tsan_tests ${arg_NAME})
+  endif()
+  set_tests_properties(${arg_NAME} PROPERTIES LABELS "${arg_LABEL}" TIMEOUT ${arg_TIMEOUT})
 endfunction()
+add_custom_target(tsan_tests)
