@@ -10,6 +10,7 @@
 #include "coordinator/simulated_chain.hpp"
 
 namespace yumoe {
+using namespace settlement;
 namespace {
 
 using test::SimulatedBlock;

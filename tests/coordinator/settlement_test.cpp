@@ -12,6 +12,7 @@
 #include "coordinator/scripted_node.hpp"
 
 namespace yumoe {
+using namespace settlement;
 namespace {
 
 using ::testing::HasSubstr;

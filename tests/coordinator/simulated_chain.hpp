@@ -12,6 +12,7 @@
 #include "coordinator/settlement.hpp"
 
 namespace yumoe::test {
+using namespace settlement;  // NOLINT: short names in a test
 
 struct SimulatedTransaction {
   std::string intent;  // empty: of somebody else with the same key

@@ -7,7 +7,7 @@
 
 #include "coordinator/settlement.hpp"
 
-namespace yumoe {
+namespace yumoe::settlement {
 namespace {
 
 using Kind = PoolVerdict::Kind;
@@ -236,4 +236,4 @@ Reaction reaction_to(std::string_view error_name) {
   return {React::stop, "this program does not know the error; nothing is repeated"};
 }
 
-}  // namespace yumoe
+}  // namespace yumoe::settlement

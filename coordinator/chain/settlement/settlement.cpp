@@ -6,7 +6,7 @@
 
 #include "cluster/error.hpp"
 
-namespace yumoe {
+namespace yumoe::settlement {
 namespace {
 
 using nlohmann::json;
@@ -552,4 +552,4 @@ bool SettlementMachine::idle() const {
   return std::ranges::all_of(items_, [](const Item& item) { return item.phase == Phase::done; });
 }
 
-}  // namespace yumoe
+}  // namespace yumoe::settlement

@@ -28,7 +28,7 @@
 #include "cluster/identity.hpp"
 #include "cluster/option.hpp"
 
-namespace yumoe {
+namespace yumoe::settlement {
 
 struct SettlementOptions {
   std::int64_t era_blocks = 64;
@@ -309,4 +309,4 @@ class SettlementMachine {
   std::vector<SettlementAction> out_;
 };
 
-}  // namespace yumoe
+}  // namespace yumoe::settlement
