@@ -7,9 +7,12 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <memory>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cluster/bytes.hpp"
@@ -34,14 +37,34 @@ struct CheckpointView {
   std::uint64_t journal_sequence = 0;  // the state is that after this record
 };
 
+// Lets a vector be made without filling it: touching new memory only to read over it costs as much
+// as the disk does.
+template <typename Number>
+struct Unfilled : std::allocator<Number> {
+  template <typename Other>
+  struct rebind {
+    using other = Unfilled<Other>;
+  };
+  template <typename Made>
+  void construct(Made* place) noexcept {
+    ::new (static_cast<void*>(place)) Made;
+  }
+  template <typename Made, typename... Arguments>
+  void construct(Made* place, Arguments&&... arguments) {
+    ::new (static_cast<void*>(place)) Made(std::forward<Arguments>(arguments)...);
+  }
+};
+
+using Floats = std::vector<float, Unfilled<float>>;
+
 struct Checkpoint {
   RoundId round;
   std::string run;
   Layout layout;
-  std::vector<float> parameters;
-  std::vector<float> momentum;
-  std::vector<float> residual;
-  std::vector<float> gate_bias;
+  Floats parameters;
+  Floats momentum;
+  Floats residual;
+  Floats gate_bias;
   Bytes core_state;
   Bytes ledger_state;
   Digest version_digest;
