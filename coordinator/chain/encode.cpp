@@ -61,7 +61,8 @@ std::string shortened(const Json& value) {
 
 class Encoder {
  public:
-  Encoder(const TypeRegistry& types, ScaleWriter& writer) : types_(types), out_(writer) {}
+  Encoder(const TypeRegistry& types, ScaleWriter& writer, CompactRange range)
+      : types_(types), out_(writer), range_(range) {}
 
   void value(TypeId id, const Json& json) {
     const Type& type = types_.at(id);
@@ -181,11 +182,11 @@ class Encoder {
       const bool by_name = json.is_object() && json.contains(field.name);
       return compact(field.type, by_name ? json.at(field.name) : json);
     }
-    if (types_.is_empty(id)) return;
-    const auto shape =
+    auto shape =
         type.kind == TypeKind::primitive ? integer_of(type.primitive) : std::optional<Integer>();
+    if (types_.is_empty(id)) shape = Integer{4, false};  // see Decoder::compact
     if (!shape || shape->is_signed) refuse("a compact of this type is not known", json);
-    out_.compact(integer(json, *shape));
+    out_.compact(integer(json, range_ == CompactRange::any ? Integer{32, false} : *shape));
   }
 
   PublicKey account(const Json& json) const {
@@ -337,8 +338,8 @@ class Encoder {
   }
 
   void address(const Type& type, const Json& json) {
-    const TypeVariant* id = type.variant("Id");
-    if (json.is_string() && id != nullptr) return chosen(*id, json);
+    const TypeVariant* plain = type.variant(json.is_number() ? "Index" : "Id");
+    if (!json.is_object() && plain != nullptr) return chosen(*plain, json);
     variant(type, json);
   }
 
@@ -350,7 +351,7 @@ class Encoder {
     // The chain keeps maps in the order of their keys: numbers by value, all else by encoded bytes.
     std::vector<std::pair<Bytes, const Json*>> entries;
     for (const auto& [key, entry] : json.items()) {
-      entries.emplace_back(encode_value(types_, pair.elements[0], Json(key)), &entry);
+      entries.emplace_back(encode_value(types_, pair.elements[0], Json(key), range_), &entry);
     }
     const bool numeric = is_number(pair.elements[0]);
     std::sort(entries.begin(), entries.end(), [numeric](const auto& a, const auto& b) {
@@ -512,19 +513,21 @@ class Encoder {
 
   const TypeRegistry& types_;
   ScaleWriter& out_;
+  CompactRange range_;
   std::string path_;
   int depth_ = 0;
 };
 
 }  // namespace
 
-void encode_value(const TypeRegistry& types, TypeId type, const Json& value, ScaleWriter& writer) {
-  Encoder(types, writer).value(type, value);
+void encode_value(const TypeRegistry& types, TypeId type, const Json& value, ScaleWriter& writer,
+                  CompactRange range) {
+  Encoder(types, writer, range).value(type, value);
 }
 
-Bytes encode_value(const TypeRegistry& types, TypeId type, const Json& value) {
+Bytes encode_value(const TypeRegistry& types, TypeId type, const Json& value, CompactRange range) {
   ScaleWriter writer;
-  encode_value(types, type, value, writer);
+  encode_value(types, type, value, writer, range);
   return writer.take();
 }
 

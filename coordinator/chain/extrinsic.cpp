@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cctype>
 #include <nlohmann/json.hpp>
 
 #include "chain/text.hpp"
@@ -261,6 +262,24 @@ bool verify_extrinsic(const Metadata& metadata, const DecodedExtrinsic& extrinsi
   const SigningPayload payload = signing_payload(metadata, extrinsic.call, parameters);
   return payload.extra == extrinsic.extra &&
          verify(*extrinsic.signer, payload.message, *extrinsic.signature);
+}
+
+PublicKey multisig_account(std::vector<PublicKey> signatories, std::uint16_t threshold) {
+  if (threshold == 0 || threshold > signatories.size()) {
+    throw Error(ErrorCode::key_invalid, "deriving a multisig account of " +
+                                            std::to_string(signatories.size()) + ": a threshold of " +
+                                            std::to_string(threshold) + " cannot be met");
+  }
+  std::sort(signatories.begin(), signatories.end(),
+            [](const PublicKey& a, const PublicKey& b) { return a.bytes < b.bytes; });
+  ScaleWriter preimage;
+  preimage.raw(as_bytes("modlpy/utilisuba"));
+  preimage.compact(signatories.size());
+  for (const auto& key : signatories) preimage.raw(key.bytes);
+  preimage.u16(threshold);
+  PublicKey account;
+  account.bytes = digest_of(preimage.view()).bytes;
+  return account;
 }
 
 }  // namespace yumoe

@@ -44,7 +44,7 @@ Signature signature_of(const std::string& hex) {
 }
 
 TEST(Identity, DerivesTheRecordedKeysFromSeedsAndUris) {
-  for (const json& entry : read_json("chain/keys.json")) {
+  for (const json& entry : read_json("chain/extrinsics/keys.json")) {
     SCOPED_TRACE(entry.dump());
     if (entry["type"] == "raw") {  // no private key: only its addresses are recorded
       PublicKey key;

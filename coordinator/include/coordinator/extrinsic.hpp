@@ -6,6 +6,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cluster/bytes.hpp"
 #include "cluster/identity.hpp"
@@ -89,5 +90,9 @@ Json extrinsic_to_json(const Metadata& metadata, ByteView extrinsic);
 // Tells whether `extrinsic`'s signature is good for the payload these parameters give.
 bool verify_extrinsic(const Metadata& metadata, const DecodedExtrinsic& extrinsic,
                       const ExtrinsicParameters& parameters);
+
+// The account that `threshold` of these signatories move together (pallet_multisig); their order does
+// not matter. Throws Error{key_invalid} if there are none or the threshold cannot be met.
+PublicKey multisig_account(std::vector<PublicKey> signatories, std::uint16_t threshold);
 
 }  // namespace yumoe
