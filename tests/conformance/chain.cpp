@@ -25,7 +25,9 @@ Check check_of(const Json& document) {
   if (has(document, {"types", "codec"})) return check_shapes;
   if (has(document, {"cases", "signed_extensions"})) return check_extrinsics;
   if (has(document, {"compact", "blake2"})) return check_primitives;
-  if (has(document, {"signed_extensions", "pallets"})) return check_extrinsic_format;
+  if (has(document, {"signed_extensions", "pallets"}) || has(document, {"extrinsic", "pallets"})) {
+    return check_extrinsic_format;
+  }
   if (has(document, {"specs"})) return check_genesis;
   if (has(document, {"proofs", "root"})) return check_trie_proofs;
   if (has(document, {"preimage_hex", "commit_hash_blake2_256"})) return check_commit_reveal;

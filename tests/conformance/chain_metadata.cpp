@@ -152,6 +152,16 @@ std::string check_event(const Metadata& metadata, const Json& row) {
   return "";
 }
 
+// Named in a list, or as version 16 describes them.
+Json wanted_extensions(const Json& document) {
+  if (document.contains("signed_extensions")) return document["signed_extensions"];
+  Json identifiers = Json::array();
+  for (const Json& extension : document["extrinsic"]["transactionExtensions"]) {
+    identifiers.push_back(extension["identifier"]);
+  }
+  return identifiers;
+}
+
 std::vector<fs::path> metadata_beside(const fs::path& file) {
   std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(fs::absolute(file).parent_path())) {
@@ -228,7 +238,7 @@ void check_extrinsic_format(const ChainFile& file) {
       for (const auto& extension : metadata.extrinsic().extensions) {
         identifiers.push_back(extension.identifier);
       }
-      return expect_same("list", identifiers, file.document["signed_extensions"]);
+      return expect_same("list", identifiers, wanted_extensions(file.document));
     });
     attempt(file.tally, name + " pallets", [&] {
       Json pallets = Json::array();
