@@ -22,8 +22,9 @@ constexpr std::size_t kDigestBytes = 32;
 
 template <typename T>
 void append(Bytes& bytes, const T* values, std::size_t count) {
-  const ByteView view = as_bytes(std::span<const T>(values, count));
-  bytes.insert(bytes.end(), view.begin(), view.end());
+  const std::size_t end = bytes.size();
+  bytes.resize(end + count * sizeof(T));
+  if (count > 0) std::memcpy(bytes.data() + end, values, count * sizeof(T));
 }
 template <typename T>
 void append(Bytes& bytes, T value) {
@@ -121,7 +122,7 @@ void step_nesterov(const Layout& layout, const Aggregate& aggregate,
 
 Bytes encode_aggregate(const Aggregate& aggregate) {
   Bytes bytes;
-  bytes.push_back(kVersion);
+  append(bytes, kVersion);
   append(bytes, aggregate.round.value);
   append(bytes, static_cast<std::uint32_t>(aggregate.sources.size()));
   for (const AggregateSource& source : aggregate.sources) {
