@@ -23,7 +23,7 @@ struct AggregateOptions {
   double support_weight = 0.5;
   std::string downstream = "auto";
   std::int64_t recompress_kept_per_block = 256;
-  std::int64_t recompress_value_bits = 2;
+  std::int64_t recompress_value_bits = 3;
   double recompress_error_decay = 0.95;
 
   template <typename Visitor>
