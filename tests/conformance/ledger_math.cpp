@@ -135,7 +135,7 @@ Vec column_sum(const Mat& rows) {
 
 Mat divide_columns(Mat rows, const Vec& by) {
   return cells(std::move(rows), [&](std::size_t, std::size_t j, I32F32& v) {
-    if (by[j] != I32F32::zero()) v = v.safe_div(by[j]);
+    if (by.at(j) != I32F32::zero()) v = v.safe_div(by.at(j));
   });
 }
 
@@ -237,18 +237,21 @@ void add_dense(std::map<std::string, Function>& table) {
   };
   table["row_hadamard"] = [](const json& a) {
     const Vec by = vec_of(a.at(1));
-    return json_of(cells(mat_of(a.at(0)), [&](std::size_t i, std::size_t, I32F32& v) { v = v.saturating_mul(by[i]); }));
+    return json_of(cells(mat_of(a.at(0)), [&](std::size_t i, std::size_t, I32F32& v) { v = v.saturating_mul(by.at(i)); }));
   };
   table["mat_vec_mul"] = [](const json& a) {
+    // Row and vector are walked in step: the shorter one ends the row.
     const Vec by = vec_of(a.at(1));
-    return json_of(cells(mat_of(a.at(0)), [&](std::size_t, std::size_t j, I32F32& v) { v = v.saturating_mul(by[j]); }));
+    Mat rows = mat_of(a.at(0));
+    for (Vec& row : rows) row.resize(std::min(row.size(), by.size()));
+    return json_of(cells(std::move(rows), [&](std::size_t, std::size_t j, I32F32& v) { v = v.saturating_mul(by.at(j)); }));
   };
   table["interpolate"] = [](const json& a) {
     const Mat other = mat_of(a.at(1));
     const I32F32 ratio = x_of(a.at(2));
     if (ratio == I32F32::one()) return json_of(other);
     return json_of(cells(mat_of(a.at(0)), [&](std::size_t i, std::size_t j, I32F32& v) {
-      v = v.saturating_add(ratio.saturating_mul(other[i][j].saturating_sub(v)));
+      v = v.saturating_add(ratio.saturating_mul(other.at(i).at(j).saturating_sub(v)));
     }));
   };
   table["mat_ema_alpha"] = [](const json& a) {
@@ -258,12 +261,12 @@ void add_dense(std::map<std::string, Function>& table) {
     const Mat old = mat_of(a.at(1));
     const I32F32 alpha = x_of(a.at(2));
     return json_of(cells(mat_of(a.at(0)), [&](std::size_t i, std::size_t j, I32F32& v) {
-      v = alpha.saturating_mul(v).saturating_add(I32F32::one().saturating_sub(alpha).saturating_mul(old[i][j]));
+      v = alpha.saturating_mul(v).saturating_add(I32F32::one().saturating_sub(alpha).saturating_mul(old.at(i).at(j)));
     }));
   };
   table["inplace_col_clip"] = [](const json& a) {
     const Vec limit = vec_of(a.at(1));
-    return json_of(cells(mat_of(a.at(0)), [&](std::size_t, std::size_t j, I32F32& v) { v = std::min(v, limit[j]); }));
+    return json_of(cells(mat_of(a.at(0)), [&](std::size_t, std::size_t j, I32F32& v) { v = std::min(v, limit.at(j)); }));
   };
   table["inplace_row_normalize"] = [](const json& a) {
     Mat rows = mat_of(a.at(0));
@@ -349,7 +352,7 @@ void add_sparse(std::map<std::string, Function>& table) {
     const std::size_t columns = std::max(columns_of(fresh), columns_of(old));
     const Mat before = plain::dense(old, columns);
     return json_of(plain::sparse(cells(plain::dense(fresh, columns), [&](std::size_t i, std::size_t j, I32F32& v) {
-      v = alpha.saturating_mul(v).saturating_add(I32F32::one().saturating_sub(alpha).saturating_mul(before[i][j]));
+      v = alpha.saturating_mul(v).saturating_add(I32F32::one().saturating_sub(alpha).saturating_mul(before.at(i).at(j)));
     })));
   };
   table["mask_rows_sparse"] = [](const json& a) {

@@ -81,8 +81,8 @@ Mat union_ema(const Mat& fresh, const Mat& old, const Mat& alpha) {
   Mat out = fresh;
   for (std::size_t i = 0; i < out.size(); ++i) {
     for (std::size_t j = 0; j < out[i].size(); ++j) {
-      out[i][j] = alpha[i][j].saturating_mul(fresh[i][j]).saturating_add(
-          kOne.saturating_sub(alpha[i][j]).saturating_mul(old[i][j]));
+      out[i][j] = alpha.at(i).at(j).saturating_mul(fresh.at(i).at(j)).saturating_add(
+          kOne.saturating_sub(alpha.at(i).at(j)).saturating_mul(old.at(i).at(j)));
     }
   }
   return out;
@@ -300,7 +300,7 @@ Vec matmul(const SMat& rows, const Vec& by_row) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
     for (const auto& [j, v] : rows[i]) {
       if (j >= out.size()) out.resize(j + 1U, kZero);
-      out[j] = out[j].saturating_add(by_row[i].saturating_mul(v));
+      out[j] = out[j].saturating_add(by_row.at(i).saturating_mul(v));
     }
   }
   return out;
@@ -310,7 +310,7 @@ Vec matmul_transpose(const SMat& rows, const Vec& by_col) {
   Vec out;
   for (const SparseRow& row : rows) {
     I32F32 total;
-    for (const auto& [j, v] : row) total = total.saturating_add(v.saturating_mul(by_col[j]));
+    for (const auto& [j, v] : row) total = total.saturating_add(v.saturating_mul(by_col.at(j)));
     out.push_back(total);
   }
   return out;
@@ -318,14 +318,15 @@ Vec matmul_transpose(const SMat& rows, const Vec& by_col) {
 
 SMat row_hadamard(SMat rows, const Vec& by_row) {
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    for (auto& [j, v] : rows[i]) v = v.saturating_mul(by_row[i]);
+    for (auto& [j, v] : rows[i]) v = v.saturating_mul(by_row.at(i));
   }
   return rows;
 }
 
 SMat mat_vec_mul(SMat rows, const Vec& by_col) {
   for (SparseRow& row : rows) {
-    for (auto& [j, v] : row) v = v.saturating_mul(by_col[j]);
+    std::erase_if(row, [&](const auto& e) { return e.first >= by_col.size(); });
+    for (auto& [j, v] : row) v = v.saturating_mul(by_col.at(j));
   }
   return rows;
 }
@@ -334,10 +335,10 @@ SMat col_clip(const SMat& rows, const Vec& limit) {
   SMat out(rows.size());
   for (std::size_t i = 0; i < rows.size(); ++i) {
     for (const auto& [j, v] : rows[i]) {
-      if (limit[j] >= v) {
+      if (limit.at(j) >= v) {
         out[i].emplace_back(j, v);
-      } else if (limit[j] > kZero) {
-        out[i].emplace_back(j, limit[j]);
+      } else if (limit.at(j) > kZero) {
+        out[i].emplace_back(j, limit.at(j));
       }
     }
   }
@@ -357,10 +358,10 @@ SMat row_normalize(SMat rows) {
 SMat col_normalize(SMat rows, std::size_t columns) {
   Vec totals(columns, kZero);
   for (const SparseRow& row : rows) {
-    for (const auto& [j, v] : row) totals[j] += v;
+    for (const auto& [j, v] : row) totals.at(j) += v;
   }
   for (SparseRow& row : rows) {
-    for (auto& [j, v] : row) v = totals[j] == kZero ? v : v.safe_div(totals[j]);
+    for (auto& [j, v] : row) v = totals.at(j) == kZero ? v : v.safe_div(totals.at(j));
   }
   return rows;
 }
@@ -385,9 +386,9 @@ SMat ema_alpha(const SMat& fresh, const SMat& old, const Mat& alpha) {
     const Vec before = dense_row(old[i], alpha[i].size());
     for (const auto& [j, v] : fresh[i]) {
       if (j >= alpha[i].size()) continue;
-      const I32F32 decayed = kOne.saturating_sub(alpha[i][j]).saturating_mul(before[j]);
+      const I32F32 decayed = kOne.saturating_sub(alpha.at(i).at(j)).saturating_mul(before[j]);
       const I32F32 value =
-          std::min(kOne, decayed.saturating_add(std::max(kZero, alpha[i][j].saturating_mul(v))));
+          std::min(kOne, decayed.saturating_add(std::max(kZero, alpha.at(i).at(j).saturating_mul(v))));
       if (value > kZero) out[i].emplace_back(j, value);
     }
   }
@@ -398,8 +399,8 @@ Mat ema_alpha_dense(const Mat& fresh, const Mat& old, const Mat& alpha) {
   Mat out = fresh;
   for (std::size_t i = 0; i < out.size(); ++i) {
     for (std::size_t j = 0; j < out[i].size(); ++j) {
-      const I32F32 decayed = kOne.saturating_sub(alpha[i][j]).saturating_mul(old[i][j]);
-      const I32F32 gain = std::max(kZero, alpha[i][j].saturating_mul(fresh[i][j]));
+      const I32F32 decayed = kOne.saturating_sub(alpha.at(i).at(j)).saturating_mul(old.at(i).at(j));
+      const I32F32 gain = std::max(kZero, alpha.at(i).at(j).saturating_mul(fresh.at(i).at(j)));
       out[i][j] = std::min(kOne, decayed.saturating_add(gain));
     }
   }
@@ -416,10 +417,10 @@ I32F32 weighted_median(const Vec& stake, const Vec& score, std::vector<std::size
     I32F32 lower_stake;
     I32F32 upper_stake;
     for (const std::size_t i : partition) {
-      if (score[i] < pivot) {
+      if (score.at(i) < pivot) {
         lower.push_back(i);
         lower_stake += stake[i];
-      } else if (score[i] > pivot) {
+      } else if (score.at(i) > pivot) {
         upper.push_back(i);
         upper_stake += stake[i];
       }
@@ -452,7 +453,7 @@ Vec weighted_median_columns(const Vec& stake, const SMat& rows, std::size_t colu
   std::iota(all.begin(), all.end(), std::size_t{0});
   Mat scores(columns, Vec(held.size(), kZero));
   for (std::size_t i = 0; i < row_of.size(); ++i) {
-    for (const auto& [j, v] : rows[row_of[i]]) {
+    for (const auto& [j, v] : rows.at(row_of[i])) {
       if (j < columns) scores[j][i] = v;
     }
   }
