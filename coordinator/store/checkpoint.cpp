@@ -20,7 +20,7 @@ constexpr std::string_view kSuffix = ".h5";
 constexpr std::string_view kPartial = ".partial";
 // HDF5 makes the structure in memory while a thread of ours writes the numbers into their places.
 void write_body(const fs::path& path, const CheckpointView& view) {
-  const hdf5::Quiet quiet;
+  hdf5::print_no_errors();
   StructureImage image;
   hdf5::File structure = image.create();
   std::vector<PlannedSection> planned = reserve_checkpoint(structure.get(), "", view);
@@ -73,7 +73,7 @@ void write_checkpoint(const fs::path& path, const CheckpointView& view) {
 
 Checkpoint read_checkpoint(const fs::path& path) {
   const SealedFile sealed(path, ErrorCode::checkpoint_corrupt);
-  const hdf5::Quiet quiet;
+  hdf5::print_no_errors();
   const hdf5::Reader reader(path, ErrorCode::checkpoint_corrupt);
   if (reader.text(reader.root(), run_file::kFormat) != run_file::kCheckpointFormat) {
     reader.refuse("it is not a checkpoint");

@@ -20,18 +20,9 @@ namespace yumoe::hdf5 {
 // was, else Error{code}.
 [[noreturn]] void fail(const std::string& doing, ErrorCode code);
 
-// Keeps HDF5 from printing its errors while it lives: they travel in our messages.
-class Quiet {
- public:
-  Quiet();
-  ~Quiet();
-  Quiet(const Quiet&) = delete;
-  Quiet& operator=(const Quiet&) = delete;
-
- private:
-  H5E_auto2_t function_ = nullptr;
-  void* data_ = nullptr;
-};
+// Keeps HDF5 from printing its errors on this thread: they travel in our messages. Called wherever
+// a public function begins to use HDF5, since HDF5 remembers it by thread.
+void print_no_errors();
 
 // hid_t is one integer type for files, groups, datasets and dataspaces, each with its own close
 // function. Naming the closer in the type makes a File that is closed as a Dataset a compile error.

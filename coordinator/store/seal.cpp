@@ -258,4 +258,10 @@ void SealedFile::check_all() const {
   }
 }
 
+void SealedFile::read_checked_before(const Section& section, std::uint64_t offset,
+                                     std::span<std::uint8_t> into) const {
+  YUMOE_ASSERT(offset <= section.bytes && into.size() <= section.bytes - offset);
+  file_.read_at(section.offset + offset, into);
+}
+
 }  // namespace yumoe

@@ -83,8 +83,12 @@ class SealedFile {
   };
   void read(std::span<const Wanted> wanted) const;
 
-  // Checks what was not read.
+  // Checks all datasets.
   void check_all() const;
+
+  // Reads part of a section without checking it again, after check_all.
+  void read_checked_before(const Section& section, std::uint64_t offset,
+                           std::span<std::uint8_t> into) const;
 
   const std::filesystem::path& path() const noexcept { return file_.path(); }
   std::uint64_t bytes() const { return file_.size(); }

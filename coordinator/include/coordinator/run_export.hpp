@@ -1,0 +1,48 @@
+#pragma once
+// Makes one self-contained HDF5 file of a run: configuration, events, updates, checkpoints and
+// tables that the caller decoded. h5py opens it; `open_run_record` reads it as it reads the folder.
+// Layout: schemas/run_file.md.
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "cluster/error.hpp"
+#include "cluster/ids.hpp"
+
+namespace yumoe {
+
+struct Column {
+  std::string name;
+  std::string units;    // "tokens", "ms"; "1" for pure numbers, "" for text
+  std::string meaning;  // one clause
+  std::variant<std::vector<double>, std::vector<std::int64_t>, std::vector<std::string>> values;
+};
+
+// What events mean, for people: the store does not know. Columns are equally long.
+struct Table {
+  std::string name;  // "scores", "rounds"
+  std::string meaning;
+  std::vector<Column> columns;
+};
+
+struct ExportReport {
+  std::uint64_t records = 0;
+  std::uint64_t blobs = 0;
+  std::uint64_t checkpoints = 0;
+  std::uint64_t bytes = 0;  // of the file
+};
+
+// Writes `out` (whole or not at all) from the run in `run_folder` as it stands now; a coordinator
+// may go on writing it. A checkpoint that fails its check is left out and told to `passed_over`.
+// Memory: the largest checkpoint and some 120 bytes an event.
+// Throws Error{disk_full}, Error{file_io}, and what JournalReader throws.
+ExportReport export_run(
+    const std::filesystem::path& run_folder, const std::filesystem::path& out,
+    const std::vector<Table>& tables,
+    const std::function<void(const std::filesystem::path&, const Error&)>& passed_over);
+
+}  // namespace yumoe
