@@ -122,6 +122,10 @@ bool SharePool::withdraw(const AccountId& owner, std::uint64_t amount) {
   found->second = subtract(found->second, change).value_or(found->second);
   if (found->second.is_zero()) shares_.erase(found);
   total_ -= amount;
+  if (total_ == 0) {  // dust of rounded shares would bar the next deposit
+    denominator_ = {};
+    shares_.clear();
+  }
   return true;
 }
 

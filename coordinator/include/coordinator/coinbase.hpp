@@ -21,8 +21,6 @@ std::uint64_t block_emission(std::uint64_t issuance);
 U96F32 root_proportion(std::uint64_t root_tao, U96F32 tao_weight, std::uint64_t alpha_in,
                        std::uint64_t alpha_out);
 
-enum class ShareRule : std::uint8_t { price, price_burn, flow };
-
 struct ShareInput {
   I96F32 moving_price;   // 1 for a stable pool
   U96F32 miner_burned;   // withheld / total incentive of the last epoch

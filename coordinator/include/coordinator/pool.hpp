@@ -26,6 +26,7 @@ struct Reserves {
   std::uint64_t alpha = 0;  // x
   std::uint64_t tao = 0;    // y
   std::uint64_t quote_weight = Perquintill::kOne / 2;
+  friend bool operator==(const Reserves&, const Reserves&) = default;
 };
 
 // floor(scale * (num/den)^(exponent_num/exponent_den)) with `precision` bits or a few more before
