@@ -12,6 +12,7 @@ namespace yumoe::ledger {
 namespace {
 
 constexpr std::uint64_t kTempoMax = 50'400;
+constexpr std::uint64_t kRegistrationInterval = 100;  // blocks; counts for root alone
 
 std::vector<U64F64> shares_of(LedgerState& state, const std::vector<Subnet*>& subnets) {
   std::vector<bool> enabled;
@@ -183,6 +184,7 @@ bool epoch_due(const LedgerState& state, const Subnet& subnet) {
 void decay_registration_prices(LedgerState& state) {
   for (auto& [netuid, subnet] : state.subnets) {
     subnet.registrations_this_block = 0;
+    if (state.block % kRegistrationInterval == 0) subnet.registrations_this_interval = 0;
     if (state.block <= 1) continue;
     const SubnetParameters& p = subnet.parameters;
     subnet.burn = decayed_price(subnet.burn, p.burn_half_life, p.min_burn, p.max_burn);

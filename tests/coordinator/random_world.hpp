@@ -67,6 +67,12 @@ class RandomWorld {
 
   void run(const Operation& operation) { static_cast<void>(ledger.apply(operation)); }
   AccountId some_coldkey() { return coldkey(random_.below(kColdkeys)); }
+  // A hotkey with its owner, mostly.
+  std::pair<AccountId, AccountId> some_pair() {
+    const std::uint64_t number = random_.below(kHotkeys);
+    const AccountId owner = coldkey(number % kColdkeys);
+    return {random_.below(3) == 0 ? some_coldkey() : owner, hotkey(number)};
+  }
   AccountId some_hotkey() { return hotkey(random_.below(kHotkeys)); }
   std::uint16_t some_netuid() {
     const auto& subnets = ledger.state().subnets;
@@ -128,14 +134,20 @@ inline Operation RandomWorld::some_choice() {
   static const char* const kNames[] = {"kappa",          "bonds_penalty", "liquid_alpha_on", "tempo",
                                        "yuma",           "recycle",       "mechanism_count", "min_burn",
                                        "transfer_toggle", "nonsense"};
+  const auto [cold, hot] = some_pair();
+  const std::uint16_t netuid = some_netuid();
+  const auto subnet = ledger.state().subnets.find(netuid);
+  const AccountId owner = subnet == ledger.state().subnets.end() || random_.below(4) == 0
+                              ? cold
+                              : subnet->second.owner_coldkey;
   switch (random_.below(11)) {
-    case 0: return SetTake{some_coldkey(), some_hotkey(), static_cast<std::uint16_t>(random_.below(20000)), random_.below(2) == 0};
-    case 1: return SetChildkeyTake{some_coldkey(), some_hotkey(), some_netuid(), static_cast<std::uint16_t>(random_.below(14000))};
-    case 2: return SetChildren{some_coldkey(), some_hotkey(), some_netuid(), some_children()};
+    case 0: return SetTake{cold, hot, static_cast<std::uint16_t>(random_.below(20000)), random_.below(2) == 0};
+    case 1: return SetChildkeyTake{cold, hot, netuid, static_cast<std::uint16_t>(random_.below(14000))};
+    case 2: return SetChildren{cold, hot, netuid, some_children()};
     case 3: return SetAutostake{some_coldkey(), some_netuid(), some_hotkey()};
-    case 4: return SetHyperparameter{some_coldkey(), some_netuid(), kNames[random_.below(10)], random_.below(4) == 0 ? random_.below(3) : random_.below(65536)};
-    case 5: return SetEmissionSplit{some_coldkey(), some_netuid(), {}};
-    case 6: return TriggerEpoch{some_coldkey(), some_netuid()};
+    case 4: return SetHyperparameter{owner, netuid, kNames[random_.below(10)], random_.below(4) == 0 ? random_.below(3) : random_.below(65536)};
+    case 5: return SetEmissionSplit{owner, netuid, {}};
+    case 6: return TriggerEpoch{owner, netuid};
     case 7: return ClaimRoot{some_coldkey(), {some_netuid(), some_netuid()}};
     case 8: return SetClaimKind{some_coldkey(), static_cast<ClaimKind>(random_.below(3)), {some_netuid()}};
     case 9: return Propose{some_coldkey(), random_.below(2) == 0 ? "owner_cut" : "childkey_burn", random_.below(40000) << random_.below(48)};
@@ -144,8 +156,7 @@ inline Operation RandomWorld::some_choice() {
 }
 
 inline Operation RandomWorld::any_operation() {
-  const AccountId cold = some_coldkey();
-  const AccountId hot = some_hotkey();
+  const auto [cold, hot] = some_pair();
   const std::uint16_t a = some_netuid();
   const std::uint16_t b = some_netuid();
   switch (random_.below(24)) {
