@@ -174,7 +174,7 @@ bool epoch_due(const LedgerState& state, const Subnet& subnet) {
   const std::uint64_t tempo = subnet.parameters.tempo;
   if (tempo == 0) return false;
   if (state.parameters.schedule == ScheduleRule::modular) {
-    return (block + subnet.netuid + 1) % (tempo + 1) == 0;
+    return (block + subnet.netuid + 1) % (tempo + 1) == tempo;
   }
   if (subnet.pending_epoch_at > 0 && block >= subnet.pending_epoch_at) return true;
   if (subnet.blocks_since_last_step > kTempoMax) return true;

@@ -133,6 +133,12 @@ bool known(const LedgerState& state, const AccountId& hotkey) {
   return state.hotkeys.contains(hotkey);
 }
 
+SharePool& pool_of(const LedgerState& state, Subnet& subnet, const AccountId& hotkey) {
+  const bool old = state.parameters.blocks == BlockRule::spec233;
+  return subnet.stakes.try_emplace(hotkey, old ? ShareForm::fixed : ShareForm::decimal)
+      .first->second;
+}
+
 bool stakeable(const Subnet& subnet, const AccountId& hotkey, std::uint64_t alpha) {
   const auto at = subnet.stakes.find(hotkey);
   if (alpha == 0 || at == subnet.stakes.end() || at->second.denominator().is_zero()) return true;
@@ -142,7 +148,7 @@ bool stakeable(const Subnet& subnet, const AccountId& hotkey, std::uint64_t alph
 bool stake(LedgerState& state, Subnet& subnet, const AccountId& hotkey, const AccountId& coldkey,
            std::uint64_t alpha) {
   if (alpha == 0) return true;
-  if (!subnet.stakes[hotkey].deposit(coldkey, alpha)) return false;
+  if (!pool_of(state, subnet, hotkey).deposit(coldkey, alpha)) return false;
   state.coldkeys[coldkey].staking_hotkeys.insert(hotkey);
   if (subnet.netuid == kRootNetuid) {
     remember_nominator(state, coldkey);
@@ -179,11 +185,11 @@ Outcome<SwapResult> quote(const LedgerState& state, const Subnet& subnet, Side s
   }
   if (state.parameters.pool == PoolRule::constant_product) {
     const bool is_buy = side == Side::buy;
-    const std::uint64_t out =
-        constant_product_output(is_buy ? subnet.reserves.tao : subnet.reserves.alpha,
+    const auto out =
+        constant_product_output(ConstantProduct::spec233, is_buy ? subnet.reserves.tao : subnet.reserves.alpha,
                                 is_buy ? subnet.reserves.alpha : subnet.reserves.tao, amount);
-    if (out == 0) return LedgerError::ReservesTooLow;
-    return SwapResult{amount, out, 0};
+    if (!out || *out == 0) return LedgerError::ReservesTooLow;
+    return SwapResult{amount, *out, 0};
   }
   SwapOrder order{side, amount, limit, subnet.parameters.fee_rate, drop_fees,
                   state.parameters.pool_reserve_min};

@@ -25,6 +25,8 @@ std::uint64_t free_of(const LedgerState& state, const AccountId& coldkey);
 // All of a hotkey's alpha on a subnet, and one nominator's.
 std::uint64_t total_of(const Subnet& subnet, const AccountId& hotkey);
 std::uint64_t stake_of(const Subnet& subnet, const AccountId& hotkey, const AccountId& coldkey);
+// The shares behind a hotkey, made if there are none yet.
+SharePool& pool_of(const LedgerState& state, Subnet& subnet, const AccountId& hotkey);
 // A hotkey's TAO on root.
 std::uint64_t root_stake_of(const LedgerState& state, const AccountId& hotkey);
 

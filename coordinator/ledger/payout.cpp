@@ -75,7 +75,7 @@ class Payment {
       const std::uint64_t take = pay_take(hotkey, amount);
       const std::uint64_t rest = amount.saturating_sub(taken(hotkey, amount)).to_u64();
       if (rest > 0) {
-        subnet_.stakes[hotkey].deposit_for_all(rest);
+        books::pool_of(state_, subnet_, hotkey).deposit_for_all(rest);
         subnet_.alpha_adrift -= static_cast<std::int64_t>(rest);
       }
       subnet_.alpha_dividends[hotkey] = rest;

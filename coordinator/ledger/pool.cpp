@@ -151,17 +151,23 @@ Outcome<SwapResult> quote_swap(const Reserves& reserves, const SwapOrder& order)
   return SwapResult{in, out, fee};
 }
 
-std::uint64_t constant_product_output(std::uint64_t reserve_in, std::uint64_t reserve_out,
-                                      std::uint64_t amount) {
-  // k fits I110F18 only while reserve_in * reserve_out < 2^109, and supply ends at 21e15 < 2^55.
-  const I110F18 in = I110F18::from_integer(reserve_in);
-  const I110F18 out = I110F18::from_integer(reserve_out);
-  const I110F18 k = in.saturating_mul(out);
-  const I110F18 left = k.safe_div(in.saturating_add(I110F18::from_integer(amount)));
-  const std::uint64_t paid = out.saturating_sub(left).to_u64();
-  const std::uint64_t new_in = saturating_add(reserve_in, amount);
-  const std::uint64_t new_out = saturating_sub(reserve_out, paid);
-  if (new_in < kConstantProductReserveMin || new_out < kConstantProductReserveMin) return 0;
+template <typename F>
+static std::uint64_t product_output(std::uint64_t reserve_in, std::uint64_t reserve_out,
+                                    std::uint64_t amount) {
+  const F in = F::from_integer(reserve_in);
+  const F out = F::from_integer(reserve_out);
+  const F left = in.saturating_mul(out).safe_div(in.saturating_add(F::from_integer(amount)));
+  return out.saturating_sub(left).to_u64();
+}
+
+std::optional<std::uint64_t> constant_product_output(ConstantProduct rule, std::uint64_t reserve_in,
+                                                     std::uint64_t reserve_out,
+                                                     std::uint64_t amount) {
+  if (rule == ConstantProduct::spec218) {
+    return product_output<I96F32>(reserve_in, reserve_out, amount);
+  }
+  const std::uint64_t paid = product_output<I110F18>(reserve_in, reserve_out, amount);
+  if (saturating_sub(reserve_out, paid) < kConstantProductReserveMin) return std::nullopt;
   return paid;
 }
 

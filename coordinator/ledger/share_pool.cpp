@@ -84,14 +84,40 @@ std::optional<SafeFloat> divide(const SafeFloat& a, const SafeFloat& b) {
   return multiply_divide(a, SafeFloat::of(1), b);
 }
 
+SafeFloat SharePool::sum(const SafeFloat& a, const SafeFloat& b) const {
+  if (form_ == ShareForm::decimal) return add(a, b);
+  return {U64F64::from_bits(a.mantissa).saturating_add(U64F64::from_bits(b.mantissa)).bits(), 0};
+}
+
+SafeFloat SharePool::difference(const SafeFloat& a, const SafeFloat& b) const {
+  if (form_ == ShareForm::decimal) return subtract(a, b).value_or(a);
+  return {U64F64::from_bits(a.mantissa).saturating_sub(U64F64::from_bits(b.mantissa)).bits(), 0};
+}
+
+SafeFloat SharePool::first_share(std::uint64_t amount) const {
+  if (form_ == ShareForm::decimal) return SafeFloat::of(amount);
+  return {U64F64::from_integer(amount).bits(), 0};
+}
+
 std::uint64_t SharePool::value_of(const AccountId& owner) const {
   const auto found = shares_.find(owner);
   if (found == shares_.end()) return 0;
+  if (form_ == ShareForm::fixed) {
+    return U64F64::from_integer(total_)
+        .safe_div(U64F64::from_bits(denominator_.mantissa))
+        .saturating_mul(U64F64::from_bits(found->second.mantissa))
+        .to_u64();
+  }
   const auto value = multiply_divide(SafeFloat::of(total_), found->second, denominator_);
   return value ? value->to_u64() : 0;
 }
 
 SafeFloat SharePool::shares_for(std::uint64_t amount) const {
+  if (form_ == ShareForm::fixed) {
+    const U64F64 value_per_share =
+        U64F64::from_integer(total_).safe_div(U64F64::from_bits(denominator_.mantissa));
+    return {U64F64::from_integer(amount).safe_div(value_per_share).bits(), 0};
+  }
   return multiply_divide(SafeFloat::of(amount), denominator_, SafeFloat::of(total_))
       .value_or(SafeFloat{});
 }
@@ -100,14 +126,14 @@ bool SharePool::deposit(const AccountId& owner, std::uint64_t amount) {
   if (amount == 0) return true;
   if (total_ + amount < total_) return false;
   if (denominator_.is_zero()) {
-    denominator_ = SafeFloat::of(amount);
+    denominator_ = first_share(amount);
     shares_[owner] = denominator_;
   } else {
     const SafeFloat change = shares_for(amount);
     if (change.is_zero()) return false;
-    denominator_ = add(denominator_, change);
+    denominator_ = sum(denominator_, change);
     SafeFloat& share = shares_[owner];
-    share = add(share, change);
+    share = sum(share, change);
   }
   total_ += amount;
   return true;
@@ -118,8 +144,8 @@ bool SharePool::withdraw(const AccountId& owner, std::uint64_t amount) {
   const auto found = shares_.find(owner);
   if (found == shares_.end() || value_of(owner) < amount) return false;
   const SafeFloat change = shares_for(amount);
-  denominator_ = subtract(denominator_, change).value_or(denominator_);
-  found->second = subtract(found->second, change).value_or(found->second);
+  denominator_ = difference(denominator_, change);
+  found->second = difference(found->second, change);
   if (found->second.is_zero()) shares_.erase(found);
   total_ -= amount;
   if (total_ == 0) {  // dust of rounded shares would bar the next deposit

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ledger/books.hpp"
+#include "ledger/spec233.hpp"
 
 namespace yumoe::ledger {
 namespace {
@@ -194,6 +195,7 @@ Outcome<Done> relocate(LedgerState& state, const Route& route) {
 }  // namespace
 
 Outcome<Done> apply_to(LedgerState& state, const AddStake& operation) {
+  if (state.parameters.blocks == BlockRule::spec233) return spec233::apply_to(state, operation);
   Subnet* subnet = books::find(state, operation.netuid);
   if (exceeds_pool(subnet, operation.tao, Side::buy)) return LedgerError::InsufficientLiquidity;
   if (subnet == nullptr) return LedgerError::SubnetNotExists;
@@ -227,6 +229,7 @@ Outcome<Done> apply_to(LedgerState& state, const AddStake& operation) {
 }
 
 Outcome<Done> apply_to(LedgerState& state, const RemoveStake& operation) {
+  if (state.parameters.blocks == BlockRule::spec233) return spec233::apply_to(state, operation);
   Subnet* subnet = books::find(state, operation.netuid);
   if (!operation.limit && subnet != nullptr && !tradable(*subnet)) return LedgerError::SubtokenDisabled;
   const std::uint64_t owned =

@@ -7,5 +7,6 @@
 namespace yumoe::conformance {
 
 Handlers block_handlers();
+Handlers legacy_handlers();
 
 }  // namespace yumoe::conformance

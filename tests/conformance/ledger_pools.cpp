@@ -673,6 +673,7 @@ Handlers pool_handlers() {
                        {"dividends_and_incentives", dividends_and_incentives},
                        {"chain_coinbase_terms", coinbase_terms}};
   handlers.merge(block_handlers());
+  handlers.merge(legacy_handlers());
   return handlers;
 }
 

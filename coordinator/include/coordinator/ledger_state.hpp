@@ -179,6 +179,7 @@ struct Subnet {
   std::uint64_t pending_emission = 0;
   std::uint64_t pending_root_tao = 0;
   std::uint64_t pending_alpha_swapped = 0;
+  std::map<AccountId, std::uint64_t> tao_dividends;  // of the last epoch
 
   friend bool operator==(const Subnet&, const Subnet&) = default;
   template <typename Archive>
@@ -193,7 +194,7 @@ struct Subnet {
     archive(burn, registrations_this_block, registrations_this_interval, registration_recycled);
     archive(neurons, uids, mechanisms, emission_split, stakes, families, claims,
             alpha_dividends, parameter_blocks);
-    archive(pending_emission, pending_root_tao, pending_alpha_swapped);
+    archive(pending_emission, pending_root_tao, pending_alpha_swapped, tao_dividends);
   }
 };
 

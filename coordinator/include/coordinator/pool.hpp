@@ -78,9 +78,12 @@ struct SwapResult {
 // ReservesTooLow, PriceLimitExceeded, ReservesTooLow (no output), InsufficientLiquidity.
 Outcome<SwapResult> quote_swap(const Reserves& reserves, const SwapOrder& order);
 
-// Spec 233's pool: out = reserve_out - k/(reserve_in + amount) with 18 fraction bits; 0 when a
-// reserve would be left under 10^7 rao, and then nothing is swapped.
-std::uint64_t constant_product_output(std::uint64_t reserve_in, std::uint64_t reserve_out,
-                                      std::uint64_t amount);
+// The plain constant product of the first dTAO releases: out = reserve_out - k/(reserve_in + amount).
+// Spec 233 keeps 18 fraction bits and refuses (nullopt) to leave less than 10^7 rao; spec 218 keeps
+// 32 and refuses nothing.
+enum class ConstantProduct : std::uint8_t { spec218, spec233 };
+std::optional<std::uint64_t> constant_product_output(ConstantProduct rule, std::uint64_t reserve_in,
+                                                     std::uint64_t reserve_out,
+                                                     std::uint64_t amount);
 
 }  // namespace yumoe::ledger

@@ -43,9 +43,16 @@ std::optional<SafeFloat> subtract(const SafeFloat& a, const SafeFloat& b);
 std::optional<SafeFloat> multiply_divide(const SafeFloat& a, const SafeFloat& b, const SafeFloat& c);
 std::optional<SafeFloat> divide(const SafeFloat& a, const SafeFloat& b);
 
+// How shares are kept: as SafeFloat (since spec 397) or, before, in 64 fraction bits (the mantissa).
+enum class ShareForm : std::uint8_t { decimal, fixed };
+constexpr ShareForm last_of(ShareForm) { return ShareForm::fixed; }
+
 // Shares of one hotkey's alpha on one subnet.
 class SharePool {
  public:
+  SharePool() = default;
+  explicit SharePool(ShareForm form) : form_(form) {}
+
   std::uint64_t total() const { return total_; }
   // Floor of the owner's part; 0 for a stranger.
   std::uint64_t value_of(const AccountId& owner) const;
@@ -70,10 +77,15 @@ class SharePool {
   friend bool operator==(const SharePool&, const SharePool&) = default;
   template <typename Archive>
   void visit(Archive& archive) {
-    archive(total_, denominator_, shares_);
+    archive(form_, total_, denominator_, shares_);
   }
 
  private:
+  SafeFloat sum(const SafeFloat& a, const SafeFloat& b) const;
+  SafeFloat difference(const SafeFloat& a, const SafeFloat& b) const;
+  SafeFloat first_share(std::uint64_t amount) const;
+
+  ShareForm form_ = ShareForm::decimal;
   std::uint64_t total_ = 0;
   SafeFloat denominator_;
   std::map<AccountId, SafeFloat> shares_;
