@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <optional>
 #include <set>
@@ -18,6 +19,7 @@
 #include "cluster/error.hpp"
 #include "coordinator/epoch.hpp"
 #include "coordinator/fixed.hpp"
+#include "coordinator/weights.hpp"
 
 namespace yumoe::ledger {
 
@@ -58,6 +60,11 @@ class Writer {
     }
   }
   void put(Entry& entry) { (*this)(entry.uid, entry.value); }
+  void put(HashCommit& commit) { (*this)(commit.hash.bytes, commit.epoch, commit.block); }
+  void put(TimelockedCommit& commit) {
+    (*this)(commit.who, commit.block, commit.sealed, commit.plaintext, commit.round);
+  }
+  void put(WeightCommits& commits) { (*this)(commits.hashed, commits.sealed); }
   void put(std::string& text) {
     put_count(text.size());
     bytes_.insert(bytes_.end(), text.begin(), text.end());
@@ -74,6 +81,11 @@ class Writer {
   }
   template <typename T>
   void put(std::vector<T>& values) {
+    put_count(values.size());
+    for (T& value : values) put(value);
+  }
+  template <typename T>
+  void put(std::deque<T>& values) {
     put_count(values.size());
     for (T& value : values) put(value);
   }
@@ -154,6 +166,11 @@ class Reader {
     }
   }
   void get(Entry& entry) { (*this)(entry.uid, entry.value); }
+  void get(HashCommit& commit) { (*this)(commit.hash.bytes, commit.epoch, commit.block); }
+  void get(TimelockedCommit& commit) {
+    (*this)(commit.who, commit.block, commit.sealed, commit.plaintext, commit.round);
+  }
+  void get(WeightCommits& commits) { (*this)(commits.hashed, commits.sealed); }
   void get(std::string& text) {
     const ByteView piece = take(get_count());
     text.assign(piece.begin(), piece.end());
@@ -178,6 +195,11 @@ class Reader {
       get(value);
       values.push_back(std::move(value));
     }
+  }
+  template <typename T>
+  void get(std::deque<T>& values) {
+    values.clear();
+    for (std::size_t left = get_count(); left > 0; --left) get(values.emplace_back());
   }
   template <typename T>
   void get(std::set<T>& values) {

@@ -269,7 +269,8 @@ std::string_view name_of(const Operation& operation) {
       "UnstakeAll",    "MoveStake",         "TransferStake",    "SwapStake",    "SetTake",
       "SetChildkeyTake", "SetChildren",     "SetAutostake",     "RegisterNetwork", "StartCall",
       "SetHyperparameter", "SetEmissionSplit", "TriggerEpoch",  "ClaimRoot",    "SetClaimKind",
-      "Propose",       "Vote",              "SetWeights",       "CommitWeights", "RevealWeights"};
+      "Propose",       "Vote",              "SetWeights",       "CommitWeights", "RevealWeights",
+      "CommitTimelocked", "BatchReveal", "BatchSet", "BatchCommit", "Pulse"};
   static_assert(std::size(kNames) == std::variant_size_v<Operation>);
   return kNames[operation.index()];
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "ledger/books.hpp"
+#include "ledger/weight_calls.hpp"
 
 namespace yumoe::ledger {
 namespace {
@@ -200,8 +201,18 @@ EpochParameters parameters_of(const LedgerState& state, const Subnet& subnet) {
 
 }  // namespace
 
-EpochInput epoch_input(const LedgerState& state, const Subnet& subnet, std::uint64_t emission) {
+std::vector<I64F64> stakes_of(const LedgerState& state, const Subnet& subnet) {
   const Subnet& root = state.subnets.at(kRootNetuid);
+  std::vector<I64F64> stakes;
+  for (const Neuron& neuron : subnet.neurons) {
+    stakes.push_back(total_stake(inherited(subnet, subnet, neuron.hotkey),
+                                 inherited(subnet, root, neuron.hotkey),
+                                 state.parameters.tao_weight));
+  }
+  return stakes;
+}
+
+EpochInput epoch_input(const LedgerState& state, const Subnet& subnet, std::uint64_t emission) {
   EpochInput input;
   input.rules = rules_of(state);
   input.parameters = parameters_of(state, subnet);
@@ -210,19 +221,19 @@ EpochInput epoch_input(const LedgerState& state, const Subnet& subnet, std::uint
   input.emission = emission;
   const auto owner = subnet.uids.find(subnet.owner_hotkey);
   if (owner != subnet.uids.end()) input.owner_uid = owner->second;
+  input.stake = stakes_of(state, subnet);
   for (const Neuron& neuron : subnet.neurons) {
-    input.stake.push_back(total_stake(inherited(subnet, subnet, neuron.hotkey),
-                                      inherited(subnet, root, neuron.hotkey),
-                                      state.parameters.tao_weight));
     input.registered_at.push_back(neuron.registered_at);
     input.permit.push_back(neuron.permit);
   }
   input.emission_split = subnet.emission_split;
-  for (const Mechanism& mechanism : subnet.mechanisms) {
+  for (std::size_t i = 0; i < subnet.mechanisms.size(); ++i) {
+    const Mechanism& mechanism = subnet.mechanisms[i];
     MechanismInput one;
     one.last_update = mechanism.last_update;
     one.weights = mechanism.weights;
     one.bonds = mechanism.bonds;
+    if (input.parameters.commit_reveal) one.first_commit = first_commits(state, subnet, i);
     input.mechanisms.push_back(std::move(one));
   }
   return input;

@@ -12,6 +12,9 @@ EpochReport pay_epoch(LedgerState& state, Subnet& subnet, const PendingAlpha& dr
 // The epoch's input as the chain reads it from the state, for `emission` rao.
 EpochInput epoch_input(const LedgerState& state, const Subnet& subnet, std::uint64_t emission);
 
+// Stake of every uid as the epoch and the weight calls see it: own, lent and borrowed, with root.
+std::vector<I64F64> stakes_of(const LedgerState& state, const Subnet& subnet);
+
 // Stores what an epoch said of the neurons.
 void store_epoch(Subnet& subnet, const EpochOutput& output);
 

@@ -18,6 +18,7 @@
 #include "coordinator/ledger_parameters.hpp"
 #include "coordinator/pool.hpp"
 #include "coordinator/share_pool.hpp"
+#include "coordinator/weights.hpp"
 
 namespace yumoe::ledger {
 
@@ -49,11 +50,12 @@ struct Mechanism {
   std::vector<std::uint64_t> last_update;
   std::vector<Row> weights;
   std::vector<Row> bonds;
+  WeightCommits commits;
 
   friend bool operator==(const Mechanism&, const Mechanism&) = default;
   template <typename Archive>
   void visit(Archive& archive) {
-    archive(incentive, last_update, weights, bonds);
+    archive(incentive, last_update, weights, bonds, commits);
   }
 };
 
@@ -249,6 +251,7 @@ struct LedgerState {
   bool network_registered = false;
   std::uint64_t next_proposal = 1;
   std::optional<AccountId> author;  // who is paid swap fees
+  std::uint64_t pulse_round = 0;    // newest round of the public beacon that is known
 
   std::map<std::uint16_t, Subnet> subnets;
   std::map<AccountId, Hotkey> hotkeys;
@@ -260,7 +263,8 @@ struct LedgerState {
   template <typename Archive>
   void visit(Archive& archive) {
     archive(parameters, block, issuance, total_stake, burned, last_lock, last_lock_block,
-            last_network_block, network_registered, next_proposal, author);
+            last_network_block, network_registered, next_proposal, author,
+            pulse_round);
     archive(subnets, hotkeys, coldkeys, root_nominators, proposals);
   }
 };

@@ -244,13 +244,55 @@ struct RevealWeights {
   YUMOE_OPERATION(RevealWeights, hotkey, netuid, mechanism, uids, values, salt, version_key)
 };
 
+// Sealed until a round of the public beacon; `plaintext` is what the seal holds, for a ledger whose
+// keeper knows it (empty: it will be dropped as unreadable).
+struct CommitTimelocked {
+  AccountId hotkey{};
+  std::uint16_t netuid = 0;
+  std::uint8_t mechanism = 0;
+  std::vector<std::uint8_t> sealed;
+  std::vector<std::uint8_t> plaintext;
+  std::uint64_t round = 0;
+  std::uint16_t version = 4;
+  YUMOE_OPERATION(CommitTimelocked, hotkey, netuid, mechanism, sealed, plaintext, round, version)
+};
+
+// All or none.
+struct BatchReveal {
+  AccountId hotkey{};
+  std::uint16_t netuid = 0;
+  std::uint8_t mechanism = 0;
+  std::vector<RevealWeights> reveals;  // their own signer and place are not read
+  YUMOE_OPERATION(BatchReveal, hotkey, netuid, mechanism, reveals)
+};
+
+// Every item alone; the call itself succeeds whatever becomes of them.
+struct BatchSet {
+  AccountId hotkey{};
+  std::vector<SetWeights> items;  // their own signer is not read
+  YUMOE_OPERATION(BatchSet, hotkey, items)
+};
+
+struct BatchCommit {
+  AccountId hotkey{};
+  std::vector<CommitWeights> items;
+  YUMOE_OPERATION(BatchCommit, hotkey, items)
+};
+
+// The public beacon has reached a round.
+struct Pulse {
+  std::uint64_t round = 0;
+  YUMOE_OPERATION(Pulse, round)
+};
+
 #undef YUMOE_OPERATION
 
 using Operation =
     std::variant<Fund, TransferBalance, Register, AddStake, RemoveStake, UnstakeAll, MoveStake,
                  TransferStake, SwapStake, SetTake, SetChildkeyTake, SetChildren, SetAutostake,
                  RegisterNetwork, StartCall, SetHyperparameter, SetEmissionSplit, TriggerEpoch,
-                 ClaimRoot, SetClaimKind, Propose, Vote, SetWeights, CommitWeights, RevealWeights>;
+                 ClaimRoot, SetClaimKind, Propose, Vote, SetWeights, CommitWeights, RevealWeights,
+                 CommitTimelocked, BatchReveal, BatchSet, BatchCommit, Pulse>;
 
 inline constexpr std::size_t kOperationBytesMax = 64 * 1024;
 
