@@ -1,5 +1,7 @@
 #include "ledger/weight_calls.hpp"
 
+#include <algorithm>
+
 #include "ledger/block.hpp"
 #include "ledger/books.hpp"
 #include "ledger/payout.hpp"

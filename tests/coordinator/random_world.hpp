@@ -23,6 +23,7 @@ class RandomWorld {
  public:
   explicit RandomWorld(std::uint64_t seed, LedgerOptions options = quick_options())
       : random_(seed), ledger(options) {
+    if (seed % 2 == 0) ledger.override_parameter(std::nullopt, "commit_reveal_weights_enabled", 1);
     for (std::uint64_t i = 0; i < kColdkeys; ++i) {
       run(Fund{coldkey(i), (1'000 + random_.below(100'000)) * kTao});
     }
@@ -110,9 +111,14 @@ class RandomWorld {
     return children;
   }
   SetWeights some_weights();
+  RevealWeights some_hidden(const RevealWeights& otherwise);
+  Operation some_sealed();
+  Operation some_batch();
   Operation some_choice();
 
   Random random_;
+  std::vector<std::pair<std::uint64_t, RevealWeights>> hidden_;  // with the block of the commit
+  std::uint64_t pulse_ = 0;
 
  public:
   Ledger ledger;
@@ -122,6 +128,9 @@ inline SetWeights RandomWorld::some_weights() {
   SetWeights call{some_hotkey(), some_netuid(), 0, {}, {}, 0};
   const auto subnet = ledger.state().subnets.find(call.netuid);
   const std::size_t n = subnet == ledger.state().subnets.end() ? 3 : subnet->second.neurons.size();
+  if (subnet != ledger.state().subnets.end() && n > 0 && random_.below(6) != 0) {
+    call.hotkey = subnet->second.neurons[random_.below(n)].hotkey;
+  }
   for (std::size_t uid = 0; uid < n; ++uid) {
     if (random_.below(3) == 0) continue;
     call.uids.push_back(static_cast<std::uint16_t>(uid));
@@ -130,10 +139,53 @@ inline SetWeights RandomWorld::some_weights() {
   return call;
 }
 
+// A reveal that may be due: the one committed about a tempo ago, if there is one.
+inline RevealWeights RandomWorld::some_hidden(const RevealWeights& otherwise) {
+  for (const auto& [block, reveal] : hidden_) {
+    const std::uint64_t age = ledger.state().block - block;
+    if (age >= 8 && age < 24 && random_.below(2) == 0) return reveal;
+  }
+  return hidden_.empty() ? otherwise : hidden_[random_.below(hidden_.size())].second;
+}
+
+// Commits remember what they hide, so that some reveals are right.
+inline Operation RandomWorld::some_sealed() {
+  const SetWeights call = some_weights();
+  RevealWeights reveal{call.hotkey, call.netuid, 0, call.uids, call.values, {7, 9}, 0};
+  switch (random_.below(6)) {
+    case 0: {
+      hidden_.emplace_back(ledger.state().block, reveal);
+      if (hidden_.size() > 6) hidden_.erase(hidden_.begin());
+      const Digest hash = commit_hash(call.hotkey, mechanism_index(call.netuid, 0),
+                                      {{call.uids, call.values, 0}, reveal.salt});
+      return CommitWeights{call.hotkey, call.netuid, 0, hash.bytes};
+    }
+    case 1: case 4: case 5: return some_hidden(reveal);
+    case 2: {
+      const Bytes plain = timelocked_plaintext(call.hotkey, {call.uids, call.values, 0});
+      return CommitTimelocked{call.hotkey, call.netuid, 0, {1, 2, 3}, plain, pulse_ + random_.below(4), 4};
+    }
+    default: return Pulse{++pulse_};
+  }
+}
+
+inline Operation RandomWorld::some_batch() {
+  const SetWeights first = some_weights();
+  const SetWeights second = some_weights();
+  switch (random_.below(3)) {
+    case 0: return BatchSet{first.hotkey, {first, second}};
+    case 1: return BatchCommit{first.hotkey, {CommitWeights{first.hotkey, first.netuid, 0, {}}}};
+    default: {
+      const RevealWeights hidden = some_hidden({});
+      return BatchReveal{hidden.hotkey, hidden.netuid, 0, {hidden}};
+    }
+  }
+}
+
 inline Operation RandomWorld::some_choice() {
   static const char* const kNames[] = {"kappa",          "bonds_penalty", "liquid_alpha_on", "tempo",
                                        "yuma",           "recycle",       "mechanism_count", "min_burn",
-                                       "transfer_toggle", "nonsense"};
+                                       "commit_reveal_weights_enabled", "nonsense"};
   const auto [cold, hot] = some_pair();
   const std::uint16_t netuid = some_netuid();
   const auto subnet = ledger.state().subnets.find(netuid);
@@ -170,6 +222,8 @@ inline Operation RandomWorld::any_operation() {
     case 13: return SwapStake{cold, hot, a, b, some_stake(hot, cold, a), some_limit()};
     case 14: return random_.below(10) == 0 ? Operation(RegisterNetwork{cold, hot, 1}) : Operation(StartCall{cold, a});
     case 15: case 16: case 17: return some_choice();
+    case 18: return some_sealed();
+    case 19: return some_batch();
     default: return some_weights();
   }
 }
