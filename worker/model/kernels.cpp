@@ -4,7 +4,7 @@
 #include <cstring>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define YUMOE_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#define YUMOE_CLONES __attribute__((target_clones("avx512f", "arch=haswell", "default")))
 #else
 #define YUMOE_CLONES
 #endif

@@ -1,0 +1,75 @@
+#pragma once
+// Trains shards: from a base version through the inner steps to the pseudo-gradient.
+//
+// The result depends on base version, gate bias, shard and data alone, never on shards trained
+// before: every shard starts with fresh AdamW moments (docs/decisions/inner-moments.md). On one kind
+// of device with one number of threads it is the same bits each time; so anybody can check it.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "router/layout.hpp"
+#include "router/shard.hpp"
+#include "worker/device_options.hpp"
+#include "worker/windows.hpp"
+
+namespace yumoe {
+
+struct StepReport {
+  std::uint32_t step = 0;     // 1-based, of the shard
+  double loss = 0;            // nats a token, before this step's change
+  std::uint64_t tokens = 0;   // trained on so far in the shard
+  double seconds = 0;         // of this step, throttling included
+};
+
+// Called after each inner step; false ends the shard there.
+using OnStep = std::function<bool(const StepReport&)>;
+
+struct TrainingResult {
+  std::uint32_t steps = 0;        // done; fewer than asked if stopped
+  double loss_first = 0;          // of the first and the last step, nats a token
+  double loss_last = 0;
+  std::uint64_t tokens = 0;
+  double seconds_in_steps = 0;    // throttling included: it stands for a slower machine
+  std::vector<std::uint32_t> expert_tokens;  // [layers * experts]: assignments; 0 if not held
+  std::vector<float> gate_bias;   // [layers * experts]: the base's, balanced by this shard's counts
+};
+
+class Trainer {
+ public:
+  // Throws Error{device_missing} or Error{config_invalid}. The number of threads is the process's.
+  Trainer(const ModelOptions& model, const InnerOptions& inner, const DeviceOptions& device);
+  Trainer(Trainer&&) noexcept;
+  Trainer& operator=(Trainer&&) noexcept;
+  ~Trainer();
+
+  // The agreed base version: parameters [layout.parameters()] and gate bias [layers * experts] or
+  // empty for all zero. Copies both.
+  void load_base(std::span<const float> parameters, std::span<const float> gate_bias);
+
+  // Trains one shard from the base. `windows` is asked for positions shard.data.first + 0, 1, ...
+  // A shard stopped after n steps equals one of n inner steps. Throws Error{not_finite} naming the
+  // step if loss or gradient is no number (the base is untouched; later shards are unaffected),
+  // Error{data_invalid} for tokens beyond the vocabulary or a range that does not fit the steps.
+  TrainingResult train(const TrainingShard& shard, const WindowReader& windows,
+                       const OnStep& on_step = {});
+
+  // Writes base - local for the trunk and the experts of the last shard into `whole`
+  // [layout.parameters()]; leaves other experts' elements as they are.
+  void pseudo_gradient(std::span<float> whole) const;
+
+  // Writes the local parameters of the last shard likewise.
+  void local_parameters(std::span<float> whole) const;
+
+  // For measurements: keep AdamW's moments from shard to shard. Gives up what is promised above.
+  void keep_moments(bool keep);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace yumoe

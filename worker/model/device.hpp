@@ -1,0 +1,13 @@
+#pragma once
+// Opens the device a worker computes on.
+
+#include <c10/core/Device.h>
+
+#include <string>
+
+namespace yumoe {
+
+// "cpu", "cuda" or "cuda:N". Throws Error{device_missing} saying what is there instead.
+c10::Device open_device(const std::string& name);
+
+}  // namespace yumoe

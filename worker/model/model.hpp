@@ -1,0 +1,89 @@
+#pragma once
+// The decoder-only MoE transformer over one flat parameter vector.
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "model/blocks.hpp"
+#include "model/moe_layer.hpp"
+#include "router/layout.hpp"
+
+namespace yumoe {
+
+struct BatchResult {
+  std::vector<float> losses;         // [tokens]: cross-entropy, nats
+  double auxiliary = 0;              // balance and z-loss terms; in the gradient, not in losses
+  std::vector<std::int64_t> counts;  // [layers, held]: assignments
+  double mean() const;               // of losses, summed in order
+};
+
+// Holds the trunk and the experts of `held`: values, and gradients if `trains`, each one flat fp32
+// tensor in layout order without the experts that are not held.
+//
+// The same parameters can be run in two ways: fused (CPU: own loops, hand-written backward) and
+// plain (any device: ATen operations and their autograd). They agree within rounding.
+class Model {
+ public:
+  Model(const Layout& layout, ExpertSet held, const RoutingOptions& routing, c10::Device device,
+        bool trains);
+
+  const ExpertSet& held() const { return held_; }
+  at::Tensor& parameters() { return parameters_; }
+  at::Tensor& gradients() { return gradients_; }
+
+  // Copies between the whole flat vector [layout.parameters()] and this model's share of it.
+  void load(std::span<const float> whole);
+  void store(std::span<float> whole) const;  // leaves the rest untouched
+  // whole = base - parameters, for this model's share.
+  void store_difference(std::span<const float> base, std::span<float> whole) const;
+
+  struct Range {
+    std::int64_t begin = 0, count = 0;  // in parameters()
+    bool decays = false;                // matrices; norms do not
+  };
+  const std::vector<Range>& ranges() const { return ranges_; }
+
+  // rows: sequences of context + 1 tokens, one after the other. bias [layers, experts] or empty.
+  // Overwrites gradients() with the gradient of mean loss + auxiliary.
+  BatchResult train(std::span<const std::uint16_t> rows, std::span<const float> bias);
+  BatchResult evaluate(std::span<const std::uint16_t> rows, std::span<const float> bias);
+
+  // Runs plain instead of fused from now on; what devices other than the CPU always do.
+  void use_plain() { plain_ = true; }
+
+ private:
+  struct Place {
+    std::uint64_t whole, own, count;  // ranges of the whole vector and where they lie here
+  };
+  struct Block {
+    Parameter attention_norm, expert_norm;
+    AttentionLayer attention;
+    MoeLayer moe;
+  };
+  struct Tokens;
+
+  Parameter view(const std::string& name) const;
+  Parameter joined(const std::string& first, const std::string& last) const;
+  void build_blocks(const RoutingOptions& routing);
+  BatchResult run(const Tokens& tokens, std::span<const float> bias, bool trains);
+  BatchResult run_fused(const Tokens& tokens, std::span<const float> bias, bool trains);
+  BatchResult run_plain(const Tokens& tokens, std::span<const float> bias, bool trains);
+
+  Layout layout_;
+  ExpertSet held_;
+  c10::Device device_;
+  bool trains_;
+  bool plain_;
+  std::vector<Place> places_;
+  std::vector<Range> ranges_;
+  at::Tensor parameters_, gradients_;
+  RotaryTable rotary_;
+  Parameter embedding_, output_, final_norm_;
+  std::vector<Block> blocks_;
+};
+
+}  // namespace yumoe
