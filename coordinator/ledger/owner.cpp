@@ -158,10 +158,14 @@ Outcome<Done> apply_to(LedgerState& state, const SetChildkeyTake& operation) {
       operation.take > state.parameters.childkey_take_max) {
     return LedgerError::InvalidChildkeyTake;
   }
+  std::uint16_t current = state.parameters.childkey_take_min;
+  std::uint64_t changed_at = 0;
   const auto at = subnet->families.find(operation.hotkey);
-  const Family family = at == subnet->families.end() ? Family{} : at->second;
-  if (operation.take > family.childkey_take.value_or(state.parameters.childkey_take_min) &&
-      too_soon(state, family.childkey_take_block, state.parameters.take_rate_limit)) {
+  if (at != subnet->families.end()) {
+    current = at->second.childkey_take.value_or(current);
+    changed_at = at->second.childkey_take_block;
+  }
+  if (operation.take > current && too_soon(state, changed_at, state.parameters.take_rate_limit)) {
     return LedgerError::TxChildkeyTakeRateLimitExceeded;
   }
   Family& changed = subnet->families[operation.hotkey];
