@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
@@ -51,6 +52,13 @@ std::optional<Integer> integer_of(Primitive primitive) {
       break;
   }
   return std::nullopt;
+}
+
+// Whole numbers from 0, as JSON or C++ may hold them.
+std::optional<std::uint64_t> unsigned_of(const Json& json) {
+  if (json.is_number_unsigned()) return json.get<std::uint64_t>();
+  if (!json.is_number_integer() || json.get<std::int64_t>() < 0) return std::nullopt;
+  return static_cast<std::uint64_t>(json.get<std::int64_t>());
 }
 
 std::string shortened(const Json& value) {
@@ -165,10 +173,10 @@ class Encoder {
       return out_.string(json.get_ref<const std::string&>());
     }
     const Integer shape = *integer_of(primitive);
-    if (!shape.is_signed && shape.bytes <= 8 && json.is_number_unsigned()) {  // the common case
-      const auto number = json.get<std::uint64_t>();
-      if (shape.bytes == 8 || number >> (8 * shape.bytes) == 0) {
-        return out_.raw({reinterpret_cast<const std::uint8_t*>(&number), shape.bytes});
+    if (!shape.is_signed && shape.bytes <= 8) {  // the common case
+      const auto number = unsigned_of(json);
+      if (number && (shape.bytes == 8 || *number >> (8 * shape.bytes) == 0)) {
+        return out_.raw({reinterpret_cast<const std::uint8_t*>(&*number), shape.bytes});
       }
     }
     out_.raw(integer(json, shape));
@@ -249,7 +257,8 @@ class Encoder {
     const Type& type = types_.at(element);
     const bool simple = type.kind == TypeKind::primitive;
     for (const Json& item : json) {
-      if (simple && item.is_number_unsigned() && fits(type.primitive, item.get<std::uint64_t>())) {
+      const auto number = simple ? unsigned_of(item) : std::nullopt;
+      if (number && fits(type.primitive, *number)) {  // spares the path's text
         primitive(type.primitive, item);
       } else {
         path_ += '[' + std::to_string(index) + ']';
@@ -384,18 +393,15 @@ class Encoder {
         return out_.raw(*bytes);
       }
     }
-    if (json.is_array() && json.size() == 2 && json[0].is_number_unsigned() &&
-        json[1].is_number_unsigned()) {
-      const Era era{json[0].get<std::uint64_t>(), json[1].get<std::uint64_t>()};
-      if (era.period >= 2 && era.period <= 65536 && (era.period & (era.period - 1)) == 0) {
-        return out_.raw(era.encode());
+    if (json.is_array() && json.size() == 2) {
+      const auto period = unsigned_of(json[0]), phase = unsigned_of(json[1]);
+      if (period && phase && *period >= 2 && *period <= 65536 && std::has_single_bit(*period)) {
+        return out_.raw(Era{*period, *phase}.encode());
       }
     }
-    if (json.is_object() && json.contains("period") && json.contains("current") &&
-        json["period"].is_number_unsigned() && json["current"].is_number_unsigned()) {
-      return out_.raw(Era::mortal(json["period"].get<std::uint64_t>(),
-                                  json["current"].get<std::uint64_t>())
-                          .encode());
+    if (json.is_object() && json.contains("period") && json.contains("current")) {
+      const auto period = unsigned_of(json["period"]), current = unsigned_of(json["current"]);
+      if (period && current) return out_.raw(Era::mortal(*period, *current).encode());
     }
     refuse("wanted an era: \"00\", [period, phase] or {\"period\",\"current\"}", json);
   }

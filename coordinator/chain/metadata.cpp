@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "chain/metadata_reader.hpp"
+#include "chain/text.hpp"
 #include "cluster/error.hpp"
 
 namespace yumoe {
@@ -118,16 +119,23 @@ std::string Metadata::dispatch_error_name(const Json& error) const {
   if (!error.is_object() || error.size() != 1) return error.dump();
   const std::string kind = error.begin().key();
   const Json& inner = error.begin().value();
-  if (kind != "Module") return inner.is_string() ? kind + "." + inner.get<std::string>() : kind;
+  if (kind != "Module" || !inner.is_object()) return inner.is_string() ? kind + "." + inner.get<std::string>() : kind;
   const auto index = inner.find("index");
   const auto code = inner.find("error");
-  if (index == inner.end() || code == inner.end() || !index->is_number_unsigned()) return kind;
+  const auto is_byte = [](const Json& json) {
+    return json.is_number_integer() && json >= 0 && json <= 255;
+  };
+  if (index == inner.end() || code == inner.end() || !is_byte(*index)) return error.dump();
   // Four bytes of which the first is the error; older runtimes have the byte alone.
   std::uint8_t number = 0;
-  if (code->is_number_unsigned()) {
+  if (is_byte(*code)) {
     number = code->get<std::uint8_t>();
-  } else if (code->is_string() && code->get_ref<const std::string&>().size() >= 4) {
-    number = from_hex(code->get_ref<const std::string&>().substr(0, 4))[0];
+  } else if (const auto bytes = code->is_string() ? parse_0x(code->get_ref<const std::string&>())
+                                                  : std::nullopt;
+             bytes && !bytes->empty()) {
+    number = bytes->front();
+  } else {
+    return error.dump();
   }
   const auto named = module_error(index->get<std::uint8_t>(), number);
   if (!named) return "Module(" + index->dump() + "," + std::to_string(number) + ")";

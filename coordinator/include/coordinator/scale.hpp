@@ -42,7 +42,7 @@ class ScaleWriter {
   void compact(std::uint64_t value);
   // A little-endian integer of at most 67 bytes in compact form.
   void compact(ByteView little_endian);
-  void raw(ByteView bytes) { bytes_.insert(bytes_.end(), bytes.begin(), bytes.end()); }
+  void raw(ByteView bytes);
   void bytes(ByteView bytes) { compact(bytes.size()), raw(bytes); }
   void string(std::string_view text) { bytes(as_bytes(text)); }
 
