@@ -20,7 +20,7 @@ Replayed replay(const Layout& layout, const RunSetup& setup, const ForEachRecord
   Replayed state;
   state.core = std::make_unique<Run>(layout, setup.settings);
   state.model = checkpoint
-                    ? std::make_unique<ModelState>(layout, setup, std::move(*checkpoint))
+                    ? std::make_unique<ModelState>(layout, setup, *checkpoint)
                     : std::make_unique<ModelState>(layout, setup);
   records([&](const Record& record) {
     const auto spoilt = [&](const std::string& why) {

@@ -31,8 +31,9 @@ BaseVersion BaseVersion::initial(const Layout& layout, std::uint64_t seed) {
 }
 
 BaseVersion BaseVersion::from_parts(const Layout& layout, RoundId round,
-                                    std::vector<float> parameters, std::vector<float> gate_bias,
-                                    std::vector<float> momentum) {
+                                    std::span<const float> parameters,
+                                    std::span<const float> gate_bias,
+                                    std::span<const float> momentum) {
   if (parameters.size() != layout.parameters() || gate_bias.size() != bias_elements(layout) ||
       (!momentum.empty() && momentum.size() != layout.parameters())) {
     throw Error(ErrorCode::checkpoint_corrupt, "base version of another model");
@@ -42,22 +43,22 @@ BaseVersion BaseVersion::from_parts(const Layout& layout, RoundId round,
   check_finite(momentum, "momentum");
   BaseVersion version(layout);
   version.round_ = round;
-  version.parameters_ = std::move(parameters);
-  version.gate_bias_ = std::move(gate_bias);
-  version.outer_.momentum = std::move(momentum);
+  version.parameters_.assign(parameters.begin(), parameters.end());
+  version.gate_bias_.assign(gate_bias.begin(), gate_bias.end());
+  version.outer_.momentum.assign(momentum.begin(), momentum.end());
   return version;
 }
 
 Bytes BaseVersion::encode() const {
   const std::uint64_t header[] = {kStateMagic, round_.value, parameters_.size(), gate_bias_.size(),
                                   outer_.momentum.size()};
-  Bytes state;
-  const auto append = [&](ByteView bytes) { state.insert(state.end(), bytes.begin(), bytes.end()); };
-  state.reserve(sizeof header + 4 * (header[2] + header[3] + header[4]));
-  append(as_bytes(std::span<const std::uint64_t>(header)));
-  append(as_bytes(parameters()));
-  append(as_bytes(gate_bias()));
-  append(as_bytes(momentum()));
+  Bytes state(sizeof header + 4 * (header[2] + header[3] + header[4]));
+  std::uint8_t* next = state.data();
+  for (const ByteView part : {as_bytes(std::span<const std::uint64_t>(header)), as_bytes(parameters()),
+                              as_bytes(gate_bias()), as_bytes(momentum())}) {
+    if (!part.empty()) std::memcpy(next, part.data(), part.size());
+    next += part.size();
+  }
   return state;
 }
 
@@ -78,9 +79,9 @@ BaseVersion BaseVersion::decode(const Layout& layout, ByteView state) {
     next += 4 * count;
     return values;
   };
-  std::vector<float> parameters = take(header[2]);
-  std::vector<float> gate_bias = take(header[3]);
-  return from_parts(layout, {header[1]}, std::move(parameters), std::move(gate_bias), take(momentum));
+  const std::vector<float> parameters = take(header[2]);
+  const std::vector<float> gate_bias = take(header[3]);
+  return from_parts(layout, {header[1]}, parameters, gate_bias, take(momentum));
 }
 
 void BaseVersion::apply(const Aggregate& aggregate, const OuterOptions& options) {

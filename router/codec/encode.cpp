@@ -58,6 +58,8 @@ class GroupEncoder {
     scratch_ = {bitmap_.data(), candidates_.data(), magnitudes_.data(), 0};
   }
 
+  void start_tensor() { scratch_.guess = 0; }
+
   // Chooses the group's values. Returns how many, or kNotFinite.
   std::uint32_t select(std::span<const float> group) {
     const auto block = static_cast<std::size_t>(options_.block_elements);
@@ -174,6 +176,7 @@ bool encode_tensor(const TensorSpec& tensor, std::span<float> residual, std::uin
                    GroupEncoder& encoder, Bytes& bytes) {
   const std::size_t start = bytes.size();
   bool any = false;
+  encoder.start_tensor();
   for (std::size_t at = 0; at < residual.size(); at += group_elements) {
     const std::span<float> group =
         residual.subspan(at, std::min<std::size_t>(group_elements, residual.size() - at));

@@ -98,21 +98,6 @@ void write_codes(std::span<const float> values, const std::array<std::uint32_t, 
   }
 }
 
-// Four sums a code, taken in turn, so that one addition need not wait for the one before.
-void fill_table(std::span<const float> values, const std::uint8_t* codes, Levels& levels) {
-  std::array<std::array<double, 4>, 16> sum{};
-  std::array<std::array<std::uint32_t, 4>, 16> count{};
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    sum[codes[i]][i % 4] += static_cast<double>(values[i]);
-    count[codes[i]][i % 4] += 1;
-  }
-  for (std::uint32_t code = 0; code < 16; ++code) {
-    const std::uint32_t values_in = count[code][0] + count[code][1] + count[code][2] + count[code][3];
-    const double total = (sum[code][0] + sum[code][1]) + (sum[code][2] + sum[code][3]);
-    if (values_in > 0) levels.table[code] = to_bfloat16(total / values_in);
-  }
-}
-
 }  // namespace
 
 Levels fit_levels(std::span<const float> values, std::uint32_t value_bits, std::uint8_t* codes) {
@@ -133,7 +118,15 @@ Levels fit_levels(std::span<const float> values, std::uint32_t value_bits, std::
     case 3: write_codes<4>(values, levels.edges, codes); break;
     default: write_codes<8>(values, levels.edges, codes); break;
   }
-  fill_table(values, codes, levels);
+  std::array<double, 16> sum{};
+  std::array<std::uint32_t, 16> count{};
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    sum[codes[i]] += static_cast<double>(values[i]);
+    count[codes[i]] += 1;
+  }
+  for (std::uint32_t code = 0; code < 2 * classes; ++code) {
+    if (count[code] > 0) levels.table[code] = to_bfloat16(sum[code] / count[code]);
+  }
   return levels;
 }
 

@@ -24,6 +24,8 @@ Marked mark(const float* values, std::uint32_t elements, std::uint32_t threshold
   std::uint32_t count = 0;
   std::uint32_t i = 0;
   for (; i + 64 <= elements; i += 64) {
+    // The next block comes while this one is worked on; beyond the end it does no harm.
+    for (std::uint32_t j = 0; j < 64; j += 16) __builtin_prefetch(values + i + elements + j, 0, 2);
     const std::uint64_t word = mask_of_64(values + i, threshold, largest);
     bitmap[i / 64] = word;
     count += static_cast<std::uint32_t>(__builtin_popcountll(word));
@@ -82,13 +84,11 @@ std::uint32_t search(const float* values, std::uint32_t elements, std::uint32_t 
 
 // Bit positions of the bitmap in ascending order. Four are written at a time, so that the usual word
 // with few bits costs no mispredicted branch; what is written too much is overwritten.
-std::uint32_t extract(const std::uint64_t* bitmap, std::uint32_t words, const float* next_block,
-                      std::uint32_t* out) {
+std::uint32_t extract(const std::uint64_t* bitmap, std::uint32_t words, std::uint32_t* out) {
   constexpr std::uint64_t kGuard = std::uint64_t{1} << 63;
   std::uint32_t count = 0;
   for (std::uint32_t w = 0; w < words; ++w) {
     std::uint64_t bits = bitmap[w];
-    for (std::uint32_t j = 0; j < 64; j += 16) __builtin_prefetch(next_block + w * 64 + j, 0, 2);
     const auto here = static_cast<std::uint32_t>(__builtin_popcountll(bits));
     for (std::uint32_t written = 0; written < here || written == 0; written += 4) {
       for (std::uint32_t j = 0; j < 4; ++j) {
@@ -152,7 +152,7 @@ std::uint32_t SELECT_BLOCK(const float* values, std::uint32_t elements, std::uin
     }
     marked = mark(values, elements, threshold, scratch->bitmap);
   }
-  const std::uint32_t count = extract(scratch->bitmap, (elements + 63) / 64, values + elements, scratch->candidates);
+  const std::uint32_t count = extract(scratch->bitmap, (elements + 63) / 64, scratch->candidates);
   if (count <= kept) {
     for (std::uint32_t i = 0; i < count; ++i) indices[i] = scratch->candidates[i];
     scratch->guess = threshold;

@@ -1,9 +1,8 @@
 // Update codec: bits a kept value, encode and decode rates against what one thread reads from memory
 // in the same run. Rates count dense elements (4 bytes each), as the peers' figures do.
 
-#include <time.h>
-
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <functional>
 #include <numeric>
@@ -17,7 +16,7 @@ namespace {
 
 using bench::Bar;
 
-// About 44 million parameters (176 MB: more than any cache), 8 experts.
+// About 40 million parameters (160 MB: five times the third cache), 8 experts.
 Layout large_layout() {
   ModelOptions model;
   model.vocabulary = 8'192;
@@ -46,22 +45,17 @@ std::vector<float> residual_of(const Layout& layout, std::uint64_t seed) {
   return values;
 }
 
-// Seconds of this thread's own time: what other processes take in between does not count.
-double seconds_of(const std::function<void()>& work) {
-  const auto now = [] {
-    timespec time{};
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
-  };
-  const double start = now();
-  work();
-  return now() - start;
-}
-
-double median_of(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
-                   values.end());
-  return values[values.size() / 2];
+// Seconds of the fastest of `times` calls.
+double fastest(int times, const std::function<void()>& before, const std::function<void()>& work) {
+  double best = 1e9;
+  for (int i = 0; i < times; ++i) {
+    before();
+    const auto start = std::chrono::steady_clock::now();
+    work();
+    const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
+    best = std::min(best, took.count());
+  }
+  return best;
 }
 
 double sum_of_words(const std::vector<float>& values) {
@@ -81,8 +75,15 @@ int run() {
   const double elements = static_cast<double>(layout.parameters());
   std::vector<float> residual = original;
   const auto restore = [&] { std::copy(original.begin(), original.end(), residual.begin()); };
+  const auto nothing = [] {};
+
+  volatile double sink = 0;
+  const double read = elements / fastest(5, nothing, [&] { sink = sum_of_words(original); });
   const CodecOptions options;
-  Bytes bytes = encode_update(layout, experts, residual, options);
+  Bytes bytes;
+  const double encode = elements / fastest(5, restore, [&] {
+                          bytes = encode_update(layout, experts, residual, options);
+                        });
   const Update update(layout, bytes);
   std::vector<float> dense(layout.parameters());
   const auto add = [&](const Update& from) {
@@ -91,22 +92,11 @@ int run() {
       from.add_to(i, 0.5f, std::span(dense).subspan(tensor.offset, tensor.elements));
     }
   };
-
-  // All four in turn, so that a neighbour's use of the memory meets them alike.
-  volatile double sink = 0;
-  std::vector<double> reads, encodes, decodes, adds;
-  for (int i = 0; i < 15; ++i) {
-    restore();
-    reads.push_back(seconds_of([&] { sink = sum_of_words(original); }));
-    encodes.push_back(seconds_of([&] { bytes = encode_update(layout, experts, residual, options); }));
-    Bytes received = bytes;
-    decodes.push_back(seconds_of([&] { add(Update(layout, std::move(received))); }));
-    adds.push_back(seconds_of([&] { add(update); }));
-  }
-  const double read = elements / median_of(reads);
-  const double encode = elements / median_of(encodes);
-  const double decode = elements / median_of(decodes);
-  const double accumulate = elements / median_of(adds);
+  Bytes received;
+  const double decode = elements / fastest(5, [&] { received = bytes; }, [&] {
+                          add(Update(layout, std::move(received)));
+                        });
+  const double accumulate = elements / fastest(5, nothing, [&] { add(update); });
 
   const double bits = static_cast<double>(bytes.size()) * 8 / static_cast<double>(update.kept());
   report.row("codec bits a kept value, whole update (other: fp32)", bits, 1, Bar::at_most, 9.8,

@@ -406,32 +406,6 @@ TEST(HostileUpdate, WithAValidChecksumIsStillCheckedFieldByField) {
   EXPECT_LT(accepted, 4'000);
 }
 
-TEST(HostileUpdate, WithOneFieldWrongIsRefused) {
-  const Layout layout = small_layout();
-  std::vector<float> residual(layout.parameters());
-  residual[5] = 1.0f;  // one value, in the first tensor
-  Bytes header = encode_update(layout, {}, residual, {});
-  const std::size_t trunk = layout.tensors_of({}).size();
-  header.resize(1 + 3 + 1 + (trunk + 7) / 8);  // version, size of a group, no experts, bitmap
-  const auto accepted = [&](const Bytes& section) {
-    Bytes body = header;
-    body.insert(body.end(), section.begin(), section.end());
-    return is_accepted(layout, with_checksum(layout, body));
-  };
-  // n, k, bytes of `high`, four levels, high, low
-  EXPECT_TRUE(accepted({1, 0, 1, 0x80, 0x3f, 0, 0, 0, 0, 0, 0, 0x20, 0}));
-  EXPECT_FALSE(accepted({0})) << "empty section";
-  EXPECT_FALSE(accepted({1, 0, 1, 0x80, 0x3f, 0, 0, 0, 0, 0, 0, 0x20, 0, 0})) << "trailing byte";
-  EXPECT_FALSE(accepted({1, 40, 1, 0x80, 0x3f, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0})) << "k";
-  EXPECT_FALSE(accepted({1, 0, 1, 0x80, 0x7f, 0, 0, 0, 0, 0, 0, 0x20, 0})) << "infinite level";
-  EXPECT_FALSE(accepted({1, 0, 1, 0x80, 0x3f, 0, 0, 0xc0, 0xff, 0, 0, 0x20, 0})) << "NaN level";
-  EXPECT_FALSE(accepted({1, 0, 1, 0x80, 0x3f, 0, 0, 0, 0, 0, 0, 0x60, 0})) << "two marks";
-  EXPECT_FALSE(accepted({1, 0, 1, 0x80, 0x3f, 0, 0, 0, 0, 0, 0, 0x00, 0})) << "no mark";
-  EXPECT_FALSE(accepted({1, 0, 2, 0x80, 0x3f, 0, 0, 0, 0, 0, 0, 0x20, 0, 0})) << "padding byte";
-  EXPECT_FALSE(accepted({1, 0, 1, 0x80, 0x3f, 0, 0, 0, 0, 0, 0, 0x20, 4})) << "padding bit";
-  EXPECT_FALSE(accepted({0x81, 0, 0, 1, 0x80, 0x3f, 0, 0, 0, 0, 0, 0, 0x20, 0})) << "long varint";
-}
-
 TEST(HostileUpdate, ForAnotherModelIsRefused) {
   ModelOptions other = small_layout().model();
   other.expert_width = 61;

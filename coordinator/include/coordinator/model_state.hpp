@@ -24,7 +24,7 @@ class ModelState {
   ModelState(const Layout& layout, const RunSetup& setup);
 
   // As a checkpoint left it. Throws Error{checkpoint_corrupt} if it is of another model.
-  ModelState(const Layout& layout, const RunSetup& setup, Checkpoint checkpoint);
+  ModelState(const Layout& layout, const RunSetup& setup, const Checkpoint& checkpoint);
 
   const BaseVersion& base() const noexcept { return base_; }
   std::span<const float> residual() const;

@@ -21,11 +21,13 @@
 #include "cluster/bytes.hpp"
 #include "cluster/option.hpp"
 #include "cluster/transport.hpp"
+#include "coordinator/aggregate.hpp"
 #include "coordinator/run.hpp"
 #include "coordinator/scoring.hpp"
 #include "coordinator/store_options.hpp"
 #include "launch/data.hpp"
 #include "router/codec.hpp"
+#include "router/evaluation.hpp"
 #include "router/layout.hpp"
 #include "router/outer_step.hpp"
 #include "router/placement.hpp"
@@ -96,6 +98,8 @@ struct RunConfig {
   InnerOptions training;
   OuterOptions outer;
   CodecOptions codec;
+  AggregateOptions aggregate;
+  EvaluationOptions evaluation;
   PlacementOptions placement;
   ScoringOptions scoring;
   DataOptions data;
@@ -113,6 +117,8 @@ struct RunConfig {
     section("training", shared, training, "How a worker trains between two synchronisations.");
     section("outer", shared, outer, "How a round's aggregate changes the base version.");
     section("codec", shared, codec, "How updates are compressed.");
+    section("aggregate", shared, aggregate, "How contributions become one aggregate.");
+    section("evaluation", shared, evaluation, "How validators measure.");
     section("placement", shared, placement, "Which experts and how much work each worker gets.");
     section("scoring", shared, scoring, "How measurements become ratings and weights.");
     section("data", process, data, "The token set, and how it is built if it is missing.");

@@ -1,0 +1,29 @@
+#pragma once
+// How validators measure: part of the shared configuration, so that they measure the same.
+
+#include <cstdint>
+
+#include "cluster/option.hpp"
+
+namespace yumoe {
+
+struct EvaluationOptions {
+  std::int64_t private_windows = 24;
+  std::int64_t assigned_windows = 6;
+  std::int64_t heldout_windows = 96;
+  double step_share = 0.5;
+
+  template <typename Visitor>
+  void visit(Visitor& option) {
+    option("private_windows", private_windows, {.unit = "windows", .min = 1, .max = 65'536,
+           .help = "drawn with the round's private seed, the same for all contributions"});
+    option("assigned_windows", assigned_windows, {.unit = "windows", .min = 0, .max = 65'536,
+           .help = "of the data a worker was given"});
+    option("heldout_windows", heldout_windows, {.unit = "windows", .min = 0, .max = 1e6,
+           .help = "of the held-out split, for the loss that is shown"});
+    option("step_share", step_share, {.unit = "share", .min = 0.001, .max = 1,
+           .help = "of the outer step with which one contribution alone is tried"});
+  }
+};
+
+}  // namespace yumoe

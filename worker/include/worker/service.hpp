@@ -1,0 +1,34 @@
+#pragma once
+// The loops of a worker and of a validator: follow the coordinator's directives until the run is over.
+
+#include <atomic>
+#include <filesystem>
+#include <string>
+
+#include "cluster/identity.hpp"
+#include "cluster/transport.hpp"
+#include "worker/device_options.hpp"
+
+namespace yumoe {
+
+struct ParticipantSetup {
+  CoordinatorAddress coordinator;
+  std::string name;
+  std::filesystem::path data;       // the run's token set, or the worker's own
+  bool own_data = false;            // then its digest need not be the run's
+  std::filesystem::path state;      // what must survive a restart; made if missing
+  DeviceOptions device;
+  TransportOptions transport;
+  std::uint32_t experts_max = 0;
+  std::uint64_t memory_mib_max = 0;
+  std::string tier = "open";
+  std::string region;
+  std::chrono::milliseconds join_wait{60'000};
+};
+
+// Both return when the run is finished or `stop` is set. They throw Error if the coordinator refuses or
+// stays silent, if the data is another set than the run's, or if the device fails.
+void run_worker(ParticipantSetup setup, Keypair keys, const std::atomic<bool>& stop);
+void run_validator(ParticipantSetup setup, Keypair keys, const std::atomic<bool>& stop);
+
+}  // namespace yumoe

@@ -1,0 +1,120 @@
+// yumoe-worker: the process that trains (worker) or measures (validator).
+
+#include <sodium.h>
+
+#include <CLI/CLI.hpp>
+#include <csignal>
+#include <iostream>
+
+#include "cluster/error.hpp"
+#include "cluster/log.hpp"
+#include "cluster/wallet.hpp"
+#include "worker/service.hpp"
+
+namespace yumoe {
+namespace {
+
+std::atomic<bool> g_stop{false};
+
+struct Choice {
+  std::string coordinator, hotkey, name, data = "token-set", state, device = "auto", tier = "open",
+      region;
+  bool own_data = false;
+  std::int64_t threads = 1, experts_max = 0, memory_mib_max = 0, heartbeat_interval_ms = 1'000;
+  double speed_share = 1;
+};
+
+Keypair open_key(const std::string& source) {
+  if (source.starts_with("//")) return Keypair::from_uri(KeyType::sr25519, source);
+  return read_key(source, first_password_of(password_from_environment(), password_from_prompt()))
+      .take_pair();
+}
+
+ParticipantSetup setup_of(const Choice& choice) {
+  ParticipantSetup setup;
+  setup.coordinator = CoordinatorAddress::parse(choice.coordinator);
+  setup.name = choice.name;
+  setup.data = choice.data;
+  setup.own_data = choice.own_data;
+  setup.state = choice.state.empty() ? "state-" + choice.name : choice.state;
+  setup.device = {choice.device, choice.threads, choice.speed_share};
+  setup.transport.heartbeat_interval_ms = choice.heartbeat_interval_ms;
+  setup.experts_max = static_cast<std::uint32_t>(choice.experts_max);
+  setup.memory_mib_max = static_cast<std::uint64_t>(choice.memory_mib_max);
+  setup.tier = choice.tier;
+  setup.region = choice.region;
+  return setup;
+}
+
+void add_role(CLI::App& app, const std::string& role, const char* help,
+              void (*run)(ParticipantSetup, Keypair, const std::atomic<bool>&)) {
+  auto choice = std::make_shared<Choice>();
+  CLI::App* command = app.add_subcommand(role, help);
+  command->add_option("--coordinator", choice->coordinator,
+                      "tcp://HOST:PORT?key=HEX, as `yumoe coordinator` prints it")->required();
+  command->add_option("--hotkey", choice->hotkey,
+                      "wallet file, or a secret URI such as //Alice for tests; `yumoe keys new` makes one")
+      ->required();
+  command->add_option("--name", choice->name, "what this machine is called in tables")->default_val(role);
+  command->add_option("--data", choice->data, "folder of the run's token set")->capture_default_str();
+  command->add_option("--state", choice->state, "folder for what must survive a restart");
+  command->add_option("--device", choice->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  command->add_option("--threads", choice->threads, "threads for computing on the CPU")
+      ->check(CLI::Range(1, 1'024))->capture_default_str();
+  command->add_option("--heartbeat-interval-ms", choice->heartbeat_interval_ms, "how often to say it lives")
+      ->check(CLI::Range(10, 60'000))->capture_default_str();
+  if (role == "worker") {
+    command->add_flag("--own-data", choice->own_data,
+                      "--data is this worker's own set, which never leaves it");
+    command->add_option("--speed-share", choice->speed_share,
+                        "share of its full speed, to imitate a slower machine")
+        ->check(CLI::Range(0.01, 1.0))->capture_default_str();
+    command->add_option("--experts-max", choice->experts_max, "most experts it holds; 0: as many as fit")
+        ->check(CLI::Range(0, 4'096))->capture_default_str();
+    command->add_option("--memory-mib-max", choice->memory_mib_max, "memory it may fill; 0: no limit")
+        ->check(CLI::Range(0, 1 << 30))->capture_default_str();
+    command->add_option("--tier", choice->tier, "trusted, known or open")->capture_default_str();
+    command->add_option("--region", choice->region, "where it stands, as the run's placement knows it");
+  }
+  command->callback([choice, role, run] {
+    open_log(role + " " + choice->name, LogLevel::info);
+    run(setup_of(*choice), open_key(choice->hotkey), g_stop);
+  });
+}
+
+int run_program(int argc, char** argv) {
+  CLI::App app("Trains or measures for a Yumoe run.", "yumoe-worker");
+  app.require_subcommand(1);
+  add_role(app, "worker", "Train shards of a run", run_worker);
+  add_role(app, "validator", "Measure what workers contribute", run_validator);
+  try {
+    app.parse(argc, argv);
+    return 0;
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);
+    std::cerr << "yumoe-worker: " << error.what() << ". Try --help" << std::endl;
+    return 2;
+  } catch (const Error& error) {
+    std::cerr << "yumoe-worker: " << error.what() << std::endl;
+    const bool usage = error.code() == ErrorCode::usage || error.code() == ErrorCode::key_invalid ||
+                       error.code() == ErrorCode::file_missing ||
+                       error.code() == ErrorCode::data_invalid;
+    return usage ? 2 : 1;
+  } catch (const std::exception& error) {
+    std::cerr << "yumoe-worker: failed: " << error.what() << std::endl;
+    return 1;
+  }
+}
+
+}  // namespace
+}  // namespace yumoe
+
+int main(int argc, char** argv) {
+  if (sodium_init() < 0) {
+    std::cerr << "yumoe-worker: the system's random source does not work\n";
+    return 1;
+  }
+  std::signal(SIGINT, [](int) { yumoe::g_stop = true; });
+  std::signal(SIGTERM, [](int) { yumoe::g_stop = true; });
+  return yumoe::run_program(argc, argv);
+}

@@ -1,0 +1,172 @@
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include "cluster/error.hpp"
+#include "cluster/log.hpp"
+#include "service/shared.hpp"
+#include "worker/evaluator.hpp"
+#include "worker/memory.hpp"
+#include "worker/windows.hpp"
+
+namespace yumoe {
+namespace {
+
+using std::chrono::milliseconds;
+
+// Mean and standard error of loss before - loss after, window by window: the same windows are under
+// both, so what they have in common cancels (common random numbers).
+Measurement compare(const WindowLosses& before, const WindowLosses& after) {
+  Measurement m;
+  const std::size_t count = before.losses.size();
+  m.windows = static_cast<std::uint32_t>(count);
+  if (count == 0) return m;
+  m.loss_before = before.mean();
+  m.reduction = before.mean() - after.mean();
+  double squares = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    const double d = before.losses[i] - after.losses[i] - m.reduction;
+    squares += d * d;
+  }
+  if (count > 1) {
+    m.standard_error = std::sqrt(squares / static_cast<double>(count - 1) / static_cast<double>(count));
+  }
+  return m;
+}
+
+class Validator {
+ public:
+  Validator(const ParticipantSetup& setup, Keypair keys, const std::atomic<bool>& stop)
+      : stop_(stop),
+        link_(setup.coordinator, std::move(keys), join_of(setup), setup.transport),
+        welcome_(link_.welcome(setup.join_wait)),
+        facts_(RunFacts::from(welcome_)),
+        layout_(Layout::of(facts_.model)),
+        context_(static_cast<std::uint32_t>(facts_.model.context)),
+        tokens_(open_data(setup, facts_, welcome_)),
+        evaluator_(facts_.model, setup.device),
+        follower_(layout_, facts_, link_) {
+    heldout_ = read(Split::heldout, derive_seed("heldout order", {0}), 0,
+                    std::min<std::uint64_t>(static_cast<std::uint64_t>(facts_.evaluation.heldout_windows),
+                                            tokens_.windows(Split::heldout, context_)));
+    log_info("joined run " + welcome_.run + " as uid " + std::to_string(welcome_.uid.value));
+  }
+
+  void run() {
+    std::uint64_t seen = 0;
+    while (!stop_) {
+      const auto directive = link_.directive(seen, milliseconds(500));
+      if (!directive) continue;
+      seen = directive->sequence;
+      if (directive->finished) break;
+      if (directive->evaluate.round.value == 0 || directive->evaluate.round == done_) continue;
+      done_ = directive->evaluate.round;
+      evaluate(*directive);
+    }
+    link_.settle(milliseconds(2'000));
+  }
+
+ private:
+  static Join join_of(const ParticipantSetup& setup) {
+    Join join;
+    join.role = Role::validator;
+    join.name = setup.name;
+    join.profile.device = setup.device.device;
+    return join;
+  }
+
+  std::vector<std::uint16_t> read(Split split, std::uint64_t order, std::uint64_t first,
+                                  std::uint64_t count) const {
+    return read_windows(windows_in_order(tokens_, order, split, context_), first, count, context_);
+  }
+
+  void evaluate(const Directive& directive) {
+    const Evaluation& job = directive.evaluate;
+    const auto start = std::chrono::steady_clock::now();
+    Scores scores;
+    scores.round = job.round;
+    scores.heldout_loss = scores.heldout_bits_per_byte = std::numeric_limits<double>::quiet_NaN();
+    bool ready = true;
+    try {
+      follower_.reach({job.round.value - 1}, directive);
+      evaluator_.load_base(follower_.base().parameters(), follower_.base().gate_bias());
+    } catch (const Error& error) {
+      // This validator's own failure: it says so, and no worker's score is touched.
+      log_error("round " + std::to_string(job.round.value) + " can not be measured: " + error.what());
+      ready = false;
+    }
+    const auto private_windows =
+        read(Split::validation_private,
+             derive_seed("private order", {welcome_.private_seed, job.round.value}), 0,
+             static_cast<std::uint64_t>(facts_.evaluation.private_windows));
+    for (const Evaluation::Item& item : job.contributions) {
+      if (stop_) return;
+      scores.entries.push_back(ready ? measure(item, private_windows)
+                                     : ScoreEntry{item.shard.uid, Verdict::unavailable, {}, {}});
+    }
+    if (ready && !heldout_.empty()) {
+      const WindowLosses& losses = evaluator_.base(heldout_);
+      if (losses.is_finite) {
+        scores.heldout_loss = losses.mean();
+        scores.heldout_bits_per_byte =
+            bits_per_byte(losses.mean(), tokens_.bytes_per_token(Split::heldout));
+      }
+    }
+    scores.seconds_spent =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    log_info("round " + std::to_string(job.round.value) + ": measured " +
+             std::to_string(scores.entries.size()) + " contributions in " +
+             std::to_string(scores.seconds_spent) + " s, held-out loss " +
+             std::to_string(scores.heldout_loss));
+    link_.send_scores(scores);
+  }
+
+  ScoreEntry measure(const Evaluation::Item& item, std::span<const std::uint16_t> private_windows) {
+    ScoreEntry entry{item.shard.uid, Verdict::unavailable, {}, {}};
+    try {
+      const Contribution contribution =
+          decode_contribution(link_.fetch(item.digest, kContributionBytesMax, milliseconds(30'000)));
+      const Update update(layout_, contribution.update);
+      const auto scale = static_cast<float>(outer_rate(facts_.outer, item.shard.round) *
+                                            facts_.evaluation.step_share);
+      const Change change = change_by(layout_, update, scale, Part::whole(update));
+      const auto assigned_windows = read(
+          Split::train, facts_.data_order(), item.shard.data.first,
+          std::min<std::uint64_t>(item.shard.data.count,
+                                  static_cast<std::uint64_t>(facts_.evaluation.assigned_windows)));
+      const WindowLosses on_private = evaluator_.with(change, private_windows);
+      const WindowLosses on_assigned = evaluator_.with(change, assigned_windows);
+      if (!on_private.is_finite || !on_assigned.is_finite) {
+        entry.verdict = Verdict::not_finite;
+        return entry;
+      }
+      entry.private_draw = compare(evaluator_.base(private_windows), on_private);
+      entry.assigned = compare(evaluator_.base(assigned_windows), on_assigned);
+      entry.verdict = Verdict::measured;
+    } catch (const Error& error) {
+      log_warning("uid " + std::to_string(item.shard.uid.value) + " was not measured: " + error.what());
+    }
+    return entry;
+  }
+
+  const std::atomic<bool>& stop_;
+  Link link_;
+  const Welcome welcome_;
+  const RunFacts facts_;
+  const Layout layout_;
+  const std::uint32_t context_;
+  const TokenSet tokens_;
+  Evaluator evaluator_;
+  Follower follower_;
+  std::vector<std::uint16_t> heldout_;
+  RoundId done_;
+};
+
+}  // namespace
+
+void run_validator(ParticipantSetup setup, Keypair keys, const std::atomic<bool>& stop) {
+  keep_freed_memory();
+  Validator(setup, std::move(keys), stop).run();
+}
+
+}  // namespace yumoe
