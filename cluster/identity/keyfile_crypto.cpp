@@ -104,10 +104,11 @@ void strip_pkcs7(LockedBytes& plain) {
 }
 
 Bytes unhex(std::string_view text, std::string_view what) {
+  if (text.empty() || text.size() % 2 != 0) damaged(what);
   Bytes bytes(text.size() / 2);
   std::size_t length = 0;
-  if (text.size() % 2 != 0 || sodium_hex2bin(bytes.data(), bytes.size(), text.data(), text.size(),
-                                             nullptr, &length, nullptr) != 0 ||
+  if (sodium_hex2bin(bytes.data(), bytes.size(), text.data(), text.size(), nullptr, &length,
+                     nullptr) != 0 ||
       length != bytes.size()) {
     damaged(what);
   }

@@ -2,6 +2,7 @@
 
 #include <sodium.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -18,8 +19,7 @@ void require_sodium() {
 
 LockedBytes::LockedBytes(std::size_t size) : size_(size), capacity_(size) {
   require_sodium();
-  if (size == 0) return;
-  data_ = static_cast<std::uint8_t*>(sodium_malloc(size));
+  data_ = static_cast<std::uint8_t*>(sodium_malloc(std::max<std::size_t>(size, 1)));
   if (data_ == nullptr) {
     throw Error(ErrorCode::memory_exceeded,
                 "locking " + std::to_string(size) + " bytes for a secret: raise `ulimit -l`");

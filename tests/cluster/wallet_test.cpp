@@ -147,7 +147,8 @@ TEST_F(WalletTest, SaysWhichFileIsWrongAndWhatToDo) {
             }, &message),
             ErrorCode::key_invalid);
   EXPECT_NE(message.find("mixed up"), message.npos) << message;
-  for (const std::string_view text : {"", "{", "{\"a\"", "{\"a\":\"\\u12\"}", "$NACLshort", "[]", "{}x"}) {
+  for (const std::string_view text : {"", "{", "{\"a\"", "{\"a\":\"\\u12\"}", "$NACLshort", "[]", "{}x",
+                                      "$ANSIBLE_VAULT;1.1;AES256\n", "gAAAAAB"}) {
     EXPECT_EQ(code_of([&] { read_key(put("bad", text), given("p")); }), ErrorCode::key_invalid) << text;
   }
 }
