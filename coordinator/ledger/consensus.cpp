@@ -15,7 +15,6 @@
 namespace yumoe::ledger {
 namespace {
 
-constexpr std::size_t kTile = 64;  // columns at once: their rows stay in the second-level cache
 constexpr std::size_t kFew = 24;
 
 std::uint32_t median_of_few(std::span<Vote> votes, std::uint64_t base, std::int64_t threshold) {
@@ -30,28 +29,26 @@ std::uint32_t median_of_few(std::span<Vote> votes, std::uint64_t base, std::int6
   return answer;
 }
 
-struct Tile {
-  std::array<std::uint32_t, kTile> low;
-  std::array<std::uint32_t, kTile> high;
-  std::array<std::uint32_t, kTile> middle;
-  std::array<std::uint32_t, kTile> above;
+struct Ranges {
+  alignas(64) std::array<std::uint32_t, kTile> low;
+  alignas(64) std::array<std::uint32_t, kTile> high;
+  alignas(64) std::array<std::uint32_t, kTile> middle;
+  alignas(64) std::array<std::uint32_t, kTile> above;
 };
 
-// One halving of every column's range [low, high]; the answer stays inside.
-void halve(const RowKernels& kernels, std::span<const std::uint32_t* const> rows, std::span<const std::uint32_t> stake,
-           std::size_t first, std::size_t width, std::int64_t threshold, Tile& tile) {
-  for (std::size_t c = 0; c < width; ++c) tile.middle[c] = tile.low[c] + (tile.high[c] - tile.low[c]) / 2;
-  tile.above.fill(0);
-  // Never wraps: the row with the smallest weight of the column, whose stake is not 0, is never above the middle.
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    kernels.stake_above(rows[i] + first, tile.middle.data(), stake[i], tile.above.data(), width);
+// One halving of every column's range [low, high]; the answer stays inside. `above` never wraps: the row with a column's
+// smallest weight, whose stake is not 0, is never above the middle.
+void halve(const RowKernels& kernels, const std::uint32_t* tile, std::span<const std::uint32_t> stake,
+           std::int64_t threshold, Ranges& ranges) {
+  for (std::size_t c = 0; c < kTile; ++c) {
+    ranges.middle[c] = ranges.low[c] + (ranges.high[c] - ranges.low[c]) / 2;
   }
-  for (std::size_t c = 0; c < width; ++c) {
-    if (std::int64_t{tile.above[c]} < threshold) {
-      tile.high[c] = tile.middle[c];
-    } else if (tile.middle[c] < tile.high[c]) {
-      tile.low[c] = tile.middle[c] + 1;
-    }
+  kernels.stake_above(tile, stake.data(), stake.size(), ranges.middle.data(), ranges.above.data());
+  for (std::size_t c = 0; c < kTile; ++c) {
+    const bool down = std::int64_t{ranges.above[c]} < threshold;
+    const std::uint32_t up = std::min(ranges.high[c], ranges.middle[c] + (ranges.middle[c] < ranges.high[c]));
+    ranges.high[c] = down ? ranges.middle[c] : ranges.high[c];
+    ranges.low[c] = down ? ranges.low[c] : up;
   }
 }
 
@@ -78,43 +75,39 @@ std::uint32_t median_of(std::span<Vote> votes, std::uint64_t base, std::int64_t 
   return median_of_few(votes, base, threshold);
 }
 
-void dense_medians(const RowKernels& kernels, std::span<const std::uint32_t* const> rows,
-                   std::span<const std::uint32_t> stake, std::size_t columns, std::int64_t threshold,
-                   std::uint32_t* medians) {
+void DenseMedians::find(const RowKernels& kernels, std::span<const std::uint32_t* const> rows,
+                        std::span<const std::uint32_t> stake, std::size_t columns, std::int64_t threshold,
+                        std::uint32_t* medians) {
   // After so many halvings an evenly spread column has a handful of weights left between low and high.
   const int halvings = std::bit_width(rows.size()) - 1;
-  std::array<std::vector<Vote>, kTile> votes;
-  alignas(8) std::array<std::uint8_t, kTile> inside{};
+  tile_.resize(rows.size() * kTile);
+  inside_.resize(rows.size() * kTile);
+  votes_.resize(kTile);
   for (std::size_t first = 0; first < columns; first += kTile) {
     const std::size_t width = std::min(kTile, columns - first);
-    Tile tile;
-    tile.low.fill(kPackedOne);
-    tile.high.fill(0);
-    for (const std::uint32_t* row : rows) kernels.widen(row + first, tile.low.data(), tile.high.data(), width);
-    for (int round = 0; round < halvings && threshold > 0; ++round) {
-      halve(kernels, rows, stake, first, width, threshold, tile);
-    }
+    Ranges ranges;
+    kernels.copy_tile(rows.data(), rows.size(), first, width, tile_.data(), ranges.low.data(), ranges.high.data());
     if (threshold <= 0) {
-      std::copy_n(tile.high.data(), width, medians + first);
+      std::copy_n(ranges.high.data(), width, medians + first);
       continue;
     }
-    tile.above.fill(0);
-    inside.fill(0);
-    for (std::vector<Vote>& column : votes) column.clear();
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      const std::uint32_t* row = rows[i] + first;
-      kernels.stake_above(row, tile.high.data(), stake[i], tile.above.data(), width);
-      kernels.between(row, tile.low.data(), tile.high.data(), inside.data(), width);
-      for (std::size_t c = 0; c < width; c += 8) {
-        std::uint64_t flags = 0;
-        std::memcpy(&flags, inside.data() + c, 8);
-        for (; flags != 0; flags &= flags - 1) {
-          const std::size_t at = c + static_cast<std::size_t>(std::countr_zero(flags)) / 8;
-          votes[at].push_back({row[at], stake[i]});
-        }
+    for (int round = 0; round < halvings; ++round) halve(kernels, tile_.data(), stake, threshold, ranges);
+    kernels.stake_above(tile_.data(), stake.data(), rows.size(), ranges.high.data(), ranges.above.data());
+    std::fill(ranges.low.begin() + static_cast<std::ptrdiff_t>(width), ranges.low.end(), 1U);  // no cell of the
+    std::fill(ranges.high.begin() + static_cast<std::ptrdiff_t>(width), ranges.high.end(), 1U);  // padding
+    kernels.mark_inside(tile_.data(), rows.size(), ranges.low.data(), ranges.high.data(), inside_.data());
+    for (std::vector<Vote>& column : votes_) column.clear();
+    for (std::size_t at = 0; at < inside_.size(); at += 8) {
+      std::uint64_t marks = 0;
+      std::memcpy(&marks, inside_.data() + at, 8);
+      for (marks &= 0x0101010101010101ULL; marks != 0; marks &= marks - 1) {
+        const std::size_t cell = at + static_cast<std::size_t>(std::countr_zero(marks)) / 8;
+        votes_[cell % kTile].push_back({tile_[cell], stake[cell / kTile]});
       }
     }
-    for (std::size_t c = 0; c < width; ++c) medians[first + c] = median_of(votes[c], tile.above[c], threshold);
+    for (std::size_t c = 0; c < width; ++c) {
+      medians[first + c] = median_of(votes_[c], ranges.above[c], threshold);
+    }
   }
 }
 

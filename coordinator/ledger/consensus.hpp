@@ -20,10 +20,19 @@ struct Vote {
 // there is none. votes is not empty; its order is lost. Cost: linear, at most 33 passes.
 std::uint32_t median_of(std::span<Vote> votes, std::uint64_t base, std::int64_t threshold);
 
-// Medians of all columns of a dense matrix. rows[i] points to `columns` packed weights; stake[i] < 2^32 is that row's
-// share, their sum at most 2^32. At least two rows. threshold as above, with base 0.
-void dense_medians(const RowKernels& kernels, std::span<const std::uint32_t* const> rows,
-                   std::span<const std::uint32_t> stake, std::size_t columns, std::int64_t threshold,
-                   std::uint32_t* medians);
+// Finds the medians of all columns of a dense matrix; keeps its buffers from call to call.
+class DenseMedians {
+ public:
+  // rows[i] points to `columns` packed weights; stake[i] < 2^32 is that row's share, their sum at most 2^32. At least
+  // two rows. threshold as above, with base 0.
+  void find(const RowKernels& kernels, std::span<const std::uint32_t* const> rows,
+            std::span<const std::uint32_t> stake, std::size_t columns, std::int64_t threshold,
+            std::uint32_t* medians);
+
+ private:
+  std::vector<std::uint32_t> tile_;
+  std::vector<std::uint8_t> inside_;
+  std::vector<std::vector<Vote>> votes_;
+};
 
 }  // namespace yumoe::ledger

@@ -107,8 +107,8 @@ U64F64 weight_of_mechanism(std::size_t k, std::uint64_t part, std::uint64_t emis
   return U64F64::from_integer(part).safe_div(U64F64::from_integer(emission));
 }
 
-void add_mechanism(const EpochInput& in, const EpochStake& stake, MechanismShares shares, U64F64 weight,
-                   std::uint64_t part, EpochOutput& out) {
+MechanismOutput add_mechanism(const EpochInput& in, const EpochStake& stake, MechanismShares shares, U64F64 weight,
+                              std::uint64_t part, EpochOutput& out) {
   const Payout payout = shares_of_emission(shares, stake);
   const auto u16 = [](const std::vector<I32F32>& values) {
     return [&values](std::size_t i) { return share_to_u16(values[i]); };
@@ -129,16 +129,24 @@ void add_mechanism(const EpochInput& in, const EpochStake& stake, MechanismShare
   }
   if (in.rules.old_scores) mechanism.pruning_scores = upscale_to_u16(payout.combined);
   mechanism.bonds = std::move(shares.bonds);
-  out.mechanisms.push_back(std::move(mechanism));
+  return mechanism;
 }
 
 }  // namespace
 
-EpochOutput run_epoch(const EpochInput& input) {
+struct EpochRunner::Buffers {
+  MechanismRunner mechanisms;
+};
+
+EpochRunner::EpochRunner() : buffers_(std::make_unique<Buffers>()) {}
+EpochRunner::~EpochRunner() = default;
+EpochRunner::EpochRunner(EpochRunner&&) noexcept = default;
+EpochRunner& EpochRunner::operator=(EpochRunner&&) noexcept = default;
+
+void EpochRunner::run(const EpochInput& input, EpochOutput& out) {
   check_input(input);
   const std::size_t n = input.stake.size();
   const EpochStake stake = stake_shares(input);
-  EpochOutput out;
   out.permit = stake.new_permit;
   out.active.assign(n, 0);
   out.stake_weight.assign(n, 0);
@@ -149,11 +157,19 @@ EpochOutput run_epoch(const EpochInput& input) {
   out.server_emission.assign(n, 0);
   out.validator_emission.assign(n, 0);
   out.stake.assign(n, 0);
+  out.mechanisms.resize(input.mechanisms.size());
   const auto parts = split_emission(input.emission, input.mechanisms.size(), input.emission_split);
   for (std::size_t k = 0; k < parts.size(); ++k) {
-    add_mechanism(input, stake, run_mechanism(input, input.mechanisms[k], stake),
-                  weight_of_mechanism(k, parts[k], input.emission), parts[k], out);
+    MechanismShares shares =
+        buffers_->mechanisms.run(input, input.mechanisms[k], stake, std::move(out.mechanisms[k].bonds));
+    const U64F64 weight = weight_of_mechanism(k, parts[k], input.emission);
+    out.mechanisms[k] = add_mechanism(input, stake, std::move(shares), weight, parts[k], out);
   }
+}
+
+EpochOutput run_epoch(const EpochInput& input) {
+  EpochOutput out;
+  EpochRunner().run(input, out);
   return out;
 }
 

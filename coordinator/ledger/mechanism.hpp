@@ -2,6 +2,7 @@
 // One mechanism's epoch: weights and bonds of a subnet to incentives, dividends and new bonds.
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "coordinator/epoch.hpp"
@@ -26,8 +27,19 @@ struct MechanismShares {
   std::vector<Row> bonds;
 };
 
-// input has been checked: lengths agree, n <= 65535.
-MechanismShares run_mechanism(const EpochInput& input, const MechanismInput& mechanism, const EpochStake& shared);
+// Runs mechanisms one after another and keeps its buffers from run to run.
+class MechanismRun;
+class MechanismRunner {
+ public:
+  MechanismRunner();
+  ~MechanismRunner();
+  // input has been checked: lengths agree, n <= 65535. `bonds` are rows whose memory may be used again.
+  MechanismShares run(const EpochInput& input, const MechanismInput& mechanism, const EpochStake& shared,
+                      std::vector<Row> bonds);
+
+ private:
+  std::unique_ptr<MechanismRun> run_;
+};
 
 // a / sum(a), or a where the sum is 0.
 void normalize(std::vector<I32F32>& values);

@@ -1,6 +1,6 @@
 #pragma once
-// Arithmetic on whole rows of shares, written once and compiled twice: for any processor and for AVX2. Both give the
-// same bits: a quotient is estimated in double precision and then corrected to the exact floor with integers.
+// Arithmetic on whole rows of shares, written once and compiled several times: for any processor, for AVX2 and for AVX-512. All give
+// the same bits: a quotient is estimated in double precision and then corrected to the exact floor with integers.
 //
 // A share is an integer of 2^-32 from 0 to 2^32 (1.0). Where it is kept in 32 bits, 2^32 - 1 stands for 1.0: a
 // normalised row of u16 weights never holds 2^32 - 1 itself (that would need a sum over 2^32).
@@ -13,6 +13,10 @@ namespace yumoe::ledger {
 
 inline constexpr std::uint64_t kShareOne = std::uint64_t{1} << 32;
 inline constexpr std::uint32_t kPackedOne = ~std::uint32_t{0};
+inline constexpr std::size_t kTile = 32;  // columns whose medians are found together
+
+// A cell that was written holds kSeen beside its u16 value.
+inline constexpr std::uint32_t kSeen = 0x10000;
 
 constexpr std::uint64_t unpack_share(std::uint32_t packed) { return packed + std::uint64_t{packed == kPackedOne}; }
 constexpr std::uint32_t pack_share(std::uint64_t share) {
@@ -37,8 +41,10 @@ struct BondWeights {
 };
 
 struct RowKernels {
-  // out = raw / sum, packed. raw holds u16 values, sum > 0.
-  void (*normalize)(const std::uint32_t* raw, std::uint64_t sum, std::uint32_t* out, std::size_t count);
+  // out = cell value / sum of the values, packed; all 0 where the sum is 0.
+  void (*normalize)(const std::uint32_t* cells, std::uint32_t* out, std::size_t count);
+  // out = cell value; sum += it.
+  void (*take_raw)(const std::uint32_t* cells, std::uint16_t* out, std::uint64_t* sum, std::size_t count);
   // rank += share * min(weight, limit); returns the sum of min(weight, limit).
   std::uint64_t (*clip_and_rank)(const std::uint32_t* weight, const std::uint32_t* limit, std::uint64_t share,
                                  std::uint64_t* rank, std::size_t count);
@@ -63,19 +69,21 @@ struct RowKernels {
   void (*quantize_relative)(const std::uint64_t* bond, Divisors largest, std::uint16_t* out, std::size_t count);
   // out = u16 of bond.
   void (*quantize)(const std::uint64_t* bond, std::uint16_t* out, std::size_t count);
-  // above += stake where weight > limit.
-  void (*stake_above)(const std::uint32_t* weight, const std::uint32_t* limit, std::uint32_t stake,
-                      std::uint32_t* above, std::size_t count);
-  // low = min(low, weight), high = max(high, weight).
-  void (*widen)(const std::uint32_t* weight, std::uint32_t* low, std::uint32_t* high, std::size_t count);
-  // inside = 1 where low <= weight <= high.
-  void (*between)(const std::uint32_t* weight, const std::uint32_t* low, const std::uint32_t* high,
-                  std::uint8_t* inside, std::size_t count);
+  // Copies columns first .. first + width of all rows to a tile (rows of kTile cells, the rest 0) and finds the smallest
+  // and the largest weight of each column.
+  void (*copy_tile)(const std::uint32_t* const* rows, std::size_t row_count, std::size_t first, std::size_t width,
+                    std::uint32_t* tile, std::uint32_t* low, std::uint32_t* high);
+  // above = by column, the stake of the rows whose weight is over the limit.
+  void (*stake_above)(const std::uint32_t* tile, const std::uint32_t* stake, std::size_t row_count,
+                      const std::uint32_t* limit, std::uint32_t* above);
+  // inside = for every cell of the tile, whether low <= weight <= high.
+  void (*mark_inside)(const std::uint32_t* tile, std::size_t row_count, const std::uint32_t* low,
+                      const std::uint32_t* high, std::uint8_t* inside);
 };
 
 // The fastest set this processor runs.
 const RowKernels& row_kernels();
-// By name, for tests: "portable", "avx2"; null when it does not run here.
+// By name, for tests: "portable", "avx2", "avx512"; null when it does not run here.
 const RowKernels* row_kernels_named(const char* name);
 
 }  // namespace yumoe::ledger

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 
 #include "ledger/row_kernels.hpp"
 
@@ -27,12 +28,25 @@ inline std::uint64_t divide(std::uint64_t x, std::uint64_t by, double reciprocal
 
 inline std::uint16_t to_u16(std::uint64_t share) { return static_cast<std::uint16_t>((share * 65535) >> 32); }
 
-void normalize(const std::uint32_t* __restrict raw, std::uint64_t sum, std::uint32_t* __restrict out,
-               std::size_t count) {
+void normalize(const std::uint32_t* __restrict cells, std::uint32_t* __restrict out, std::size_t count) {
+  std::uint64_t sum = 0;
+  for (std::size_t k = 0; k < count; ++k) sum += cells[k] & 0xffff;
+  if (sum == 0) {
+    std::fill_n(out, count, 0U);
+    return;
+  }
   const double reciprocal = 0x1p32 / static_cast<double>(sum);
   for (std::size_t k = 0; k < count; ++k) {
-    const std::uint64_t q = divide(raw[k], sum, reciprocal);
+    const std::uint64_t q = divide(cells[k] & 0xffff, sum, reciprocal);
     out[k] = static_cast<std::uint32_t>(q - (q >> 32));
+  }
+}
+
+void take_raw(const std::uint32_t* __restrict cells, std::uint16_t* __restrict out, std::uint64_t* __restrict sum,
+              std::size_t count) {
+  for (std::size_t k = 0; k < count; ++k) {
+    out[k] = static_cast<std::uint16_t>(cells[k]);
+    sum[k] += cells[k] & 0xffff;
   }
 }
 
@@ -129,30 +143,77 @@ void quantize(const std::uint64_t* __restrict bond, std::uint16_t* __restrict ou
   for (std::size_t k = 0; k < count; ++k) out[k] = to_u16(bond[k]);
 }
 
-void stake_above(const std::uint32_t* __restrict weight, const std::uint32_t* __restrict limit, std::uint32_t stake,
-                 std::uint32_t* __restrict above, std::size_t count) {
-  for (std::size_t k = 0; k < count; ++k) above[k] += weight[k] > limit[k] ? stake : 0;
-}
+// Half a tile; the compiler splits it where registers are shorter.
+typedef std::uint32_t Lanes __attribute__((vector_size(64)));
+typedef std::uint8_t ByteLanes __attribute__((vector_size(16)));
+static_assert(2 * sizeof(Lanes) == kTile * sizeof(std::uint32_t));
 
-void widen(const std::uint32_t* __restrict weight, std::uint32_t* __restrict low, std::uint32_t* __restrict high,
-           std::size_t count) {
-  for (std::size_t k = 0; k < count; ++k) {
-    low[k] = std::min(low[k], weight[k]);
-    high[k] = std::max(high[k], weight[k]);
+// By reference: vectors wider than the target's registers have no settled way to be returned.
+inline void load(Lanes& lanes, const std::uint32_t* from) { std::memcpy(&lanes, from, sizeof lanes); }
+
+void copy_tile(const std::uint32_t* const* rows, std::size_t row_count, std::size_t first, std::size_t width,
+               std::uint32_t* __restrict tile, std::uint32_t* __restrict low, std::uint32_t* __restrict high) {
+  std::fill_n(low, kTile, kPackedOne);
+  std::fill_n(high, kTile, 0U);
+  for (std::size_t i = 0; i < row_count; ++i) {
+    std::uint32_t* const to = tile + i * kTile;
+    if (width == kTile) {
+      std::memcpy(to, rows[i] + first, kTile * sizeof *to);
+    } else {
+      std::fill_n(to, kTile, 0U);
+      std::memcpy(to, rows[i] + first, width * sizeof *to);
+    }
+    for (std::size_t c = 0; c < kTile; ++c) {
+      low[c] = std::min(low[c], to[c]);
+      high[c] = std::max(high[c], to[c]);
+    }
   }
 }
 
-void between(const std::uint32_t* __restrict weight, const std::uint32_t* __restrict low,
-             const std::uint32_t* __restrict high, std::uint8_t* __restrict inside, std::size_t count) {
-  for (std::size_t k = 0; k < count; ++k) inside[k] = weight[k] >= low[k] && weight[k] <= high[k];
+void stake_above(const std::uint32_t* tile, const std::uint32_t* stake, std::size_t row_count,
+                 const std::uint32_t* limit, std::uint32_t* above) {
+  Lanes limit_a;
+  Lanes limit_b;
+  load(limit_a, limit);
+  load(limit_b, limit + kTile / 2);
+  Lanes above_a{};
+  Lanes above_b{};
+  for (std::size_t i = 0; i < row_count; ++i, tile += kTile) {
+    Lanes a;
+    Lanes b;
+    load(a, tile);
+    load(b, tile + kTile / 2);
+    above_a += (Lanes)(a > limit_a) & stake[i];
+    above_b += (Lanes)(b > limit_b) & stake[i];
+  }
+  std::memcpy(above, &above_a, sizeof above_a);
+  std::memcpy(above + kTile / 2, &above_b, sizeof above_b);
+}
+
+void mark_inside(const std::uint32_t* tile, std::size_t row_count, const std::uint32_t* low,
+                 const std::uint32_t* high, std::uint8_t* inside) {
+  for (std::size_t half = 0; half < 2; ++half) {
+    Lanes floor;
+    Lanes range;
+    load(floor, low + half * kTile / 2);
+    load(range, high + half * kTile / 2);
+    range -= floor;
+    for (std::size_t i = 0; i < row_count; ++i) {
+      const std::size_t at = i * kTile + half * kTile / 2;
+      Lanes weights;
+      load(weights, tile + at);
+      const Lanes marks = (Lanes)(weights - floor <= range);
+      const ByteLanes bytes = __builtin_convertvector(marks, ByteLanes);
+      std::memcpy(inside + at, &bytes, sizeof bytes);
+    }
+  }
 }
 
 }  // namespace
 
 extern const RowKernels kernels;
-const RowKernels kernels = {normalize,      clip_and_rank, bond_weights,       add_scaled,
-                            relative_bonds, absolute_bonds, dividend,          dividend_and_share,
-                            quantize_relative, quantize,   stake_above,        widen,
-                            between};
+const RowKernels kernels = {normalize, take_raw, clip_and_rank, bond_weights, add_scaled, relative_bonds,
+                            absolute_bonds, dividend, dividend_and_share, quantize_relative, quantize, copy_tile,
+                            stake_above, mark_inside};
 
 }  // namespace yumoe::ledger::YUMOE_KERNEL_SET

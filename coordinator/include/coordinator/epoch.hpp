@@ -9,6 +9,7 @@
 // Cost: linear in the stored weights and bonds; dense matrices go through vector kernels (docs/ledger.md).
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <vector>
@@ -111,6 +112,21 @@ struct EpochOutput {
 // Throws Error{config_invalid} when vectors disagree in length, a row names a uid twice, n exceeds 65535 or a
 // parameter is out of its range. Deterministic; never reads anything but its input.
 EpochOutput run_epoch(const EpochInput& input);
+
+// As run_epoch, keeping its working memory from epoch to epoch and reusing that of `out`: for whoever runs many. About
+// 10 bytes a cell of the largest dense weight matrix. The results never depend on earlier runs, not even failed ones.
+class EpochRunner {
+ public:
+  EpochRunner();
+  ~EpochRunner();
+  EpochRunner(EpochRunner&&) noexcept;
+  EpochRunner& operator=(EpochRunner&&) noexcept;
+  void run(const EpochInput& input, EpochOutput& out);
+
+ private:
+  struct Buffers;
+  std::unique_ptr<Buffers> buffers_;
+};
 
 // Stake entering the epoch (section 4).
 
