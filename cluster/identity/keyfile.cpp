@@ -39,7 +39,8 @@ std::optional<LockedBytes> hex_bytes(std::string_view text) {
 
 // A privateKey: sr25519's expanded key or mini-secret; ed25519's seed, with or without public half.
 Keypair from_private_key(KeyType type, ByteView bytes) {
-  if (type == KeyType::sr25519 && bytes.size() == kExpandedBytes) return Keypair::from_expanded(bytes);
+  if (type == KeyType::sr25519 && bytes.size() == kExpandedBytes)
+    return Keypair::from_expanded(bytes);
   return Keypair::from_seed(type, bytes.first(kSeedBytes));
 }
 
@@ -184,7 +185,9 @@ Key Key::from_seed(KeyType type, ByteView seed) {
   return Key(Keypair::from_seed(type, seed), {}, LockedBytes(seed));
 }
 
-Key Key::from_uri(KeyType type, std::string_view uri) { return Key(Keypair::from_uri(type, uri), {}, {}); }
+Key Key::from_uri(KeyType type, std::string_view uri) {
+  return Key(Keypair::from_uri(type, uri), {}, {});
+}
 
 Key read_key(ByteView contents, const std::filesystem::path& name, const PasswordSource& password) {
   const KeyfileFormat format = keyfile_format(contents);
@@ -194,9 +197,10 @@ Key read_key(ByteView contents, const std::filesystem::path& name, const Passwor
   if (format == KeyfileFormat::text) return reader.from_text(text);
   const std::optional<LockedBytes> given = password ? password(name) : std::nullopt;
   if (!given) {
-    throw Error(ErrorCode::password_wrong,
-                "opening key file " + name.string() + ": it is encrypted and no password was given: "
-                "set " + password_variable(name) + " or answer the prompt");
+    throw Error(ErrorCode::password_wrong, "opening key file " + name.string() +
+                                               ": it is encrypted and no password was given: "
+                                               "set " +
+                                               password_variable(name) + " or answer the prompt");
   }
   try {
     const LockedBytes plain = decrypt_keyfile(contents, *given);

@@ -39,7 +39,8 @@ LockedBytes nacl_key(ByteView password) {
   if (crypto_pwhash(key.data(), key.size(), reinterpret_cast<const char*>(password.data()),
                     password.size(), kNaclSalt.data(), kNaclOps, kNaclMemory,
                     crypto_pwhash_ALG_ARGON2I13) != 0) {
-    throw Error(ErrorCode::memory_exceeded, "unlocking a key file: it takes 512 MiB: free some memory");
+    throw Error(ErrorCode::memory_exceeded,
+                "unlocking a key file: it takes 512 MiB: free some memory");
   }
   return key;
 }
@@ -51,8 +52,8 @@ LockedBytes open_nacl(ByteView contents, ByteView password) {
   const ByteView box = contents.subspan(crypto_secretbox_NONCEBYTES);
   const LockedBytes key = nacl_key(password);
   LockedBytes plain(contents.size() - kOverhead);
-  if (crypto_secretbox_open_easy(plain.data(), box.data(), box.size(), contents.data(), key.data()) !=
-      0) {
+  if (crypto_secretbox_open_easy(plain.data(), box.data(), box.size(), contents.data(),
+                                 key.data()) != 0) {
     wrong_password();
   }
   return plain;
@@ -147,14 +148,15 @@ LockedBytes open_fernet(ByteView contents, ByteView password) {
   Bytes token(text.size());
   std::size_t length = 0;
   const char* end = nullptr;
-  if (sodium_base642bin(token.data(), token.size(), text.data(), text.size(), nullptr, &length, &end,
-                        sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0 ||
+  if (sodium_base642bin(token.data(), token.size(), text.data(), text.size(), nullptr, &length,
+                        &end, sodium_base64_VARIANT_URLSAFE_NO_PADDING) != 0 ||
       end != text.data() + text.size()) {
     damaged("Fernet token");
   }
   token.resize(length);
   constexpr std::size_t kHead = 1 + 8 + 16, kMac = 32;  // version, time, IV; HMAC at the end
-  if (token.size() < kHead + kMac + 16 || (token.size() - kHead - kMac) % 16 != 0 || token[0] != 0x80) {
+  if (token.size() < kHead + kMac + 16 || (token.size() - kHead - kMac) % 16 != 0 ||
+      token[0] != 0x80) {
     damaged("Fernet token");
   }
   const LockedBytes key = pbkdf2(password, as_bytes(kFernetSalt), kFernetRounds, 32);
@@ -180,7 +182,8 @@ KeyfileFormat keyfile_format(ByteView contents) {
   for (const std::uint8_t byte : contents) {
     if (byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t') continue;
     if (byte == '{') return KeyfileFormat::json;
-    if ((byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') || (byte >= 'A' && byte <= 'F')) {
+    if ((byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') ||
+        (byte >= 'A' && byte <= 'F')) {
       return KeyfileFormat::text;
     }
     break;
@@ -214,11 +217,12 @@ Bytes encrypt_keyfile(ByteView contents, ByteView password) {
   require_sodium();
   const LockedBytes key = nacl_key(password);
   Bytes out(kNacl.begin(), kNacl.end());
-  out.resize(kNacl.size() + crypto_secretbox_NONCEBYTES + crypto_secretbox_MACBYTES + contents.size());
+  out.resize(kNacl.size() + crypto_secretbox_NONCEBYTES + crypto_secretbox_MACBYTES +
+             contents.size());
   std::uint8_t* nonce = out.data() + kNacl.size();
   randombytes_buf(nonce, crypto_secretbox_NONCEBYTES);
-  crypto_secretbox_easy(nonce + crypto_secretbox_NONCEBYTES, contents.data(), contents.size(), nonce,
-                        key.data());
+  crypto_secretbox_easy(nonce + crypto_secretbox_NONCEBYTES, contents.data(), contents.size(),
+                        nonce, key.data());
   return out;
 }
 

@@ -13,7 +13,8 @@ namespace yumoe {
 
 class KeyfileJson {
  public:
-  // Strings, numbers, true, false and null; nested values are passed over. Throws Error{key_invalid}.
+  // Strings, numbers, true, false and null; nested values are passed over. Throws
+  // Error{key_invalid}.
   explicit KeyfileJson(std::string_view text);
 
   // The text of a string, or a number's digits; nullptr if there is no such field or it is null.

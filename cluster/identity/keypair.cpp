@@ -20,7 +20,9 @@ LockedBytes derive_ed25519(ByteView seed, const Junction& junction) {
     throw Error(ErrorCode::key_invalid,
                 "deriving an ed25519 key: it has hard junctions only: write //name, not /name");
   }
-  constexpr std::string_view kLabel = "\x2c" "Ed25519HDKD";
+  constexpr std::string_view kLabel =
+      "\x2c"
+      "Ed25519HDKD";
   LockedBytes preimage(kLabel.size() + kSeedBytes + junction.chain_code.size());
   std::memcpy(preimage.data(), kLabel.data(), kLabel.size());
   std::memcpy(preimage.data() + kLabel.size(), seed.data(), kSeedBytes);
@@ -37,7 +39,8 @@ LockedBytes seed_from_hex(std::string_view hex) {
   std::size_t length = 0;
   const char* end = nullptr;
   if (hex.size() != 2 * kSeedBytes ||
-      sodium_hex2bin(seed.data(), seed.size(), hex.data(), hex.size(), nullptr, &length, &end) != 0 ||
+      sodium_hex2bin(seed.data(), seed.size(), hex.data(), hex.size(), nullptr, &length, &end) !=
+          0 ||
       length != kSeedBytes || end != hex.data() + hex.size()) {
     throw Error(ErrorCode::key_invalid,
                 "reading a hexadecimal seed: it must be 0x and 64 hexadecimal digits");

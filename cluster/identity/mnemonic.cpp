@@ -101,10 +101,10 @@ LockedBytes seed_from_mnemonic(std::string_view words, std::string_view password
   std::copy(kPrefix.begin(), kPrefix.end(), salt.data());
   std::copy(password.begin(), password.end(), salt.data() + kPrefix.size());
   LockedBytes seed(64);
-  const int done = PKCS5_PBKDF2_HMAC(
-      reinterpret_cast<const char*>(entropy.data()), static_cast<int>(entropy.size()), salt.data(),
-      static_cast<int>(salt.size()), 2048, EVP_sha512(), static_cast<int>(seed.size()),
-      seed.data());
+  const int done = PKCS5_PBKDF2_HMAC(reinterpret_cast<const char*>(entropy.data()),
+                                     static_cast<int>(entropy.size()), salt.data(),
+                                     static_cast<int>(salt.size()), 2048, EVP_sha512(),
+                                     static_cast<int>(seed.size()), seed.data());
   YUMOE_ASSERT(done == 1);
   seed.shrink(32);
   return seed;

@@ -7,8 +7,8 @@
 
 namespace yumoe {
 
-// The 16, 20, 24, 28 or 32 bytes a phrase stands for. Throws Error{key_invalid} naming what is wrong
-// (count, unknown word by its place, checksum), never the words themselves.
+// The 16, 20, 24, 28 or 32 bytes a phrase stands for. Throws Error{key_invalid} naming what is
+// wrong (count, unknown word by its place, checksum), never the words themselves.
 LockedBytes entropy_from_mnemonic(std::string_view words);
 
 // The phrase of 16, 20, 24, 28 or 32 bytes.

@@ -59,7 +59,8 @@ class SilentTerminal {
 
   LockedBytes ask(std::string_view question) {
     if (write(descriptor_, question.data(), question.size()) < 0) {
-      throw Error(ErrorCode::password_wrong, "asking for a password: the terminal cannot be written");
+      throw Error(ErrorCode::password_wrong,
+                  "asking for a password: the terminal cannot be written");
     }
     return read_line(descriptor_);
   }
@@ -79,11 +80,12 @@ std::optional<LockedBytes> revealed(std::string_view variable, std::string_view 
   LockedBytes password(value.size() + 1);
   std::size_t length = 0;
   const char* end = nullptr;
-  if (sodium_base642bin(password.data(), password.size(), value.data(), value.size(), "\r\n", &length,
-                        &end, sodium_base64_VARIANT_ORIGINAL) != 0 ||
+  if (sodium_base642bin(password.data(), password.size(), value.data(), value.size(), "\r\n",
+                        &length, &end, sodium_base64_VARIANT_ORIGINAL) != 0 ||
       end != value.data() + value.size()) {
-    throw Error(ErrorCode::password_wrong, "reading the password in " + std::string(variable) +
-                                               ": it is not base64: write it with the wallet's tool");
+    throw Error(ErrorCode::password_wrong,
+                "reading the password in " + std::string(variable) +
+                    ": it is not base64: write it with the wallet's tool");
   }
   password.shrink(length);
   exclusive_or(password.span(), variable);
@@ -95,7 +97,8 @@ std::optional<LockedBytes> revealed(std::string_view variable, std::string_view 
 std::string password_variable(const std::filesystem::path& keyfile) {
   std::string name = "BT_PW_";
   for (const char c : keyfile.string()) {
-    name += c == '/' || c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    name +=
+        c == '/' || c == '.' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
   }
   return name;
 }

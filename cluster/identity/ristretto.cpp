@@ -64,8 +64,7 @@ Field operator*(const Field& a, const Field& b) {
       m(a.v[0], b.v[0]) + m(a.v[4], b1) + m(a.v[3], b2) + m(a.v[2], b3) + m(a.v[1], b4),
       m(a.v[1], b.v[0]) + m(a.v[0], b.v[1]) + m(a.v[4], b2) + m(a.v[3], b3) + m(a.v[2], b4),
       m(a.v[2], b.v[0]) + m(a.v[1], b.v[1]) + m(a.v[0], b.v[2]) + m(a.v[4], b3) + m(a.v[3], b4),
-      m(a.v[3], b.v[0]) + m(a.v[2], b.v[1]) + m(a.v[1], b.v[2]) + m(a.v[0], b.v[3]) +
-          m(a.v[4], b4),
+      m(a.v[3], b.v[0]) + m(a.v[2], b.v[1]) + m(a.v[1], b.v[2]) + m(a.v[0], b.v[3]) + m(a.v[4], b4),
       m(a.v[4], b.v[0]) + m(a.v[3], b.v[1]) + m(a.v[2], b.v[2]) + m(a.v[1], b.v[3]) +
           m(a.v[0], b.v[4])};
   return folded(column);
@@ -90,14 +89,14 @@ Field squared(Field a, int times) {
 // a^(2^252 - 3), the exponent of the square root.
 Field power_p58(const Field& a) {
   const Field a2 = squared(a), a9 = squared(a2, 2) * a, a11 = a9 * a2;
-  const Field a31 = squared(a11) * a9;                  // 2^5 - 1
-  const Field b10 = squared(a31, 5) * a31;              // 2^10 - 1
-  const Field b20 = squared(b10, 10) * b10;             // 2^20 - 1
-  const Field b40 = squared(b20, 20) * b20;             // 2^40 - 1
-  const Field b50 = squared(b40, 10) * b10;             // 2^50 - 1
-  const Field b100 = squared(b50, 50) * b50;            // 2^100 - 1
-  const Field b200 = squared(b100, 100) * b100;         // 2^200 - 1
-  return squared(squared(b200, 50) * b50, 2) * a;       // 2^252 - 3
+  const Field a31 = squared(a11) * a9;             // 2^5 - 1
+  const Field b10 = squared(a31, 5) * a31;         // 2^10 - 1
+  const Field b20 = squared(b10, 10) * b10;        // 2^20 - 1
+  const Field b40 = squared(b20, 20) * b20;        // 2^40 - 1
+  const Field b50 = squared(b40, 10) * b10;        // 2^50 - 1
+  const Field b100 = squared(b50, 50) * b50;       // 2^100 - 1
+  const Field b200 = squared(b100, 100) * b100;    // 2^200 - 1
+  return squared(squared(b200, 50) * b50, 2) * a;  // 2^252 - 3
 }
 
 Encoded bytes_of(const Field& a) {

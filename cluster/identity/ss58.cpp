@@ -69,8 +69,8 @@ Bytes from_base58(std::string_view text) {
 
 std::string to_ss58(const PublicKey& key, std::uint16_t prefix) {
   if (prefix >= 1 << 14) {
-    throw Error(ErrorCode::key_invalid, "writing an SS58 address: prefix " +
-                                            std::to_string(prefix) + " is above 16383");
+    throw Error(ErrorCode::key_invalid,
+                "writing an SS58 address: prefix " + std::to_string(prefix) + " is above 16383");
   }
   Bytes body;
   if (prefix < 64) {
@@ -87,7 +87,8 @@ std::string to_ss58(const PublicKey& key, std::uint16_t prefix) {
 
 PublicKey from_ss58(std::string_view address, KeyType type) {
   if (address.empty() || address.size() > kAddressLengthMax) {
-    refuse(address, "it has " + std::to_string(address.size()) + " characters: an address has 46 to 50");
+    refuse(address,
+           "it has " + std::to_string(address.size()) + " characters: an address has 46 to 50");
   }
   const Bytes bytes = from_base58(address);
   const std::size_t prefix_bytes = !bytes.empty() && bytes[0] >= 64 ? 2 : 1;

@@ -49,7 +49,8 @@ LockedBytes read_file(const fs::path& path) {
     length += static_cast<std::size_t>(got);
   }
   if (length > kKeyfileBytesMax) {
-    throw Error(ErrorCode::key_invalid, "reading key file " + path.string() + ": it is over 64 KiB");
+    throw Error(ErrorCode::key_invalid,
+                "reading key file " + path.string() + ": it is over 64 KiB");
   }
   contents.shrink(length);
   return contents;
@@ -100,8 +101,9 @@ PublicKey read_public_key(const fs::path& file) { return public_key_of(read_file
 void write_key(const fs::path& file, const fs::path& public_file, const Key& key,
                const std::optional<LockedBytes>& password, bool overwrite) {
   if (!overwrite && (fs::exists(file) || fs::exists(public_file))) {
-    throw Error(ErrorCode::file_io, "writing key file " + file.string() +
-                                        ": it exists already: choose another name or allow overwriting");
+    throw Error(ErrorCode::file_io,
+                "writing key file " + file.string() +
+                    ": it exists already: choose another name or allow overwriting");
   }
   make_folders(fs::absolute(file).parent_path());
   make_folders(fs::absolute(public_file).parent_path());

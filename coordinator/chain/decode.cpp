@@ -81,7 +81,9 @@ Json bytes_to_json(ByteView bytes) {
 class Decoder {
  public:
   Decoder(const TypeRegistry& types, ScaleReader& reader)
-      : types_(types), reader_(reader), values_left_(kValuesFree + kValuesPerByte * reader.left()) {}
+      : types_(types),
+        reader_(reader),
+        values_left_(kValuesFree + kValuesPerByte * reader.left()) {}
 
   Json value(TypeId id, bool outermost = false) {
     const Type& type = types_.at(id);
@@ -193,9 +195,8 @@ class Decoder {
     const TypeVariant& variant = chosen(type);
     if (variant.fields.empty()) return variant.name;
     Json inner = fields(variant.fields);
-    if (type.role == TypeRole::address &&
-        ((variant.name == "Id" && inner.is_string()) ||
-         (variant.name == "Index" && inner.is_number()))) {
+    if (type.role == TypeRole::address && ((variant.name == "Id" && inner.is_string()) ||
+                                           (variant.name == "Index" && inner.is_number()))) {
       return inner;
     }
     return Json::object({{variant.name, std::move(inner)}});
@@ -255,7 +256,8 @@ class Decoder {
       }
       case Primitive::character: {
         const std::uint32_t code = reader_.u32();
-        if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000)) reader_.refuse("no such character");
+        if (code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+          reader_.refuse("no such character");
         return code;
       }
       case Primitive::string:
@@ -273,7 +275,8 @@ class Decoder {
   }
 
   // A compact stands for an integer or a struct around one. The compact of () is read as an integer
-  // too, as the real client does; it only occurs in the kind of address that this chain never takes.
+  // too, as the real client does; it only occurs in the kind of address that this chain never
+  // takes.
   Json compact(TypeId id) {
     for (int depth = 0; depth < kNestingMax; ++depth) {
       const Type& type = types_.at(id);

@@ -122,8 +122,9 @@ class Encoder {
   };
 
   [[noreturn]] void refuse(std::string_view why, const Json& json) const {
-    throw Error(ErrorCode::scale_malformed, "encoding " + (path_.empty() ? "a value" : path_) + ": " +
-                                                std::string(why) + ", got " + shortened(json));
+    throw Error(ErrorCode::scale_malformed, "encoding " + (path_.empty() ? "a value" : path_) +
+                                                ": " + std::string(why) + ", got " +
+                                                shortened(json));
   }
 
   void by_kind(const Type& type, const Json& json) {
@@ -288,7 +289,8 @@ class Encoder {
 
   void fields(const std::vector<TypeField>& fields, const Json& json) {
     if (fields.empty()) {
-      if (!json.is_null() && !(json.is_structured() && json.empty())) refuse("wanted nothing", json);
+      if (!json.is_null() && !(json.is_structured() && json.empty()))
+        refuse("wanted nothing", json);
       return;
     }
     if (fields.size() == 1 && fields[0].name.empty()) return value(fields[0].type, json);
@@ -432,12 +434,14 @@ class Encoder {
     if (!json.is_object()) return variant(type, json);
     const Json* module = first_of(json, {"call_module", "module", "pallet"});
     const Json* function = first_of(json, {"call_function", "function", "call"});
-    if (module == nullptr || function == nullptr || !module->is_string() || !function->is_string()) {
+    if (module == nullptr || function == nullptr || !module->is_string() ||
+        !function->is_string()) {
       return variant(type, json);
     }
     const TypeVariant* pallet = type.variant(module->get_ref<const std::string&>());
     if (pallet == nullptr) refuse("the runtime has no such pallet", json);
-    const TypeVariant* found = enum_of(*pallet, json).variant(function->get_ref<const std::string&>());
+    const TypeVariant* found =
+        enum_of(*pallet, json).variant(function->get_ref<const std::string&>());
     if (found == nullptr) refuse("the pallet has no such call", json);
     out_.u8(pallet->index);
     chosen(*found, arguments_of(json, *found));

@@ -61,9 +61,7 @@ const TypeVariant* find_ignoring_case(const Type& type, std::string_view lower_c
   return nullptr;
 }
 
-std::string_view name_of(KeyType type) {
-  return type == KeyType::ed25519 ? "ed25519" : "sr25519";
-}
+std::string_view name_of(KeyType type) { return type == KeyType::ed25519 ? "ed25519" : "sr25519"; }
 
 void write_address(const Metadata& metadata, const PublicKey& signer, ScaleWriter& writer) {
   const Json account = to_0x(signer.bytes);
@@ -245,7 +243,8 @@ Json extrinsic_to_json(const Metadata& metadata, ByteView extrinsic) {
                             {"extrinsic_hash", "0x" + extrinsic_hash(extrinsic).hex()},
                             {"call", metadata.decode_call(decoded.call)}});
   if (!decoded.is_signed) return json;
-  json["address"] = decoded.signer ? Json(to_ss58(*decoded.signer, metadata.ss58_prefix())) : Json();
+  json["address"] =
+      decoded.signer ? Json(to_ss58(*decoded.signer, metadata.ss58_prefix())) : Json();
   json["signature"] = decoded.signature ? Json(to_0x(*decoded.signature)) : Json();
   if (decoded.signer) json["signature_type"] = name_of(decoded.signer->type);
   json["era"] = decoded.era.is_immortal()
@@ -266,9 +265,9 @@ bool verify_extrinsic(const Metadata& metadata, const DecodedExtrinsic& extrinsi
 
 PublicKey multisig_account(std::vector<PublicKey> signatories, std::uint16_t threshold) {
   if (threshold == 0 || threshold > signatories.size()) {
-    throw Error(ErrorCode::key_invalid, "deriving a multisig account of " +
-                                            std::to_string(signatories.size()) + ": a threshold of " +
-                                            std::to_string(threshold) + " cannot be met");
+    throw Error(ErrorCode::key_invalid,
+                "deriving a multisig account of " + std::to_string(signatories.size()) +
+                    ": a threshold of " + std::to_string(threshold) + " cannot be met");
   }
   std::sort(signatories.begin(), signatories.end(),
             [](const PublicKey& a, const PublicKey& b) { return a.bytes < b.bytes; });

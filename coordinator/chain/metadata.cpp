@@ -99,10 +99,10 @@ Json Metadata::constant_value(std::string_view pallet_name, std::string_view nam
 Bytes Metadata::encode_call(std::string_view pallet_name, std::string_view name,
                             const Json& arguments) const {
   call(pallet_name, name);  // names what is missing better than the encoder could
-  return encode_value(types_, extrinsic_.call,
-                      Json::object({{"call_module", pallet_name},
-                                    {"call_function", name},
-                                    {"call_args", arguments}}));
+  return encode_value(
+      types_, extrinsic_.call,
+      Json::object(
+          {{"call_module", pallet_name}, {"call_function", name}, {"call_args", arguments}}));
 }
 
 Json Metadata::decode_call(ByteView bytes) const {
@@ -119,7 +119,8 @@ std::string Metadata::dispatch_error_name(const Json& error) const {
   if (!error.is_object() || error.size() != 1) return error.dump();
   const std::string kind = error.begin().key();
   const Json& inner = error.begin().value();
-  if (kind != "Module" || !inner.is_object()) return inner.is_string() ? kind + "." + inner.get<std::string>() : kind;
+  if (kind != "Module" || !inner.is_object())
+    return inner.is_string() ? kind + "." + inner.get<std::string>() : kind;
   const auto index = inner.find("index");
   const auto code = inner.find("error");
   const auto is_byte = [](const Json& json) {
@@ -130,8 +131,8 @@ std::string Metadata::dispatch_error_name(const Json& error) const {
   std::uint8_t number = 0;
   if (is_byte(*code)) {
     number = code->get<std::uint8_t>();
-  } else if (const auto bytes = code->is_string() ? parse_0x(code->get_ref<const std::string&>())
-                                                  : std::nullopt;
+  } else if (const auto bytes =
+                 code->is_string() ? parse_0x(code->get_ref<const std::string&>()) : std::nullopt;
              bytes && !bytes->empty()) {
     number = bytes->front();
   } else {
@@ -146,13 +147,14 @@ Bytes Metadata::storage_key(std::string_view pallet_name, std::string_view name,
                             const Json& keys) const {
   const StorageItem& item = storage(pallet_name, name);
   if (!keys.is_array() || keys.size() > item.keys.size()) {
-    throw Error(ErrorCode::scale_malformed,
-                "making the key of " + item.pallet + "." + item.name + ": it takes a list of up to " +
-                    std::to_string(item.keys.size()) + " keys");
+    throw Error(ErrorCode::scale_malformed, "making the key of " + item.pallet + "." + item.name +
+                                                ": it takes a list of up to " +
+                                                std::to_string(item.keys.size()) + " keys");
   }
   Bytes key = storage_prefix(item.prefix, item.name);
   for (std::size_t i = 0; i < keys.size(); ++i) {
-    const Bytes part = hash_storage_key(item.hashers[i], encode_value(types_, item.keys[i], keys[i]));
+    const Bytes part =
+        hash_storage_key(item.hashers[i], encode_value(types_, item.keys[i], keys[i]));
     key.insert(key.end(), part.begin(), part.end());
   }
   return key;

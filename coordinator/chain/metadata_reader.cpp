@@ -1,6 +1,7 @@
+#include "chain/metadata_reader.hpp"
+
 #include <algorithm>
 
-#include "chain/metadata_reader.hpp"
 #include "cluster/error.hpp"
 
 namespace yumoe {
@@ -164,7 +165,8 @@ Pallet MetadataReader::read_pallet() {
   pallet.name = in_.string();
   if (read_option(in_)) {
     pallet.storage_prefix = in_.string();
-    for (std::size_t n = in_.count(5); n > 0; --n) pallet.storage.push_back(read_storage_item(pallet));
+    for (std::size_t n = in_.count(5); n > 0; --n)
+      pallet.storage.push_back(read_storage_item(pallet));
   }
   pallet.calls = read_optional_enum();
   pallet.event = read_optional_enum();

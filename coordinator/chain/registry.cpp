@@ -69,7 +69,8 @@ Type read_type(ScaleReader& reader) {
     if (read_option(reader)) type.parameters.back().second = read_type_id(reader);
   }
   const std::uint8_t kind = reader.u8();
-  if (kind > static_cast<std::uint8_t>(TypeKind::bit_sequence)) reader.refuse("unknown kind of type");
+  if (kind > static_cast<std::uint8_t>(TypeKind::bit_sequence))
+    reader.refuse("unknown kind of type");
   type.kind = static_cast<TypeKind>(kind);
   switch (type.kind) {
     case TypeKind::composite:

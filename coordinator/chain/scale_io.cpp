@@ -17,9 +17,7 @@ void ScaleWriter::little_endian(std::uint64_t value, int bytes) {
   for (int i = 0; i < bytes; ++i) bytes_.push_back(static_cast<std::uint8_t>(value >> (8 * i)));
 }
 
-void ScaleWriter::raw(ByteView bytes) {
-  bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
-}
+void ScaleWriter::raw(ByteView bytes) { bytes_.insert(bytes_.end(), bytes.begin(), bytes.end()); }
 
 void ScaleWriter::compact(std::uint64_t value) {
   if (value < 1u << 6) {

@@ -20,8 +20,8 @@ std::optional<Bytes> parse_0x(std::string_view text);
 // A little-endian integer as decimal digits; `is_signed`: two's complement.
 std::string to_decimal(ByteView little_endian, bool is_signed);
 
-// The inverse: decimal digits or "0x" (big-endian), with a leading '-' if `is_signed`. nullopt if the
-// text is no integer or does not fit `size` bytes.
+// The inverse: decimal digits or "0x" (big-endian), with a leading '-' if `is_signed`. nullopt if
+// the text is no integer or does not fit `size` bytes.
 std::optional<Bytes> parse_integer(std::string_view text, std::size_t size, bool is_signed);
 
 }  // namespace yumoe

@@ -84,8 +84,10 @@ class Builder {
       write_value(*value, hashed, out);
       return out.take();
     }
-    write_header(value == nullptr ? kBranch : hashed ? kHashedBranch : kBranchWithValue, partial,
-                 out);
+    write_header(value == nullptr ? kBranch
+                 : hashed         ? kHashedBranch
+                                  : kBranchWithValue,
+                 partial, out);
     write_children(value == nullptr ? first : first + 1, last, common, value, hashed, out);
     return out.take();
   }
@@ -223,7 +225,8 @@ std::optional<Bytes> read_proof(const Digest& root, std::span<const Bytes> nodes
     if (node.is_empty) return std::nullopt;
     const std::size_t rest = path.size() - depth;
     if (node.partial.size() > rest ||
-        !std::equal(node.partial.begin(), node.partial.end(), path.begin() + static_cast<std::ptrdiff_t>(depth))) {
+        !std::equal(node.partial.begin(), node.partial.end(),
+                    path.begin() + static_cast<std::ptrdiff_t>(depth))) {
       return std::nullopt;
     }
     depth += node.partial.size();

@@ -7,8 +7,8 @@ namespace {
 
 void erase_all(std::string& text, std::string_view what) {
   for (std::size_t at = text.find(what); at != text.npos; at = text.find(what, at)) {
-    const bool inside_a_word = at > 0 && (std::isalnum(static_cast<unsigned char>(text[at - 1])) ||
-                                          text[at - 1] == '_');
+    const bool inside_a_word =
+        at > 0 && (std::isalnum(static_cast<unsigned char>(text[at - 1])) || text[at - 1] == '_');
     if (what.front() != '<' && inside_a_word) {
       ++at;
     } else {

@@ -1,4 +1,5 @@
-// The chain codec's bars: metadata parse < 50 ms, set_weights of 256 uids < 50 us, sr25519 verification
+// The chain codec's bars: metadata parse < 50 ms, set_weights of 256 uids < 50 us, sr25519
+// verification
 // >= 10,000 a second a core. `other` is the bar's own figure, so a ratio of 1 is the bar.
 
 #include <algorithm>
@@ -33,8 +34,8 @@ double best_us(int batches, int calls, const Act& act) {
 int main() {
   bench::Report report;
   const Bytes& raw = golden_metadata_bytes();
-  report.row("metadata parse (v15, 387 kB), us", best_us(10, 3, [&] { Metadata::parse(raw); }), 50'000,
-             bench::Bar::at_most, 1, "other: the bar, 50 ms");
+  report.row("metadata parse (v15, 387 kB), us", best_us(10, 3, [&] { Metadata::parse(raw); }),
+             50'000, bench::Bar::at_most, 1, "other: the bar, 50 ms");
 
   const Metadata& metadata = golden_metadata();
   Json uids = Json::array(), weights = Json::array();
@@ -43,9 +44,10 @@ int main() {
     weights.push_back(65535 - i * 7);
   }
   const Json arguments = {{"netuid", 1}, {"dests", uids}, {"weights", weights}, {"version_key", 0}};
-  report.row("encode set_weights with 256 uids, us",
-             best_us(20, 500, [&] { metadata.encode_call("SubtensorModule", "set_weights", arguments); }),
-             50, bench::Bar::at_most, 1, "other: the bar, 50 us");
+  report.row(
+      "encode set_weights with 256 uids, us",
+      best_us(20, 500, [&] { metadata.encode_call("SubtensorModule", "set_weights", arguments); }),
+      50, bench::Bar::at_most, 1, "other: the bar, 50 us");
   const Bytes call = metadata.encode_call("SubtensorModule", "set_weights", arguments);
   report.row("decode set_weights with 256 uids, us",
              best_us(20, 200, [&] { metadata.decode_call(call); }), 50, bench::Bar::none, 0);
@@ -63,7 +65,8 @@ int main() {
              "other: the bar");
   report.row("sr25519 verifications beside libsodium's ed25519", 1e6 / sr_us, 1e6 / ed_us,
              bench::Bar::none, 0);
-  report.row("sr25519 signatures a second a core", 1e6 / best_us(10, 200, [&] { sr.sign(message); }),
+  report.row("sr25519 signatures a second a core",
+             1e6 / best_us(10, 200, [&] { sr.sign(message); }),
              1e6 / best_us(10, 200, [&] { ed.sign(message); }), bench::Bar::none, 0,
              "other: libsodium's ed25519");
   return report.finish();

@@ -54,9 +54,10 @@ TEST(Identity, DerivesTheRecordedKeysFromSeedsAndUris) {
       EXPECT_EQ(to_ss58(key, 13116), entry["ss58_13116"]);
       continue;
     }
-    const Keypair pair = entry.contains("uri")
-                             ? Keypair::from_uri(type_of(entry), entry["uri"].get<std::string>())
-                             : Keypair::from_seed(type_of(entry), from_hex(entry["seed"].get<std::string>()));
+    const Keypair pair =
+        entry.contains("uri")
+            ? Keypair::from_uri(type_of(entry), entry["uri"].get<std::string>())
+            : Keypair::from_seed(type_of(entry), from_hex(entry["seed"].get<std::string>()));
     EXPECT_EQ("0x" + to_hex(pair.public_key().bytes), entry["public"]);
     EXPECT_EQ(to_ss58(pair.public_key()), entry["ss58_42"]);
     for (const int prefix : {0, 2, 13116}) {
@@ -161,16 +162,18 @@ TEST(Identity, ReadsAMnemonicOfEveryLengthAndNamesWhatIsWrong) {
 
 TEST(Identity, RefusesWhatIsNoKey) {
   const Bytes short_seed(31), high(64, 0xff), zero(64, 0);
-  EXPECT_EQ(code_of([&] { Keypair::from_seed(KeyType::sr25519, short_seed); }), ErrorCode::key_invalid);
+  EXPECT_EQ(code_of([&] { Keypair::from_seed(KeyType::sr25519, short_seed); }),
+            ErrorCode::key_invalid);
   EXPECT_EQ(code_of([&] { Keypair::from_expanded(high); }), ErrorCode::key_invalid);
   EXPECT_EQ(code_of([&] { Keypair::from_expanded(zero); }), ErrorCode::key_invalid);
   EXPECT_EQ(code_of([&] { Keypair::from_uri(KeyType::ed25519, "//Alice/soft"); }),
             ErrorCode::key_invalid);
-  EXPECT_EQ(code_of([&] { Keypair::from_uri(KeyType::sr25519, "0x1234"); }), ErrorCode::key_invalid);
-  EXPECT_EQ(code_of([&] { Keypair::from_uri(KeyType::sr25519, "//Alice//"); }), ErrorCode::key_invalid);
-  for (const char* address :
-       {"", "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ", "0OIl", "5Grwva",
-        "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQYY"}) {
+  EXPECT_EQ(code_of([&] { Keypair::from_uri(KeyType::sr25519, "0x1234"); }),
+            ErrorCode::key_invalid);
+  EXPECT_EQ(code_of([&] { Keypair::from_uri(KeyType::sr25519, "//Alice//"); }),
+            ErrorCode::key_invalid);
+  for (const char* address : {"", "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQZ", "0OIl",
+                              "5Grwva", "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQYY"}) {
     EXPECT_EQ(code_of([&] { from_ss58(address); }), ErrorCode::key_invalid) << address;
   }
 }

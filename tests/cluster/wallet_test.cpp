@@ -103,13 +103,16 @@ TEST_F(WalletTest, ReadsBareSeedsPrivateKeysAndPhrases) {
   const PublicKey expected = Keypair::from_seed(KeyType::sr25519, Bytes(32, 0x11)).public_key();
   EXPECT_EQ(read_key(put("a", seed), kNone).public_key(), expected);
   EXPECT_EQ(read_key(put("b", "0x" + seed + "\n"), kNone).public_key(), expected);
-  EXPECT_EQ(read_key(put("c", "704b72419b89bab3a4632685428901bf5715b44e40ec0df50f01fdc1553bf60b092539815e"
-                              "61663c7f9c4c9c377346f5d2936875bd760f0ac5c5f4f6e78a6d76"),
-                     kNone)
-                .public_key(),
-            expected);
-  EXPECT_EQ(to_ss58(read_key(put("d", "bottom drive obey lake curtain smoke basket hold race lonely fit "
-                                      "walk"),
+  EXPECT_EQ(
+      read_key(put("c",
+                   "704b72419b89bab3a4632685428901bf5715b44e40ec0df50f01fdc1553bf60b092539815e"
+                   "61663c7f9c4c9c377346f5d2936875bd760f0ac5c5f4f6e78a6d76"),
+               kNone)
+          .public_key(),
+      expected);
+  EXPECT_EQ(to_ss58(read_key(put("d",
+                                 "bottom drive obey lake curtain smoke basket hold race lonely fit "
+                                 "walk"),
                              kNone)
                         .public_key()),
             "5DfhGyQdFobKM8NsWvEeAKk5EQQgYe9AydgJ7rMB6E1EqRzV");
@@ -121,7 +124,8 @@ TEST_F(WalletTest, FollowsTheQuirksOfOldFiles) {
   // The address's name with a space, the type as text, the type missing, the wrong type.
   for (const std::string& text :
        {"{\" ss58Address\":\"" + address + "\",\"secretSeed\":\"" + seed + "\"}",
-        "{\"ss58Address\":\"" + address + "\",\"cryptoType\":\"1\",\"secretSeed\":\"" + seed + "\"}",
+        "{\"ss58Address\":\"" + address + "\",\"cryptoType\":\"1\",\"secretSeed\":\"" + seed +
+            "\"}",
         "{\"ss58Address\":\"" + address + "\",\"cryptoType\":0,\"secretSeed\":\"" + seed + "\"}",
         "{\"ss58Address\":\"" + address + "\",\"secretPhrase\":null,\"meta\":{\"a\":[1,\"}\"]}," +
             "\"secretSeed\":\"" + seed + "\"}"}) {
@@ -133,23 +137,31 @@ TEST_F(WalletTest, SaysWhichFileIsWrongAndWhatToDo) {
   std::string message;
   EXPECT_EQ(code_of([&] { read_key(folder_ / "none", kNone); }, &message), ErrorCode::file_missing);
   EXPECT_NE(message.find((folder_ / "none").string()), message.npos) << message;
-  EXPECT_EQ(code_of([&] { read_key(put("pjs", "{\"encoded\":\"x\",\"encoding\":{}}"), kNone); }, &message),
+  EXPECT_EQ(code_of([&] { read_key(put("pjs", "{\"encoded\":\"x\",\"encoding\":{}}"), kNone); },
+                    &message),
             ErrorCode::key_invalid);
   EXPECT_NE(message.find("polkadot-js"), message.npos) << message;
-  EXPECT_EQ(code_of([&] { read_key(kData / "bittensor-11.3.0/throwaway/coldkeypub.txt", kNone); }, &message),
+  EXPECT_EQ(code_of([&] { read_key(kData / "bittensor-11.3.0/throwaway/coldkeypub.txt", kNone); },
+                    &message),
             ErrorCode::key_invalid);
   EXPECT_NE(message.find("pub file"), message.npos) << message;
   // A key that belongs to another address must not be used for it.
-  EXPECT_EQ(code_of([&] {
-              read_key(put("mixed", "{\"ss58Address\":\"5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY\","
-                                    "\"secretSeed\":\"0x" + std::string(64, '1') + "\"}"),
-                       kNone);
-            }, &message),
+  EXPECT_EQ(code_of(
+                [&] {
+                  read_key(
+                      put("mixed",
+                          "{\"ss58Address\":\"5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY\","
+                          "\"secretSeed\":\"0x" +
+                              std::string(64, '1') + "\"}"),
+                      kNone);
+                },
+                &message),
             ErrorCode::key_invalid);
   EXPECT_NE(message.find("mixed up"), message.npos) << message;
-  for (const std::string_view text : {"", "{", "{\"a\"", "{\"a\":\"\\u12\"}", "$NACLshort", "[]", "{}x",
-                                      "$ANSIBLE_VAULT;1.1;AES256\n", "gAAAAAB"}) {
-    EXPECT_EQ(code_of([&] { read_key(put("bad", text), given("p")); }), ErrorCode::key_invalid) << text;
+  for (const std::string_view text : {"", "{", "{\"a\"", "{\"a\":\"\\u12\"}", "$NACLshort", "[]",
+                                      "{}x", "$ANSIBLE_VAULT;1.1;AES256\n", "gAAAAAB"}) {
+    EXPECT_EQ(code_of([&] { read_key(put("bad", text), given("p")); }), ErrorCode::key_invalid)
+        << text;
   }
 }
 
@@ -163,7 +175,8 @@ TEST_F(WalletTest, TakesThePasswordFromTheEnvironmentAsTheRealToolsHideIt) {
   EXPECT_EQ(password->text(), "secret pw");
   EXPECT_FALSE(password_from_environment()("/a/other").has_value());
   ASSERT_EQ(setenv("BT_PW__A_B_C_HOTKEYS_X", "not base64!", 1), 0);
-  EXPECT_EQ(code_of([] { password_from_environment()("/a/b.c/hotkeys/x"); }), ErrorCode::password_wrong);
+  EXPECT_EQ(code_of([] { password_from_environment()("/a/b.c/hotkeys/x"); }),
+            ErrorCode::password_wrong);
 }
 
 TEST_F(WalletTest, TakesThePasswordFromADescriptor) {

@@ -118,7 +118,8 @@ std::string text_of(const Json& value) {
   return value.is_string() ? value.get<std::string>() : value.dump();
 }
 
-std::string expect_equal(const std::string& what, const std::string& got, const std::string& wanted) {
+std::string expect_equal(const std::string& what, const std::string& got,
+                         const std::string& wanted) {
   if (got == wanted) return "";
   return what + " is " + got.substr(0, 400) + ", wanted " + wanted.substr(0, 400);
 }

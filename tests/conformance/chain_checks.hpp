@@ -73,10 +73,12 @@ void attempt(Tally& tally, const std::string& name, const Act& act) {
 Bytes bytes_of(const Json& hex);
 std::string text_of(const Json& value);  // a string itself, anything else dumped
 std::string hex_of(ByteView bytes);      // "0x..."
-std::string expect_equal(const std::string& what, const std::string& got, const std::string& wanted);
+std::string expect_equal(const std::string& what, const std::string& got,
+                         const std::string& wanted);
 std::string expect_same(const std::string& what, const Json& got, const Json& wanted);
 
-// Names as polkadot-js spells them ("subtensorModule", "setWeights", "refTime") beside the metadata's.
+// Names as polkadot-js spells them ("subtensorModule", "setWeights", "refTime") beside the
+// metadata's.
 bool same_name(std::string_view a, std::string_view b);
 // Values as polkadot-js prints them beside ours.
 bool similar(const Json& theirs, const Json& ours);

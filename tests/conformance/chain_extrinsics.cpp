@@ -60,7 +60,8 @@ Signature signature_from(const Json& hex) {
 std::string check_signed(const Metadata& metadata, ByteView call, const SigningPayload& payload,
                          const ExtrinsicParameters& parameters, const Json& entry, KeyType type) {
   const Keypair pair = Keypair::from_seed(type, bytes_of(entry["seed"]));
-  if (auto difference = expect_equal("public key", hex_of(pair.public_key().bytes), entry["public"]);
+  if (auto difference =
+          expect_equal("public key", hex_of(pair.public_key().bytes), entry["public"]);
       !difference.empty()) {
     return difference;
   }
@@ -117,9 +118,8 @@ void check_case(const ChainFile& file, const Metadata& metadata, const Json& one
   attempt(file.tally, id + " call", [&] { return check_call(metadata, one, call); });
   if (call.empty()) return;
   const ExtrinsicParameters parameters = parameters_of(one);
-  attempt(file.tally, id + " era", [&] {
-    return expect_equal("era", hex_of(parameters.era.encode()), one["era_hex"]);
-  });
+  attempt(file.tally, id + " era",
+          [&] { return expect_equal("era", hex_of(parameters.era.encode()), one["era_hex"]); });
   SigningPayload payload;
   attempt(file.tally, id + " payload", [&] {
     payload = signing_payload(metadata, call, parameters);
@@ -141,8 +141,8 @@ std::string check_arguments(const Json& theirs, const Json& ours) {
   for (std::size_t i = 0; i < ours.size(); ++i) {
     const Json& value = ours[i]["value"];
     if (!similar(theirs[i], value)) {
-      return "argument " + ours[i]["name"].get<std::string>() + " is " + value.dump() + ", wanted " +
-             theirs[i].dump();
+      return "argument " + ours[i]["name"].get<std::string>() + " is " + value.dump() +
+             ", wanted " + theirs[i].dump();
     }
   }
   return "";
@@ -163,7 +163,8 @@ std::string check_outcome_call(const Metadata& metadata, const Json& one) {
   return check_arguments(one["args"], decoded["call_args"]);
 }
 
-// The recorded session's chain answers a placeholder as its genesis hash; all its eras are immortal.
+// The recorded session's chain answers a placeholder as its genesis hash; all its eras are
+// immortal.
 std::string check_outcome_signature(const Metadata& metadata, const Json& one, std::uint32_t spec) {
   const DecodedExtrinsic extrinsic = decode_extrinsic(metadata, bytes_of(one["extrinsic_hex"]));
   ExtrinsicParameters parameters;
@@ -175,7 +176,8 @@ std::string check_outcome_signature(const Metadata& metadata, const Json& one, s
   parameters.spec_version = spec;
   parameters.transaction_version = 1;
   const bool wanted = one.value("validate_transaction_hex", "") != "0x010004";  // BadProof
-  return verify_extrinsic(metadata, extrinsic, parameters) == wanted ? "" : "signature: other verdict";
+  return verify_extrinsic(metadata, extrinsic, parameters) == wanted ? ""
+                                                                     : "signature: other verdict";
 }
 
 std::string check_outcome_events(const Metadata& metadata, const Json& one) {
@@ -228,8 +230,9 @@ std::string check_outcome_error(const Metadata& metadata, const Json& one) {
     }
     if (wanted.contains("other")) {
       const Json other = parse_json_exact(wanted["other"].get<std::string>());
-      const std::string text = other.is_string() ? other.get<std::string>()
-                                                 : other.begin().key() + "." + text_of(other.begin().value());
+      const std::string text = other.is_string()
+                                   ? other.get<std::string>()
+                                   : other.begin().key() + "." + text_of(other.begin().value());
       return same_name(name, text) ? "" : expect_equal("error", name, text);
     }
   }
@@ -247,7 +250,8 @@ std::string check_outcome_error(const Metadata& metadata, const Json& one) {
 
 std::string check_validity(const Metadata& metadata, const Json& one) {
   const ApiMethod& api = metadata.api("TaggedTransactionQueue", "validate_transaction");
-  const Json value = decode_value(metadata.types(), api.output, bytes_of(one["validate_transaction_hex"]));
+  const Json value =
+      decode_value(metadata.types(), api.output, bytes_of(one["validate_transaction_hex"]));
   return similar(one["validity"], value) ? "" : expect_same("validity", value, one["validity"]);
 }
 
@@ -301,7 +305,8 @@ void check_raw_storage(const ChainFile& file) {
           const Bytes prefix = storage_prefix(item.prefix, item.name);
           if (key.size() < 32 || !std::equal(prefix.begin(), prefix.end(), key.begin())) continue;
           const Json keys = metadata.decode_storage_key(item, key);
-          if (metadata.storage_key(pallet.name, item.name, keys) != key) return "key made anew differs";
+          if (metadata.storage_key(pallet.name, item.name, keys) != key)
+            return "key made anew differs";
           const Json value = metadata.decode_storage(item, bytes_of(pair[1]));
           return expect_equal("value encoded again",
                               hex_of(encode_value(metadata.types(), item.value, value)), pair[1]);

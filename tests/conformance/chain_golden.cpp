@@ -47,9 +47,10 @@ ExtrinsicParameters parameters_of(const Json& one, const Json& network) {
                         one["era"]["current"].get<std::uint64_t>());
   }
   p.genesis_hash = digest(network["genesis_hash"]);
-  p.checkpoint_hash = one.contains("era_birth_block_hash") && one["era_birth_block_hash"].is_string()
-                          ? digest(one["era_birth_block_hash"])
-                          : p.genesis_hash;
+  p.checkpoint_hash =
+      one.contains("era_birth_block_hash") && one["era_birth_block_hash"].is_string()
+          ? digest(one["era_birth_block_hash"])
+          : p.genesis_hash;
   p.spec_version = network["spec_version"].get<std::uint32_t>();
   p.transaction_version = network["transaction_version"].get<std::uint32_t>();
   return p;
@@ -59,16 +60,18 @@ void check_storage(const ChainFile& file, const Metadata& metadata) {
   for (const Json& one : file.document["storage_keys"]) {
     const std::string name = one["storage_function"].get<std::string>();
     attempt(file.tally, "key of " + name, [&] {
-      return expect_equal("key",
-                          hex_of(metadata.storage_key(one["pallet"].get<std::string>(), name, one["params"])),
-                          one["key_hex"]);
+      return expect_equal(
+          "key",
+          hex_of(metadata.storage_key(one["pallet"].get<std::string>(), name, one["params"])),
+          one["key_hex"]);
     });
   }
   for (const Json& one : file.document["storage_values"]) {
     const std::string name = one["storage_function"].get<std::string>();
     attempt(file.tally, "value of " + name, [&] {
       const StorageItem& item = metadata.storage(one["pallet"].get<std::string>(), name);
-      const auto raw = one["raw_hex"].is_null() ? std::nullopt : std::optional(bytes_of(one["raw_hex"]));
+      const auto raw =
+          one["raw_hex"].is_null() ? std::nullopt : std::optional(bytes_of(one["raw_hex"]));
       const Json value = metadata.decode_storage(item, raw);
       if (raw && encode_value(metadata.types(), item.value, value) != *raw) {
         return std::string("encodes to other bytes");
@@ -80,7 +83,8 @@ void check_storage(const ChainFile& file, const Metadata& metadata) {
     const StorageItem& item = metadata.storage(one["pallet"].get<std::string>(),
                                                one["storage_function"].get<std::string>());
     attempt(file.tally, "prefix of " + item.name, [&] {
-      return expect_equal("prefix", hex_of(metadata.storage_key(item.pallet, item.name, one["params"])),
+      return expect_equal("prefix",
+                          hex_of(metadata.storage_key(item.pallet, item.name, one["params"])),
                           one["prefix_hex"]);
     });
     for (std::size_t i = 0; i < one["raw_changes"].size(); ++i) {
@@ -102,7 +106,8 @@ void check_calls(const ChainFile& file, const Metadata& metadata) {
       const Bytes call =
           metadata.encode_call(one["module"].get<std::string>(), one["function"].get<std::string>(),
                                with_phrases_resolved(one["params"]));
-      if (auto difference = expect_equal("call", hex_of(call), one["data_hex"]); !difference.empty()) {
+      if (auto difference = expect_equal("call", hex_of(call), one["data_hex"]);
+          !difference.empty()) {
         return difference;
       }
       const Json decoded = metadata.decode_call(call);
@@ -135,7 +140,8 @@ void check_calls(const ChainFile& file, const Metadata& metadata) {
         return difference;
       }
       const DecodedExtrinsic decoded = decode_extrinsic(metadata, bytes);
-      if (decoded.signer != signer || decoded.call != call) return std::string("decodes to another");
+      if (decoded.signer != signer || decoded.call != call)
+        return std::string("decodes to another");
       return expect_equal("hash", "0x" + extrinsic_hash(bytes).hex(), one["extrinsic_hash"]);
     });
   }
@@ -172,7 +178,8 @@ void check_addresses(const ChainFile& file, const Metadata& metadata) {
       PublicKey key;
       const Bytes bytes = bytes_of(one["public_key_hex"]);
       std::copy_n(bytes.begin(), 32, key.bytes.begin());
-      if (from_ss58(one["address"].get<std::string>()) != key) return std::string("reads as another");
+      if (from_ss58(one["address"].get<std::string>()) != key)
+        return std::string("reads as another");
       return expect_equal("address", to_ss58(key), one["address"]);
     });
   }
@@ -188,16 +195,17 @@ void check_addresses(const ChainFile& file, const Metadata& metadata) {
   }
   for (const Json& one : file.document["constants"]) {
     attempt(file.tally, "constant " + one["name"].get<std::string>(), [&] {
-      return expect_same("value",
-                         metadata.constant_value(one["module"].get<std::string>(),
-                                                 one["name"].get<std::string>()),
-                         one["decoded"]);
+      return expect_same(
+          "value",
+          metadata.constant_value(one["module"].get<std::string>(), one["name"].get<std::string>()),
+          one["decoded"]);
     });
   }
 }
 
-// Two kinds of type have several encodings of one recorded value: maps, whose recorded samples are in
-// no order (no chain would send them so), and options of options, where Some(None) is null like None.
+// Two kinds of type have several encodings of one recorded value: maps, whose recorded samples are
+// in no order (no chain would send them so), and options of options, where Some(None) is null like
+// None.
 bool is_ambiguous(const TypeRegistry& types, TypeId id, int depth = 0) {
   const Type& type = types.at(id);
   if (type.role == TypeRole::map) return true;
@@ -208,8 +216,9 @@ bool is_ambiguous(const TypeRegistry& types, TypeId id, int depth = 0) {
   }
   if (depth > 24) return false;
   const auto fields_have = [&](const std::vector<TypeField>& fields) {
-    return std::any_of(fields.begin(), fields.end(),
-                       [&](const auto& field) { return is_ambiguous(types, field.type, depth + 1); });
+    return std::any_of(fields.begin(), fields.end(), [&](const auto& field) {
+      return is_ambiguous(types, field.type, depth + 1);
+    });
   };
   if (fields_have(type.fields)) return true;
   for (const auto& variant : type.variants) {

@@ -52,10 +52,12 @@ std::string contents_of(const fs::path& path) {
 // The passwords of throw-away wallets stand in a README above them: NAME 'password'.
 std::optional<std::string> password_for(const fs::path& path) {
   fs::path folder = fs::absolute(path).parent_path();
-  for (int levels = 0; levels < 5 && folder.has_relative_path(); ++levels, folder = folder.parent_path()) {
+  for (int levels = 0; levels < 5 && folder.has_relative_path();
+       ++levels, folder = folder.parent_path()) {
     for (const char* name : {"README.txt", "README.md"}) {
       const std::string text = contents_of(folder / name);
-      for (const std::string& key : {path.filename().string(), path.parent_path().filename().string() + "/*"}) {
+      for (const std::string& key :
+           {path.filename().string(), path.parent_path().filename().string() + "/*"}) {
         const std::size_t at = text.find(key + " '");
         if (at == text.npos) continue;
         const std::size_t start = at + key.size() + 2;
@@ -74,11 +76,13 @@ fs::path public_file_of(const fs::path& path) {
 
 std::string check_private(const fs::path& path, const PasswordSource& password) {
   const Key key = read_key(path, password);
-  if (fs::exists(public_file_of(path)) && read_public_key(public_file_of(path)) != key.public_key()) {
+  if (fs::exists(public_file_of(path)) &&
+      read_public_key(public_file_of(path)) != key.public_key()) {
     return "its pub file names another key";
   }
   const ByteView message = as_bytes("conformance");
-  if (!verify(key.public_key(), message, key.pair().sign(message))) return "its signature is not valid";
+  if (!verify(key.public_key(), message, key.pair().sign(message)))
+    return "its signature is not valid";
   const LockedBytes json = key.to_json();
   const Key again = read_key(json.view(), path, nullptr);
   return again.public_key() == key.public_key() ? "" : "written and read again it is another key";
@@ -138,7 +142,8 @@ void check_signatures(const ChainFile& file) {
   }
   attempt(file.tally, "seed", [&]() -> std::string {
     const Keypair pair = Keypair::from_seed(KeyType::sr25519, bytes_of(file.document["seed"]));
-    if (pair.public_key() != key_of(KeyType::sr25519, bytes_of(file.document["pub"]))) return "other key";
+    if (pair.public_key() != key_of(KeyType::sr25519, bytes_of(file.document["pub"])))
+      return "other key";
     if (!file.document.contains("privateKey")) return "";
     const Keypair expanded = Keypair::from_expanded(bytes_of(file.document["privateKey"]));
     return expanded.public_key() == pair.public_key() ? "" : "other expanded key";
@@ -147,12 +152,14 @@ void check_signatures(const ChainFile& file) {
 
 bool is_keyfile(const fs::path& path) {
   const std::string name = path.filename().string();
-  const bool other_kind = name.ends_with(".json") || name.ends_with(".gz") || name.ends_with(".md") ||
-                          name.ends_with(".hex") || name.ends_with(".jsonl") ||
+  const bool other_kind = name.ends_with(".json") || name.ends_with(".gz") ||
+                          name.ends_with(".md") || name.ends_with(".hex") ||
+                          name.ends_with(".jsonl") ||
                           (name.ends_with(".txt") && !name.ends_with("pub.txt"));
   if (other_kind || fs::file_size(path) > 64u << 10) return false;
   const std::string text = contents_of(path);
-  return text.starts_with("$NACL") || text.starts_with("$ANSIBLE_VAULT") || text.starts_with("gAAAAA") ||
+  return text.starts_with("$NACL") || text.starts_with("$ANSIBLE_VAULT") ||
+         text.starts_with("gAAAAA") ||
          (text.starts_with("{") && text.find("ss58Address") != text.npos);
 }
 
@@ -160,8 +167,9 @@ void check_keyfile(const fs::path& path, Tally& tally) {
   const std::string text = contents_of(path);
   if (path.filename().string().ends_with("pub.txt")) {
     attempt(tally, "address", [&] {
-      return text.find(to_ss58(read_public_key(path))) != text.npos ? std::string()
-                                                                    : std::string("reads as another");
+      return text.find(to_ss58(read_public_key(path))) != text.npos
+                 ? std::string()
+                 : std::string("reads as another");
     });
     return;
   }
@@ -176,7 +184,8 @@ void check_keyfile(const fs::path& path, Tally& tally) {
     return;
   }
   attempt(tally, "encrypted key", [&] {
-    return check_private(path, [&](const fs::path&) { return std::optional(LockedBytes(as_bytes(*password))); });
+    return check_private(
+        path, [&](const fs::path&) { return std::optional(LockedBytes(as_bytes(*password))); });
   });
   if (format != KeyfileFormat::ansible_vault) return;  // the others take seconds to refuse
   attempt(tally, "wrong password", [&]() -> std::string {
@@ -192,12 +201,14 @@ void check_keyfile(const fs::path& path, Tally& tally) {
 void check_trie_roots(const ChainFile& file) {
   for (const Json& one : file.document) {
     std::map<Bytes, Bytes> entries;
-    for (const auto& [key, value] : one["entries"].items()) entries[from_hex(key)] = bytes_of(value);
+    for (const auto& [key, value] : one["entries"].items())
+      entries[from_hex(key)] = bytes_of(value);
     for (const auto& [field, version] :
          {std::pair{"root_v0", StateVersion::v0}, std::pair{"root_v1", StateVersion::v1}}) {
-      attempt(file.tally, one.value("id", "root") + " " + field, [&, version = version, field = field] {
-        return expect_equal("root", "0x" + trie_root(entries, version).hex(), one[field]);
-      });
+      attempt(file.tally, one.value("id", "root") + " " + field,
+              [&, version = version, field = field] {
+                return expect_equal("root", "0x" + trie_root(entries, version).hex(), one[field]);
+              });
     }
   }
 }
@@ -242,9 +253,8 @@ void check_timelock(const ChainFile& file) {
     return expect_equal("plaintext", std::string(opened.begin(), opened.end()), plaintext);
   };
   attempt(file.tally, "recorded envelope", [&] { return open(bytes_of(one["envelope_hex"])); });
-  attempt(file.tally, "own envelope", [&] {
-    return open(to_bytes({timelock_seal(as_bytes(plaintext), round), round}));
-  });
+  attempt(file.tally, "own envelope",
+          [&] { return open(to_bytes({timelock_seal(as_bytes(plaintext), round), round})); });
 }
 
 }  // namespace yumoe::conformance

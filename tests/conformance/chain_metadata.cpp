@@ -44,8 +44,9 @@ std::vector<fs::path> roots_near(const fs::path& near) {
     roots.push_back(folder / "metadata");
     folder = folder.parent_path();
   }
-  for (const char* place : {YUMOE_SOURCE_DIR "/tests/conformance/data/chain",
-                            YUMOE_SOURCE_DIR "/../shared/vectors/chain", "../shared/vectors/chain"}) {
+  for (const char* place :
+       {YUMOE_SOURCE_DIR "/tests/conformance/data/chain",
+        YUMOE_SOURCE_DIR "/../shared/vectors/chain", "../shared/vectors/chain"}) {
     roots.emplace_back(place);
     roots.push_back(fs::path(place) / "metadata");
   }
@@ -63,14 +64,16 @@ std::string spaces_joined(const std::string& text) {
 }
 
 std::string check_call(const Metadata& metadata, const Json& row) {
-  const TypeVariant& call = metadata.call(row["pallet"].get<std::string>(), row["call"].get<std::string>());
+  const TypeVariant& call =
+      metadata.call(row["pallet"].get<std::string>(), row["call"].get<std::string>());
   const Pallet& pallet = metadata.pallet(row["pallet"].get<std::string>());
   const std::uint8_t prefix[2] = {pallet.index, call.index};
   std::string difference = expect_equal("prefix", hex_of(prefix), row["call_prefix"]);
   if (call.fields.size() != row["args"].size()) return "has other arguments";
   for (std::size_t i = 0; i < call.fields.size(); ++i) {
     const Json& argument = row["args"][i];
-    if (!same_name(call.fields[i].name, argument["name"].get<std::string>())) return "argument name";
+    if (!same_name(call.fields[i].name, argument["name"].get<std::string>()))
+      return "argument name";
     if (difference.empty()) {
       difference = expect_equal("type name", call.fields[i].type_name, argument["type_name"]);
     }
@@ -79,7 +82,7 @@ std::string check_call(const Metadata& metadata, const Json& row) {
 }
 
 std::string hasher_name(StorageHasher hasher) {
-  constexpr const char* kNames[] = {"Blake2_128", "Blake2_256", "Blake2_128Concat", "Twox128",
+  constexpr const char* kNames[] = {"Blake2_128", "Blake2_256",   "Blake2_128Concat", "Twox128",
                                     "Twox256",    "Twox64Concat", "Identity"};
   return kNames[static_cast<std::size_t>(hasher)];
 }
@@ -100,7 +103,8 @@ std::string check_storage_item(const Metadata& metadata, const Json& row) {
   }
   if (item.optional) return "";
   const Json value = metadata.decode_storage(item, std::nullopt);
-  return expect_equal("default encoded again", hex_of(encode_value(metadata.types(), item.value, value)),
+  return expect_equal("default encoded again",
+                      hex_of(encode_value(metadata.types(), item.value, value)),
                       row["default_hex"]);
 }
 
@@ -112,9 +116,9 @@ std::string check_constant(const Metadata& metadata, const Json& row) {
     return difference;
   }
   const Json value = metadata.constant_value(row["pallet"].get<std::string>(), constant.name);
-  if (auto difference =
-          expect_equal("value encoded again",
-                       hex_of(encode_value(metadata.types(), constant.type, value)), row["value_hex"]);
+  if (auto difference = expect_equal("value encoded again",
+                                     hex_of(encode_value(metadata.types(), constant.type, value)),
+                                     row["value_hex"]);
       !difference.empty()) {
     return difference;
   }
@@ -126,7 +130,8 @@ std::string check_error(const Metadata& metadata, const Json& row) {
                                            row["error_index"].get<std::uint8_t>());
   if (!error) return "no such error";
   for (const std::string& difference :
-       {expect_equal("name", error->name, row["error"]), expect_equal("pallet", error->pallet, row["pallet"]),
+       {expect_equal("name", error->name, row["error"]),
+        expect_equal("pallet", error->pallet, row["pallet"]),
         expect_equal("docs", spaces_joined(error->docs), spaces_joined(row.value("docs", "")))}) {
     if (!difference.empty()) return difference;
   }
@@ -139,7 +144,8 @@ std::string check_event(const Metadata& metadata, const Json& row) {
   const TypeVariant* event =
       metadata.types().at(*pallet.event).variant(row["event"].get<std::string>());
   if (event == nullptr) return "no such event";
-  if (event->index != row["event_index"] || pallet.index != row["pallet_index"]) return "other index";
+  if (event->index != row["event_index"] || pallet.index != row["pallet_index"])
+    return "other index";
   if (event->fields.size() != row["fields"].size()) return "other fields";
   for (std::size_t i = 0; i < event->fields.size(); ++i) {
     const Json& field = row["fields"][i];
@@ -182,7 +188,8 @@ const Metadata& MetadataStore::of_hex(const std::string& key, const std::string&
 
 const Metadata& MetadataStore::of_file(const fs::path& file) {
   std::string hex = read_text(file);
-  while (!hex.empty() && (hex.back() == '\n' || hex.back() == '\r' || hex.back() == ' ')) hex.pop_back();
+  while (!hex.empty() && (hex.back() == '\n' || hex.back() == '\r' || hex.back() == ' '))
+    hex.pop_back();
   return of_hex(fs::absolute(file).string(), hex);
 }
 

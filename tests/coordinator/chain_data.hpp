@@ -32,7 +32,8 @@ inline const Json& golden() {
 
 // The bytes as a node answered them: Option<Vec<u8>> around version 15.
 inline const Bytes& golden_metadata_bytes() {
-  static const Bytes bytes = from_hex(golden()["metadata"]["v15_hex"].get_ref<const std::string&>());
+  static const Bytes bytes =
+      from_hex(golden()["metadata"]["v15_hex"].get_ref<const std::string&>());
   return bytes;
 }
 

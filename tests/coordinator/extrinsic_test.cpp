@@ -83,8 +83,12 @@ TEST(Extrinsic, EraMatchesSubstrateForKnownBlocks) {
     std::uint64_t period, current;
     const char* hex;
   };
-  for (const Case& c : {Case{64, 1000001, "1500"}, {4, 7, "3100"}, {65536, 9999999, "7f96"},
-                        {64, 42, "a502"}, {128, 12345, "9603"}, {64, 66, "2500"}}) {
+  for (const Case& c : {Case{64, 1000001, "1500"},
+                        {4, 7, "3100"},
+                        {65536, 9999999, "7f96"},
+                        {64, 42, "a502"},
+                        {128, 12345, "9603"},
+                        {64, 66, "2500"}}) {
     const Era era = Era::mortal(c.period, c.current);
     EXPECT_EQ(to_hex(era.encode()), c.hex);
     const Bytes bytes = era.encode();
@@ -124,11 +128,13 @@ TEST(Extrinsic, RefusesDamagedOnes) {
   const Bytes good = sign_extrinsic(golden_metadata(), remark(), parameters(), pair);
   for (std::size_t length = 0; length < good.size(); ++length) {
     const Bytes cut(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(length));
-    EXPECT_EQ(code_of([&] { decode_extrinsic(golden_metadata(), cut); }), ErrorCode::scale_malformed);
+    EXPECT_EQ(code_of([&] { decode_extrinsic(golden_metadata(), cut); }),
+              ErrorCode::scale_malformed);
   }
   Bytes version = good;
   version[2] = 0x83;
-  EXPECT_EQ(code_of([&] { decode_extrinsic(golden_metadata(), version); }), ErrorCode::scale_malformed);
+  EXPECT_EQ(code_of([&] { decode_extrinsic(golden_metadata(), version); }),
+            ErrorCode::scale_malformed);
 }
 
 TEST(Extrinsic, MultisigAccountsDoNotDependOnOrderAndNeedAThreshold) {

@@ -34,7 +34,8 @@ Bytes with_pallet_moved(const std::string& pallet, std::uint8_t index) {
 }
 
 TEST(Metadata, FindsACallByNameWhereverAnUpgradeMovesIt) {
-  EXPECT_EQ(to_hex(golden_metadata().encode_call("SubtensorModule", "set_weights", kWeights)).substr(0, 4),
+  EXPECT_EQ(to_hex(golden_metadata().encode_call("SubtensorModule", "set_weights", kWeights))
+                .substr(0, 4),
             "0700");
   const Metadata moved = Metadata::parse(with_pallet_moved("SubtensorModule", 0xd7));
   const Bytes call = moved.encode_call("SubtensorModule", "set_weights", kWeights);
@@ -44,8 +45,8 @@ TEST(Metadata, FindsACallByNameWhereverAnUpgradeMovesIt) {
 }
 
 TEST(Metadata, AgreesAboutOneRuntimeInVersions14And15) {
-  const Metadata old = Metadata::parse(
-      from_hex(golden()["metadata"]["v14_hex"].get_ref<const std::string&>()));
+  const Metadata old =
+      Metadata::parse(from_hex(golden()["metadata"]["v14_hex"].get_ref<const std::string&>()));
   EXPECT_EQ(old.version(), 14);
   EXPECT_EQ(golden_metadata().version(), 15);
   ASSERT_EQ(old.pallets().size(), golden_metadata().pallets().size());
@@ -64,10 +65,8 @@ TEST(Metadata, AgreesAboutOneRuntimeInVersions14And15) {
 TEST(Metadata, NamesWhatTheRuntimeDoesNotHave) {
   const Metadata& metadata = golden_metadata();
   for (const auto& act : std::vector<std::function<void()>>{
-           [&] { metadata.pallet("Nope"); },
-           [&] { metadata.storage("System", "Nope"); },
-           [&] { metadata.call("System", "nope"); },
-           [&] { metadata.constant("System", "Nope"); },
+           [&] { metadata.pallet("Nope"); }, [&] { metadata.storage("System", "Nope"); },
+           [&] { metadata.call("System", "nope"); }, [&] { metadata.constant("System", "Nope"); },
            [&] { metadata.encode_call("Nope", "nope", Json::object()); }}) {
     EXPECT_EQ(code_of(act), ErrorCode::metadata_unsupported);
   }
@@ -96,14 +95,16 @@ TEST(Metadata, MakesPrefixesFromSomeOfAMapsKeysAndReadsFullKeysBack) {
   EXPECT_TRUE(std::equal(one.begin(), one.end(), both.begin()));
   EXPECT_EQ(metadata.decode_storage_key(item, both), Json::array({7, 300}));
   EXPECT_EQ(code_of([&] { metadata.decode_storage_key(item, one); }), ErrorCode::scale_malformed);
-  EXPECT_EQ(code_of([&] { metadata.storage_key("SubtensorModule", "Keys", Json::array({7, 300, 1})); }),
-            ErrorCode::scale_malformed);
+  EXPECT_EQ(
+      code_of([&] { metadata.storage_key("SubtensorModule", "Keys", Json::array({7, 300, 1})); }),
+      ErrorCode::scale_malformed);
   // A key whose hash does not belong to it is not believed.
   const StorageItem& account = metadata.storage("System", "Account");
-  Bytes key = metadata.storage_key("System", "Account",
-                                   Json::array({"5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"}));
+  Bytes key = metadata.storage_key(
+      "System", "Account", Json::array({"5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"}));
   key[35] ^= 1;
-  EXPECT_EQ(code_of([&] { metadata.decode_storage_key(account, key); }), ErrorCode::scale_malformed);
+  EXPECT_EQ(code_of([&] { metadata.decode_storage_key(account, key); }),
+            ErrorCode::scale_malformed);
 }
 
 TEST(Metadata, NamesDispatchErrorsOfEveryKind) {
@@ -113,8 +114,9 @@ TEST(Metadata, NamesDispatchErrorsOfEveryKind) {
   EXPECT_EQ(metadata.dispatch_error_name({{"Token", "BelowMinimum"}}), "Token.BelowMinimum");
   const auto first = metadata.module_error(pallet, 0);
   ASSERT_TRUE(first.has_value());
-  EXPECT_EQ(metadata.dispatch_error_name({{"Module", {{"index", pallet}, {"error", "0x00000000"}}}}),
-            "SubtensorModule." + first->name);
+  EXPECT_EQ(
+      metadata.dispatch_error_name({{"Module", {{"index", pallet}, {"error", "0x00000000"}}}}),
+      "SubtensorModule." + first->name);
   EXPECT_EQ(metadata.dispatch_error_name({{"Module", {{"index", 250}, {"error", "0x05000000"}}}}),
             "Module(250,5)");
   EXPECT_FALSE(metadata.module_error(250, 0).has_value());

@@ -88,11 +88,12 @@ TEST(Scale, RefusesCompactIntegersLongerThanNeeded) {
   for (const char* hex : {"0x0100", "0xfd00", "0x02000000", "0xfeff0000", "0x03ffffff3f",
                           "0x0700000000", "0x0b000000000000"}) {
     const Bytes bytes = from_hex(hex);
-    EXPECT_NE(message_of(ErrorCode::scale_malformed, [&] { ScaleReader(bytes).compact_bytes(); }), "")
+    EXPECT_NE(message_of(ErrorCode::scale_malformed, [&] { ScaleReader(bytes).compact_bytes(); }),
+              "")
         << hex;
   }
-  for (const std::uint64_t value : {0ull, 63ull, 64ull, 16383ull, 16384ull, 1073741823ull,
-                                    1073741824ull, ~0ull}) {
+  for (const std::uint64_t value :
+       {0ull, 63ull, 64ull, 16383ull, 16384ull, 1073741823ull, 1073741824ull, ~0ull}) {
     const Bytes bytes = compact_bytes(value);
     EXPECT_EQ(ScaleReader(bytes).compact(), value);
   }

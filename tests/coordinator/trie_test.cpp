@@ -18,7 +18,9 @@ struct Recorded {
   std::vector<Proof> proofs;
 };
 
-std::string shown(const std::optional<Bytes>& value) { return value ? "0x" + to_hex(*value) : "absent"; }
+std::string shown(const std::optional<Bytes>& value) {
+  return value ? "0x" + to_hex(*value) : "absent";
+}
 
 Recorded recorded() {
   const Json data = parse_json_exact(read_chain_data("trie/proofs_spec218_genesis.json.gz"));
@@ -27,7 +29,8 @@ Recorded recorded() {
   std::copy(root.begin(), root.end(), out.root.bytes.begin());
   for (const Json& one : data["proofs"]) {
     Recorded::Proof proof{from_hex(one["key"].get_ref<const std::string&>()), {}, {}};
-    if (one["value"].is_string()) proof.value = from_hex(one["value"].get_ref<const std::string&>());
+    if (one["value"].is_string())
+      proof.value = from_hex(one["value"].get_ref<const std::string&>());
     for (const Json& node : one["nodes"]) {
       proof.nodes.push_back(from_hex(node.get_ref<const std::string&>()));
     }
@@ -82,7 +85,8 @@ TEST(Trie, RefusesNodesThatAreNoNodes) {
 }
 
 TEST(Trie, RootDependsOnTheStateVersionOnlyForLongValues) {
-  const std::map<Bytes, Bytes> small{{{1}, Bytes(32, 5)}, {{1, 2}, {6}}}, large{{{1}, Bytes(33, 5)}};
+  const std::map<Bytes, Bytes> small{{{1}, Bytes(32, 5)}, {{1, 2}, {6}}},
+      large{{{1}, Bytes(33, 5)}};
   EXPECT_EQ(trie_root(small, StateVersion::v0), trie_root(small, StateVersion::v1));
   EXPECT_NE(trie_root(large, StateVersion::v0), trie_root(large, StateVersion::v1));
 }

@@ -43,8 +43,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const ByteView rest(data + 3, size - 3);
   switch (what % 5) {
     case 0:
-      decode_and_back(golden_metadata().types(), id % static_cast<TypeId>(golden_metadata().types().size()),
-                      rest);
+      decode_and_back(golden_metadata().types(),
+                      id % static_cast<TypeId>(golden_metadata().types().size()), rest);
       break;
     case 1:
       accepted([&] {

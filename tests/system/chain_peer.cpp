@@ -90,8 +90,9 @@ Json check(const Json& request) {
 
 Json extrinsic(const Json& request) {
   const Metadata& metadata = metadata_of(request);
-  const Bytes call = metadata.encode_call(request.at("pallet").get<std::string>(),
-                                          request.at("call").get<std::string>(), request.at("params"));
+  const Bytes call =
+      metadata.encode_call(request.at("pallet").get<std::string>(),
+                           request.at("call").get<std::string>(), request.at("params"));
   const ExtrinsicParameters parameters = parameters_of(request);
   const Bytes bytes = sign_extrinsic(metadata, call, parameters, pair_of(request));
   return {{"call", hex(call)},
@@ -119,7 +120,8 @@ Json open(const Json& request) {
 }
 
 Json write(const Json& request) {
-  const Wallet wallet{request.at("root").get<std::string>(), request.at("wallet").get<std::string>()};
+  const Wallet wallet{request.at("root").get<std::string>(),
+                      request.at("wallet").get<std::string>()};
   const Key key = request.contains("mnemonic")
                       ? Key::from_mnemonic(type_of(request), request["mnemonic"].get<std::string>())
                       : Key::from_uri(type_of(request), request.at("uri").get<std::string>());
@@ -130,8 +132,8 @@ Json write(const Json& request) {
 }
 
 Json read(const Json& request) {
-  const Key key = read_key(std::filesystem::path(request.at("path").get<std::string>()),
-                           password_of(request));
+  const Key key =
+      read_key(std::filesystem::path(request.at("path").get<std::string>()), password_of(request));
   return {{"address", to_ss58(key.public_key())},
           {"type", key.public_key().type == KeyType::sr25519 ? 1 : 0}};
 }
@@ -141,15 +143,15 @@ Json multisig(const Json& request) {
   for (const Json& address : request.at("signatories")) {
     keys.push_back(from_ss58(address.get_ref<const std::string&>()));
   }
-  return {{"address",
-           to_ss58(multisig_account(keys, request.at("threshold").get<std::uint16_t>()))}};
+  return {
+      {"address", to_ss58(multisig_account(keys, request.at("threshold").get<std::uint16_t>()))}};
 }
 
 Json answer(const Json& request) {
   const std::map<std::string, Json (*)(const Json&)> operations = {
-      {"sign", sign}, {"verify", check}, {"extrinsic", extrinsic}, {"decode", decode},
-      {"seal", seal}, {"open", open},    {"write", write},         {"read", read},
-      {"multisig", multisig}};
+      {"sign", sign},     {"verify", check}, {"extrinsic", extrinsic},
+      {"decode", decode}, {"seal", seal},    {"open", open},
+      {"write", write},   {"read", read},    {"multisig", multisig}};
   return operations.at(request.at("op").get<std::string>())(request);
 }
 

@@ -38,7 +38,8 @@ class Keypair {
   // From a 64-byte sr25519 expanded key (canonical scalar, nonce) as wallet files keep it.
   static Keypair from_expanded(ByteView scalar_and_nonce);
   // BIP39 words (12, 15, 18, 21 or 24, English), substrate's derivation of the seed.
-  static Keypair from_mnemonic(KeyType type, std::string_view words, std::string_view password = "");
+  static Keypair from_mnemonic(KeyType type, std::string_view words,
+                               std::string_view password = "");
   // "//Alice", "words//hard/soft///password": substrate's secret URI.
   static Keypair from_uri(KeyType type, std::string_view uri);
 

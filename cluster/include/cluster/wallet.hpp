@@ -46,8 +46,8 @@ using PasswordSource = std::function<std::optional<LockedBytes>(const std::files
 PasswordSource password_from_prompt();
 // The first line of an open file descriptor.
 PasswordSource password_from_descriptor(int descriptor);
-// The variable the real tools use: "BT_PW_" and the file's path, '/' and '.' as '_', upper case; its
-// value is base64 of the password XOR the variable's name. nullopt if it is not set.
+// The variable the real tools use: "BT_PW_" and the file's path, '/' and '.' as '_', upper case;
+// its value is base64 of the password XOR the variable's name. nullopt if it is not set.
 PasswordSource password_from_environment();
 // The first of several that has one.
 PasswordSource first_password_of(PasswordSource first, PasswordSource second);
@@ -80,8 +80,9 @@ class Key {
 };
 
 // Reads a key. Errors name the file and what to do: file_missing, file_io, key_invalid,
-// password_wrong. A field that does not parse is passed over while another holds the key (bittensor-
-// wallet 4.1.1 writes secretSeed damaged), but a key that contradicts its own address is refused.
+// password_wrong. A field that does not parse is passed over while another holds the key
+// (bittensor- wallet 4.1.1 writes secretSeed damaged), but a key that contradicts its own address
+// is refused.
 Key read_key(const std::filesystem::path& file, const PasswordSource& password);
 Key read_key(ByteView contents, const std::filesystem::path& name, const PasswordSource& password);
 
@@ -94,11 +95,13 @@ void write_key(const std::filesystem::path& file, const std::filesystem::path& p
                const Key& key, const std::optional<LockedBytes>& password, bool overwrite = false);
 
 // The usual pair: coldkeys must be encrypted unless the caller insists, hotkeys are plain unless a
-// password is given. Throws Error{key_invalid} for a coldkey without password that is not insisted on.
+// password is given. Throws Error{key_invalid} for a coldkey without password that is not insisted
+// on.
 void write_coldkey(const Wallet& wallet, const Key& key, const std::optional<LockedBytes>& password,
                    bool overwrite = false, bool insist_on_plain = false);
 void write_hotkey(const Wallet& wallet, const std::string& hotkey, const Key& key,
-                  const std::optional<LockedBytes>& password = std::nullopt, bool overwrite = false);
+                  const std::optional<LockedBytes>& password = std::nullopt,
+                  bool overwrite = false);
 
 // Opens an encrypted file's contents. Throws Error{password_wrong} or Error{key_invalid} (damaged).
 LockedBytes decrypt_keyfile(ByteView contents, ByteView password);

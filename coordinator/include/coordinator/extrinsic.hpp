@@ -91,8 +91,8 @@ Json extrinsic_to_json(const Metadata& metadata, ByteView extrinsic);
 bool verify_extrinsic(const Metadata& metadata, const DecodedExtrinsic& extrinsic,
                       const ExtrinsicParameters& parameters);
 
-// The account that `threshold` of these signatories move together (pallet_multisig); their order does
-// not matter. Throws Error{key_invalid} if there are none or the threshold cannot be met.
+// The account that `threshold` of these signatories move together (pallet_multisig); their order
+// does not matter. Throws Error{key_invalid} if there are none or the threshold cannot be met.
 PublicKey multisig_account(std::vector<PublicKey> signatories, std::uint16_t threshold);
 
 }  // namespace yumoe

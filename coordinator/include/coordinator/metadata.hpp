@@ -14,14 +14,20 @@
 namespace yumoe {
 
 enum class StorageHasher : std::uint8_t {  // in the metadata's order
-  blake2_128, blake2_256, blake2_128_concat, twox_128, twox_256, twox_64_concat, identity
+  blake2_128,
+  blake2_256,
+  blake2_128_concat,
+  twox_128,
+  twox_256,
+  twox_64_concat,
+  identity
 };
 
 struct StorageItem {
   std::string pallet;  // as named in the metadata
   std::string prefix;  // as hashed into the key
   std::string name;
-  bool optional = false;  // absent means None; otherwise absent means `default_value`
+  bool optional = false;               // absent means None; otherwise absent means `default_value`
   std::vector<StorageHasher> hashers;  // empty: a plain value
   std::vector<TypeId> keys;            // one a hasher
   TypeId value = 0;
@@ -68,9 +74,10 @@ struct ModuleError {
 
 class Metadata {
  public:
-  // Accepts bare metadata ("meta" and a version byte) and the same inside Option<Vec<u8>> or Vec<u8>,
-  // as nodes answer. Versions 14, 15 and 16. Throws Error{metadata_unsupported} for others and
-  // Error{scale_malformed} for bytes that are not metadata. Cost: about 10 ms for a full runtime.
+  // Accepts bare metadata ("meta" and a version byte) and the same inside Option<Vec<u8>> or
+  // Vec<u8>, as nodes answer. Versions 14, 15 and 16. Throws Error{metadata_unsupported} for others
+  // and Error{scale_malformed} for bytes that are not metadata. Cost: about 10 ms for a full
+  // runtime.
   static Metadata parse(ByteView bytes);
 
   std::uint8_t version() const { return version_; }

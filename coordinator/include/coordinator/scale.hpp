@@ -6,11 +6,14 @@
 //   integers          a JSON integer where 64 bits hold it, else a decimal string ("170141...");
 //                     on the way in also "0x..." (big-endian). Never a floating-point number.
 //   bytes             Vec<u8>: text if it is UTF-8 that does not begin with 0x, else
-//                     "0x..."; [u8; N], H160, H256: "0x...". In: "0x..." is hex, other text is UTF-8.
-//   AccountId32       SS58 (prefix 42 unless the metadata says otherwise). In: also "0x" + 64 digits.
-//   struct            object by field name; a struct of one unnamed field is that field; several
+//                     "0x..."; [u8; N], H160, H256: "0x...". In: "0x..." is hex, other text is
+//                     UTF-8.
+//   AccountId32       SS58 (prefix 42 unless the metadata says otherwise). In: also "0x" + 64
+//   digits. struct            object by field name; a struct of one unnamed field is that field;
+//   several
 //                     unnamed fields are an array
-//   enum              "Name", or {"Name": fields}; Option is null or the value (an option of an option
+//   enum              "Name", or {"Name": fields}; Option is null or the value (an option of an
+//   option
 //                     cannot tell None from Some(None)); MultiAddress is the account if it is an Id
 //   BTreeMap          object when its keys print as strings or integers; in: also an array of pairs
 //   the runtime call  {"call_module","call_function","call_index","call_hash",
@@ -88,17 +91,47 @@ class ScaleReader {
 };
 
 enum class TypeKind : std::uint8_t {
-  composite, variant, sequence, array, tuple, primitive, compact, bit_sequence
+  composite,
+  variant,
+  sequence,
+  array,
+  tuple,
+  primitive,
+  compact,
+  bit_sequence
 };
 
 // In the metadata's order.
 enum class Primitive : std::uint8_t {
-  boolean, character, string, u8, u16, u32, u64, u128, u256, i8, i16, i32, i64, i128, i256
+  boolean,
+  character,
+  string,
+  u8,
+  u16,
+  u32,
+  u64,
+  u128,
+  u256,
+  i8,
+  i16,
+  i32,
+  i64,
+  i128,
+  i256
 };
 
 // How a type is shown when its shape alone would not say it.
 enum class TypeRole : std::uint8_t {
-  plain, account, u256, option, map, era, call, event, event_record, address
+  plain,
+  account,
+  u256,
+  option,
+  map,
+  era,
+  call,
+  event,
+  event_record,
+  address
 };
 
 struct TypeField {
@@ -119,12 +152,12 @@ struct Type {
   std::vector<std::pair<std::string, std::optional<TypeId>>> parameters;
   TypeKind kind = TypeKind::tuple;
   TypeRole role = TypeRole::plain;
-  std::vector<TypeField> fields;      // composite
-  std::vector<TypeVariant> variants;  // variant
+  std::vector<TypeField> fields;       // composite
+  std::vector<TypeVariant> variants;   // variant
   std::vector<std::int16_t> by_index;  // variant: from its index byte to `variants`, or -1
-  std::vector<TypeId> elements;       // tuple
-  TypeId element = 0;                 // sequence, array, compact; bit_sequence: its store
-  std::uint32_t length = 0;           // array
+  std::vector<TypeId> elements;        // tuple
+  TypeId element = 0;                  // sequence, array, compact; bit_sequence: its store
+  std::uint32_t length = 0;            // array
   Primitive primitive = Primitive::boolean;
 
   std::string path_text() const;  // "sp_core::crypto::AccountId32"
@@ -156,9 +189,9 @@ class TypeRegistry {
   std::uint16_t ss58_prefix_ = 42;
 };
 
-// Decodes one value. Total: throws Error{scale_malformed} naming type and position for any bytes that
-// are not a value; nesting is bounded (256) and so is memory (a few hundred bytes an input byte).
-// Cost: about 100 MB/s for numbers, 5 MB/s for accounts (SS58).
+// Decodes one value. Total: throws Error{scale_malformed} naming type and position for any bytes
+// that are not a value; nesting is bounded (256) and so is memory (a few hundred bytes an input
+// byte). Cost: about 100 MB/s for numbers, 5 MB/s for accounts (SS58).
 Json decode_value(const TypeRegistry& types, TypeId type, ScaleReader& reader);
 
 // As above, and every byte must be used.
@@ -167,9 +200,9 @@ Json decode_value(const TypeRegistry& types, TypeId type, ByteView bytes);
 // Passes over one value without building it; same checks.
 void skip_value(const TypeRegistry& types, TypeId type, ScaleReader& reader);
 
-// A compact integer is read at whatever width it comes, as the real client does, and so the recorded
-// samples have some that their type could not hold; the chain takes none of those, so none is written
-// unless a test asks for it.
+// A compact integer is read at whatever width it comes, as the real client does, and so the
+// recorded samples have some that their type could not hold; the chain takes none of those, so none
+// is written unless a test asks for it.
 enum class CompactRange : std::uint8_t { of_type, any };
 
 // Encodes a value. Throws Error{scale_malformed} naming the path inside the value that does not fit
@@ -179,8 +212,8 @@ void encode_value(const TypeRegistry& types, TypeId type, const Json& value, Sca
 Bytes encode_value(const TypeRegistry& types, TypeId type, const Json& value,
                    CompactRange range = CompactRange::of_type);
 
-// Tells whether two values are one: integers compare by number whether they stand as JSON integers or
-// as decimal strings.
+// Tells whether two values are one: integers compare by number whether they stand as JSON integers
+// or as decimal strings.
 bool same_value(const Json& a, const Json& b);
 
 // Parses JSON whose integers may be wider than 64 bits: those become decimal strings instead of
