@@ -1,0 +1,260 @@
+#include <arpa/inet.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "cluster/error.hpp"
+#include "coordinator/chain_reader.hpp"
+
+namespace yumoe {
+namespace {
+
+constexpr std::string_view kPallet = "SubtensorModule";
+constexpr std::size_t kNeuronsMax = 65'536;
+
+[[noreturn]] void refuse(std::string_view item, std::string_view why) {
+  throw Error(ErrorCode::message_malformed,
+              "storage " + std::string(item) + ": " + std::string(why));
+}
+
+std::uint64_t number_from(const Json& value, std::string_view item) {
+  if (value.is_number_unsigned()) return value.get<std::uint64_t>();
+  if (value.is_boolean()) return value.get<bool>() ? 1 : 0;
+  refuse(item, "is not a number of 64 bits");
+}
+
+// A u128 as the codec shows it: a JSON integer, or decimal text beyond 64 bits; big-endian bytes
+// out.
+std::array<std::uint8_t, 16> u128_from(const Json& value, std::string_view item) {
+  std::array<std::uint8_t, 16> bytes{};
+  const std::string text =
+      value.is_string() ? value.get<std::string>() : std::to_string(number_from(value, item));
+  for (const char c : text) {
+    if (c < '0' || c > '9') refuse(item, "is not a decimal number");
+    unsigned carry = static_cast<unsigned>(c - '0');
+    for (std::size_t i = 16; i-- > 0;) {
+      carry += bytes[i] * 10u;
+      bytes[i] = static_cast<std::uint8_t>(carry);
+      carry >>= 8;
+    }
+    if (carry != 0) refuse(item, "is wider than 128 bits");
+  }
+  return bytes;
+}
+
+std::string address_text(const Json& ip, bool is_v6, std::string_view item) {
+  const auto bytes = u128_from(ip, item);
+  if (std::ranges::all_of(bytes, [](std::uint8_t b) { return b == 0; })) return "";
+  char text[INET6_ADDRSTRLEN];
+  const void* from = is_v6 ? bytes.data() : bytes.data() + 12;
+  inet_ntop(is_v6 ? AF_INET6 : AF_INET, from, text, sizeof text);
+  return text;
+}
+
+// Fixed-point {"bits": n} with `fraction` bits.
+std::optional<double> fixed_point(const Json& value, int fraction) {
+  if (!value.is_object() || !value.contains("bits")) return std::nullopt;
+  const Json& bits = value.at("bits");
+  const double number = bits.is_string() ? std::stod(bits.get<std::string>()) : bits.get<double>();
+  return std::ldexp(number, -fraction);
+}
+
+}  // namespace
+
+ChainReader::ChainReader(ChainNode& node, const std::optional<Digest>& block)
+    : node_(node), block_(block ? *block : node.finalized_head()) {
+  number_ = node_.header(block_).number;
+  version_ = node_.runtime_version(block_);
+  metadata_ = std::make_shared<const Metadata>(Metadata::parse(node_.metadata(block_)));
+}
+
+ChainReader ChainReader::at(ChainNode& node, std::uint32_t number) {
+  const auto hash = node.block_hash(number);
+  if (!hash) {
+    throw Error(ErrorCode::chain_state_pruned,
+                "block " + std::to_string(number) + " is not known to the node");
+  }
+  return ChainReader(node, *hash);
+}
+
+bool ChainReader::has(std::string_view item) const {
+  return std::ranges::any_of(metadata_->pallet(kPallet).storage,
+                             [&](const StorageItem& storage) { return storage.name == item; });
+}
+
+Json ChainReader::value(std::string_view pallet, std::string_view item, const Json& keys) {
+  return metadata_->decode_storage(
+      metadata_->storage(pallet, item),
+      node_.storage(metadata_->storage_key(pallet, item, keys), block_));
+}
+
+// Many values of one map in one question.
+std::vector<Json> ChainReader::values(std::string_view item, const std::vector<Json>& keys) {
+  std::vector<Bytes> storage_keys;
+  for (const Json& key : keys) storage_keys.push_back(metadata_->storage_key(kPallet, item, key));
+  const auto answers = node_.storage(storage_keys, block_);
+  std::vector<Json> out;
+  const StorageItem& storage = metadata_->storage(kPallet, item);
+  for (const auto& answer : answers) out.push_back(metadata_->decode_storage(storage, answer));
+  return out;
+}
+
+std::optional<std::uint64_t> ChainReader::number_of(std::string_view item, const Json& keys) {
+  if (!has(item)) return std::nullopt;
+  return number_from(value(kPallet, item, keys), item);
+}
+
+std::vector<Netuid> ChainReader::subnets() {
+  std::vector<Netuid> out;
+  const StorageItem& item = metadata_->storage(kPallet, "NetworksAdded");
+  for (const Bytes& key :
+       node_.keys(metadata_->storage_key(kPallet, "NetworksAdded", Json::array()), block_)) {
+    const Json keys = metadata_->decode_storage_key(item, key);
+    const auto answer = metadata_->decode_storage(item, node_.storage(key, block_));
+    if (answer == true) out.push_back(Netuid{keys.at(0).get<std::uint16_t>()});
+  }
+  std::ranges::sort(out);
+  return out;
+}
+
+Metagraph ChainReader::metagraph(Netuid netuid) {
+  Metagraph graph;
+  graph.netuid = netuid;
+  graph.block = number_;
+  graph.block_hash = block_;
+  graph.spec_version = version_.spec_version;
+  const auto count = number_of("SubnetworkN", Json::array({netuid.value}));
+  if (!count || *count > kNeuronsMax) refuse("SubnetworkN", "is absent or out of range");
+  graph.neurons.resize(*count);
+
+  std::vector<Json> by_uid;
+  for (std::size_t uid = 0; uid < *count; ++uid) by_uid.push_back(Json::array({netuid.value, uid}));
+  const auto hotkeys = values("Keys", by_uid);
+  std::vector<Json> by_hotkey, by_axon, by_stake;
+  for (std::size_t uid = 0; uid < *count; ++uid) {
+    ChainNeuron& neuron = graph.neurons[uid];
+    neuron.uid = Uid{static_cast<std::uint16_t>(uid)};
+    neuron.hotkey = hotkeys[uid].get<std::string>();
+    by_hotkey.push_back(Json::array({neuron.hotkey}));
+    by_axon.push_back(Json::array({netuid.value, neuron.hotkey}));
+    by_stake.push_back(Json::array({neuron.hotkey, netuid.value}));
+  }
+  const auto coldkeys = values("Owner", by_hotkey);
+  const auto axons = values("Axons", by_axon);
+  const auto registered = values("BlockAtRegistration", by_uid);
+  std::vector<Json> stakes;
+  if (has("TotalHotkeyAlpha")) {
+    stakes = values("TotalHotkeyAlpha", by_stake);
+  } else if (has("TotalHotkeyStake")) {
+    stakes = values("TotalHotkeyStake", by_hotkey);
+  }
+  for (std::size_t uid = 0; uid < *count; ++uid) {
+    ChainNeuron& neuron = graph.neurons[uid];
+    neuron.coldkey = coldkeys[uid].get<std::string>();
+    neuron.registered_at = number_from(registered[uid], "BlockAtRegistration");
+    if (!stakes.empty()) neuron.stake = number_from(stakes[uid], "TotalHotkeyAlpha");
+    if (axons[uid].is_object()) {
+      neuron.axon.ip = address_text(axons[uid].at("ip"), axons[uid].at("ip_type") == 6, "Axons");
+      neuron.axon.port = axons[uid].at("port").get<std::uint16_t>();
+    }
+  }
+  read_columns(graph);
+  graph.weights = rows("Weights", netuid, *count);
+  graph.bonds = rows("Bonds", netuid, *count);
+  return graph;
+}
+
+// The vectors that an epoch writes, one value a uid.
+void ChainReader::read_columns(Metagraph& graph) {
+  const auto column = [&](std::string_view item, auto set) {
+    if (!has(item)) return;
+    const Json list = value(kPallet, item, Json::array({graph.netuid.value}));
+    if (!list.is_array()) refuse(item, "is not a list");
+    // A vector may be shorter where the runtime has not yet filled it, never longer.
+    if (list.size() > graph.neurons.size()) refuse(item, "has more values than neurons");
+    for (std::size_t uid = 0; uid < list.size(); ++uid) {
+      set(graph.neurons[uid], number_from(list[uid], item));
+    }
+  };
+  const auto share = [](auto member) {
+    return [member](ChainNeuron& neuron, std::uint64_t n) {
+      neuron.*member = static_cast<std::uint16_t>(n);
+    };
+  };
+  column("Incentive", share(&ChainNeuron::incentive));
+  column("Dividends", share(&ChainNeuron::dividends));
+  column("Consensus", share(&ChainNeuron::consensus));
+  column("ValidatorTrust", share(&ChainNeuron::validator_trust));
+  column("Trust", share(&ChainNeuron::trust));
+  column("Rank", share(&ChainNeuron::rank));
+  column("Emission", [](ChainNeuron& neuron, std::uint64_t n) { neuron.emission = n; });
+  column("LastUpdate", [](ChainNeuron& neuron, std::uint64_t n) { neuron.last_update = n; });
+  column("Active", [](ChainNeuron& neuron, std::uint64_t n) { neuron.active = n != 0; });
+  column("ValidatorPermit",
+         [](ChainNeuron& neuron, std::uint64_t n) { neuron.validator_permit = n != 0; });
+}
+
+std::vector<WeightRow> ChainReader::rows(std::string_view item, Netuid netuid, std::size_t count) {
+  std::vector<WeightRow> out(count);
+  if (!has(item)) return out;
+  std::vector<Json> keys;
+  for (std::size_t uid = 0; uid < count; ++uid) keys.push_back(Json::array({netuid.value, uid}));
+  const auto lists = values(item, keys);
+  for (std::size_t uid = 0; uid < count; ++uid) {
+    for (const Json& pair : lists[uid]) {
+      out[uid].emplace_back(pair.at(0).get<std::uint16_t>(), pair.at(1).get<std::uint16_t>());
+    }
+  }
+  return out;
+}
+
+std::vector<std::pair<std::string, std::string>> ChainReader::hyperparameters(Netuid netuid) {
+  std::vector<const StorageItem*> items;
+  std::vector<Bytes> keys;
+  for (const StorageItem& item : metadata_->pallet(kPallet).storage) {
+    if (item.keys.size() != 1 || item.name == "Uids") continue;
+    const Type& key = metadata_->types().at(item.keys[0]);
+    const bool by_netuid =
+        (key.kind == TypeKind::primitive && key.primitive == Primitive::u16) ||
+        (key.kind == TypeKind::composite && !key.path.empty() && key.path.back() == "NetUid");
+    const TypeKind kind = metadata_->types().at(item.value).kind;
+    const bool plain = kind == TypeKind::primitive || kind == TypeKind::composite ||
+                       kind == TypeKind::tuple || kind == TypeKind::compact;
+    if (!by_netuid || !plain) continue;
+    items.push_back(&item);
+    keys.push_back(metadata_->storage_key(kPallet, item.name, Json::array({netuid.value})));
+  }
+  const auto answers = node_.storage(keys, block_);
+  std::vector<std::pair<std::string, std::string>> out;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    out.emplace_back(items[i]->name, metadata_->decode_storage(*items[i], answers[i]).dump());
+  }
+  return out;
+}
+
+SubnetPool ChainReader::pool(Netuid netuid) {
+  const Json keys = Json::array({netuid.value});
+  SubnetPool pool;
+  pool.tao = number_of("SubnetTAO", keys);
+  pool.alpha_in = number_of("SubnetAlphaIn", keys);
+  pool.alpha_out = number_of("SubnetAlphaOut", keys);
+  if (has("SubnetMovingPrice")) {
+    pool.moving_price = fixed_point(value(kPallet, "SubnetMovingPrice", keys), 32);
+  }
+  if (pool.tao && pool.alpha_in && *pool.alpha_in > 0) {
+    pool.price = static_cast<double>(*pool.tao) / static_cast<double>(*pool.alpha_in);
+  }
+  return pool;
+}
+
+ChainBalance ChainReader::balance(const std::string& ss58) {
+  const Json account = value("System", "Account", Json::array({ss58}));
+  const auto amount = [&](const char* name) {
+    const Json& number = account.at("data").at(name);
+    return number.is_string() ? number.get<std::string>() : number.dump();
+  };
+  return {number_from(account.at("nonce"), "Account"), amount("free"), amount("reserved")};
+}
+
+}  // namespace yumoe

@@ -1,0 +1,96 @@
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "cluster/error.hpp"
+#include "coordinator/settlement_target.hpp"
+
+namespace yumoe::settlement {
+namespace {
+
+constexpr std::size_t kEntryBytesMax = 1 << 20;
+constexpr std::size_t kHeadBytes = 4 + 32;  // length, digest of the content
+
+[[noreturn]] void io_failed(const std::string& what, const std::string& file) {
+  throw Error(errno == ENOSPC ? ErrorCode::disk_full : ErrorCode::journal_io,
+              what + " " + file + ": " + std::strerror(errno));
+}
+
+Bytes read_all(int file, const std::string& name) {
+  Bytes bytes;
+  std::array<std::uint8_t, 1 << 16> buffer;
+  while (true) {
+    const ssize_t size = read(file, buffer.data(), buffer.size());
+    if (size < 0) io_failed("read", name);
+    if (size == 0) return bytes;
+    bytes.insert(bytes.end(), buffer.begin(), buffer.begin() + size);
+  }
+}
+
+}  // namespace
+
+FileJournal::FileJournal(const std::filesystem::path& file) : name_(file.string()) {
+  file_ = open(name_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_APPEND, 0600);
+  if (file_ < 0) io_failed("open", name_);
+  if (flock(file_, LOCK_EX | LOCK_NB) != 0) {
+    close(file_);
+    throw Error(ErrorCode::journal_io,
+                name_ + " is in use by another yumoe process: stop it first");
+  }
+  const Bytes bytes = read_all(file_, name_);
+  std::size_t at = 0;
+  while (at + kHeadBytes <= bytes.size()) {
+    const std::size_t size = bytes[at] | std::size_t{bytes[at + 1]} << 8 |
+                             std::size_t{bytes[at + 2]} << 16 | std::size_t{bytes[at + 3]} << 24;
+    if (size > kEntryBytesMax) throw Error(ErrorCode::journal_corrupt, name_ + " entry length");
+    if (at + kHeadBytes + size > bytes.size()) break;  // torn
+    const ByteView content = ByteView(bytes).subspan(at + kHeadBytes, size);
+    if (!std::ranges::equal(digest_of(content).bytes, ByteView(bytes).subspan(at + 4, 32))) {
+      throw Error(ErrorCode::journal_corrupt, name_ + " entry " + std::to_string(entries_.size()));
+    }
+    entries_.emplace_back(content.begin(), content.end());
+    at += kHeadBytes + size;
+  }
+  if (at != bytes.size() && ftruncate(file_, static_cast<off_t>(at)) != 0) {
+    io_failed("cut the torn end of", name_);
+  }
+}
+
+FileJournal::~FileJournal() { close(file_); }
+
+void FileJournal::append(ByteView entry) {
+  YUMOE_ASSERT(entry.size() <= kEntryBytesMax);
+  Bytes bytes;
+  for (int i = 0; i < 4; ++i) bytes.push_back(static_cast<std::uint8_t>(entry.size() >> (8 * i)));
+  const Digest digest = digest_of(entry);
+  bytes.insert(bytes.end(), digest.bytes.begin(), digest.bytes.end());
+  bytes.insert(bytes.end(), entry.begin(), entry.end());
+  for (std::size_t written = 0; written < bytes.size();) {
+    const ssize_t size = write(file_, bytes.data() + written, bytes.size() - written);
+    if (size < 0 && errno == EINTR) continue;
+    if (size < 0) io_failed("append to", name_);
+    written += static_cast<std::size_t>(size);
+  }
+  if (fdatasync(file_) != 0) io_failed("sync", name_);
+  entries_.emplace_back(entry.begin(), entry.end());
+}
+
+void LocalSettlement::settle(const SubnetWeights& weights) {
+  const std::string id = "weights/" + std::to_string(weights.netuid.value) + "/" +
+                         to_ss58(weights.validator) + "/epoch " +
+                         std::to_string(weights.ledger_epoch) + "/local";
+  if (!settled_.insert(id).second) return;
+  Receipt receipt{id, {}};
+  receipt.outcome.effected = true;
+  receipt.outcome.reason = "effected";
+  fresh_.push_back(std::move(receipt));
+}
+
+std::vector<Receipt> LocalSettlement::poll(std::chrono::milliseconds) {
+  return std::exchange(fresh_, {});
+}
+
+}  // namespace yumoe::settlement

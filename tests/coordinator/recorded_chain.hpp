@@ -1,0 +1,241 @@
+#pragma once
+// A growing chain in front of the scripted node. Its answers are the recorded ones: runtime,
+// metadata, storage, account, block header and events of the recorded session; only block numbers,
+// hashes and the extrinsics that were sent to it are new.
+
+#include <map>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "cluster/bytes.hpp"
+#include "coordinator/extrinsic.hpp"
+#include "coordinator/metadata.hpp"
+#include "coordinator/scripted_node.hpp"
+
+namespace yumoe::test {
+
+class RecordedChain {
+ public:
+  RecordedChain() {
+    node.load_transcript();
+    const std::string raw = read_recorded("tests/conformance/data/chain/metadata_spec218_v14.gz");
+    metadata_bytes_.assign(raw.begin(), raw.end());
+    metadata = Metadata::parse(metadata_bytes_);
+    const auto setup = nlohmann::json::parse(
+        read_recorded("tests/conformance/data/chain/rpc/setup_storage.json.gz"));
+    for (const auto& pair : setup.at("pairs")) {
+      storage_[pair[0].get<std::string>()] = pair[1];
+    }
+    for (const auto& outcome : nlohmann::json::parse(read_recorded(kOutcomes))) {
+      if (outcome.contains("events_hex")) events_[outcome["label"]] = outcome["events_hex"];
+    }
+    read_transcript();
+    answer_all();
+  }
+
+  // Every extrinsic included from now on has the recorded events of this case.
+  void outcome(const std::string& label) {
+    const std::lock_guard lock(mutex_);
+    outcome_ = events_.at(label);
+  }
+  void set_storage(const std::string& key, const nlohmann::json& value) {
+    const std::lock_guard lock(mutex_);
+    storage_[key] = value;
+  }
+  void upgrade() {
+    const std::lock_guard lock(mutex_);
+    ++spec_version_;
+  }
+  // Lets everything that waits in the pool be lost.
+  void forget_pool() {
+    const std::lock_guard lock(mutex_);
+    pool_.clear();
+  }
+
+  // A new block with what the pool holds, final at once, told to all who listen.
+  void produce(int count = 1) {
+    for (int i = 0; i < count; ++i) {
+      std::string header;
+      {
+        const std::lock_guard lock(mutex_);
+        Block block{outcome_, inherent_, {}};
+        for (const std::string& extrinsic : pool_) {
+          block.extrinsics.push_back(extrinsic);
+          ++nonce_;
+        }
+        block.nonce = nonce_;
+        if (pool_.empty()) block.events.clear();
+        pool_.clear();
+        blocks_.push_back(block);
+        header = header_of(blocks_.size() - 1).dump();
+      }
+      node.notify("chain_subscribeFinalizedHeads", "chain_finalizedHead", header);
+    }
+  }
+
+  std::uint32_t number() {
+    const std::lock_guard lock(mutex_);
+    return static_cast<std::uint32_t>(kFirst + blocks_.size() - 1);
+  }
+  // Extrinsics of ours in all blocks.
+  std::vector<DecodedExtrinsic> included() {
+    const std::lock_guard lock(mutex_);
+    std::vector<DecodedExtrinsic> all;
+    for (const Block& block : blocks_) {
+      for (std::size_t i = 1; i < block.extrinsics.size(); ++i) {
+        all.push_back(decode_extrinsic(metadata, from_hex(block.extrinsics[i])));
+      }
+    }
+    return all;
+  }
+
+  ScriptedNode node;
+  Metadata metadata;
+
+ private:
+  static constexpr std::size_t kFirst = 5000;
+  static constexpr const char* kGenesisHash =
+      "0x4545454545454545454545454545454545454545454545454545454545454545";
+  struct Block {
+    std::string events;
+    std::string inherent;
+    std::vector<std::string> extrinsics;
+    std::uint64_t nonce = 0;
+    Block(std::string events, std::string inherent, std::vector<std::string> none)
+        : events(std::move(events)), inherent(inherent), extrinsics(std::move(none)) {
+      extrinsics.push_back(std::move(inherent));
+    }
+  };
+
+  static std::string hash_of(std::size_t index) {
+    return "0x" + digest_of(as_bytes("recorded block " + std::to_string(index))).hex();
+  }
+  std::size_t index_of(const std::string& hash) const {
+    for (std::size_t i = 0; i < blocks_.size(); ++i) {
+      if (hash_of(i) == hash) return i;
+    }
+    return blocks_.size();
+  }
+
+  nlohmann::json header_of(std::size_t index) const {
+    nlohmann::json header = header_;
+    char number[16];
+    std::snprintf(number, sizeof number, "0x%08x", static_cast<unsigned>(kFirst + index));
+    header["number"] = number;
+    header["parentHash"] = hash_of(index == 0 ? 0 : index - 1);
+    return header;
+  }
+
+  void read_transcript() {
+    std::istringstream lines(read_recorded(kTranscript));
+    std::map<std::uint64_t, std::string> asked;
+    for (std::string line; std::getline(lines, line);) {
+      const auto entry = nlohmann::json::parse(line);
+      if (!entry.contains("msg")) continue;
+      const auto& message = entry["msg"];
+      if (message.contains("method") && message.contains("id")) {
+        asked[message["id"]] = message["method"];
+      } else if (message.contains("result")) {
+        const std::string& method = asked[message["id"]];
+        if (method == "state_getRuntimeVersion") version_ = message["result"];
+        if (method == "chain_getBlock" && header_.is_null()) {
+          header_ = message["result"]["block"]["header"];
+          inherent_ = message["result"]["block"]["extrinsics"][0];
+        }
+        if (method == "state_getStorage" && account_.empty()) account_ = message["result"];
+      }
+    }
+    spec_version_ = version_["specVersion"];
+    blocks_.push_back(Block{"", inherent_, {}});
+  }
+
+  void answer_all() {
+    using nlohmann::json;
+    const auto on = [&](const std::string& method, auto handler) {
+      node.answer(method, [this, handler](const std::string& params) {
+        const std::lock_guard lock(mutex_);
+        const json answer = handler(json::parse(params));
+        if (answer.is_object() && answer.contains("error")) {
+          return Reply{.result = "", .error = answer["error"].dump()};
+        }
+        return Reply{.result = answer.dump()};
+      });
+    };
+    on("chain_getFinalizedHead", [this](const json&) { return hash_of(blocks_.size() - 1); });
+    on("chain_getBlockHash", [this](const json& params) {
+      const std::size_t number = params[0];
+      if (number == 0) return json(kGenesisHash);
+      if (number < kFirst || number - kFirst >= blocks_.size()) return json();
+      return json(hash_of(number - kFirst));
+    });
+    on("chain_getHeader", [this](const json& params) {
+      const std::size_t index = index_of(params[0]);
+      return index == blocks_.size() ? json() : header_of(index);
+    });
+    on("chain_getBlock", [this](const json& params) {
+      const std::size_t index = index_of(params[0]);
+      if (index == blocks_.size()) return json();
+      return json{
+          {"block", {{"header", header_of(index)}, {"extrinsics", blocks_[index].extrinsics}}}};
+    });
+    on("state_getRuntimeVersion", [this](const json&) {
+      json version = version_;
+      version["specVersion"] = spec_version_;
+      return version;
+    });
+    on("state_call", [](const json&) {  // version 15 was not recorded whole: as an older node
+      return json{{"error", {{"code", -32601}, {"message", "Method not found"}}}};
+    });
+    on("state_getMetadata", [this](const json&) { return "0x" + to_hex(metadata_bytes_); });
+    on("system_accountNextIndex", [this](const json&) { return nonce_ + pool_.size(); });
+    on("state_getStorage", [this](const json& params) { return stored(params[0], params[1]); });
+    node.answer("author_submitAndWatchExtrinsic", [this](const std::string& params) {
+      const std::lock_guard lock(mutex_);
+      const std::string extrinsic = json::parse(params)[0];
+      if (std::ranges::find(pool_, extrinsic) != pool_.end()) {
+        return Reply{.error = R"({"code":1013,"message":"Transaction is already imported"})"};
+      }
+      if (decode_extrinsic(metadata, from_hex(extrinsic)).nonce < nonce_) {
+        return Reply{.error = R"({"code":1010,"message":"{\"invalid\":{\"stale\":null}}"})"};
+      }
+      pool_.push_back(extrinsic);
+      return Reply{.notice_method = "author_extrinsicUpdate", .notices = {R"({"ready":null})"}};
+    });
+    node.answer("chain_subscribeFinalizedHeads", [](const std::string&) { return Reply{}; });
+  }
+
+  nlohmann::json stored(const std::string& key, const std::string& at) {
+    const std::size_t index = index_of(at);
+    if (index == blocks_.size()) return nullptr;
+    static const std::string events_key = "0x" + to_hex(storage_prefix("System", "Events"));
+    static const std::string account_prefix = "0x" + to_hex(storage_prefix("System", "Account"));
+    if (key == events_key) {
+      return blocks_[index].events.empty() ? nlohmann::json("0x00")
+                                           : nlohmann::json(blocks_[index].events);
+    }
+    if (key.starts_with(account_prefix)) {
+      Bytes nonce;  // the recorded account with its first four bytes, the nonce
+      for (int i = 0; i < 4; ++i) {
+        nonce.push_back(static_cast<std::uint8_t>(blocks_[index].nonce >> (8 * i)));
+      }
+      return "0x" + to_hex(nonce) + account_.substr(10);
+    }
+    const auto found = storage_.find(key);
+    return found == storage_.end() ? nlohmann::json() : found->second;
+  }
+
+  std::mutex mutex_;
+  Bytes metadata_bytes_;
+  std::map<std::string, nlohmann::json> storage_;
+  std::map<std::string, std::string> events_;
+  nlohmann::json version_, header_;
+  std::string inherent_, account_, outcome_;
+  std::vector<Block> blocks_;
+  std::vector<std::string> pool_;
+  std::uint64_t nonce_ = 0;
+  std::uint32_t spec_version_ = 0;
+};
+
+}  // namespace yumoe::test

@@ -1,0 +1,399 @@
+// Settling over a real WebSocket against recorded answers, with the machine, the signer and the
+// codec that a run uses. And what the plans promise.
+
+#include "coordinator/settlement_target.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "cluster/error.hpp"
+#include "coordinator/recorded_chain.hpp"
+#include "coordinator/timelock.hpp"
+
+namespace yumoe::settlement {
+namespace {
+
+using namespace std::chrono_literals;
+using nlohmann::json;
+using test::Fault;
+using test::RecordedChain;
+using ::testing::HasSubstr;
+
+class Settling : public ::testing::Test {
+ protected:
+  Settling() {
+    rpc.endpoints = {chain.node.url()};
+    rpc.pause_first_ms = 2;
+    rpc.pause_max_ms = 20;
+    rpc.call_timeout_ms = 400;
+    restart();
+    chain.outcome("set_weights good (ed25519)");
+  }
+  // As after kill -9: everything but the journal is gone.
+  void restart() {
+    target.reset();
+    client.reset();
+    client = std::make_unique<RpcClient>(rpc);
+    SubstrateOptions options;
+    options.salt_seed = Bytes(32, 7);
+    options.now = [] { return drand_round_time(20'000'000); };
+    options.settlement.era_blocks = 16;
+    target = std::make_unique<SubstrateSettlement>(
+        *client, journal,
+        [this](const PublicKey& signer) { return signer == key.public_key() ? &key : nullptr; },
+        options);
+  }
+  SubnetWeights weights(std::uint64_t epoch = 1) const {
+    SubnetWeights out;
+    out.netuid = Netuid{2};
+    out.ledger_epoch = epoch;
+    out.validator = key.public_key();
+    out.uids = {1, 2, 3};
+    out.values = {100, 100, 100};
+    return out;
+  }
+  // Lets blocks pass until something ends.
+  std::optional<Receipt> until_receipt(int blocks_max = 60) {
+    for (int i = 0; i < blocks_max; ++i) {
+      for (Receipt& receipt : target->poll(50ms)) return receipt;
+      chain.produce();
+      for (Receipt& receipt : target->poll(100ms)) return receipt;
+    }
+    return std::nullopt;
+  }
+
+  RecordedChain chain;
+  ChainRpcOptions rpc;
+  Keypair key = Keypair::from_seed(KeyType::ed25519, Bytes(32, 1));
+  MemoryJournal journal;
+  std::unique_ptr<RpcClient> client;
+  std::unique_ptr<SubstrateSettlement> target;
+};
+
+TEST_F(Settling, PutsWeightsOnTheChainOnceAndReadsTheirEffectFromEvents) {
+  target->settle(weights());
+  const auto receipt = until_receipt();
+  ASSERT_TRUE(receipt) << target->trouble();
+  EXPECT_TRUE(receipt->outcome.effected) << receipt->outcome.reason;
+  EXPECT_THAT(receipt->outcome.events, HasSubstr("SubtensorModule.WeightsSet"));
+  target->settle(weights());  // the same epoch again
+  EXPECT_FALSE(until_receipt(3));
+  ASSERT_EQ(chain.included().size(), 1u);
+  const json call = chain.metadata.decode_call(chain.included()[0].call);
+  EXPECT_EQ(call["call_function"], "set_weights");
+}
+
+TEST_F(Settling, AnAnswerThatIsLostAfterSendingIsLookedForAndNotSentTwice) {
+  chain.node.fault("author_submitAndWatchExtrinsic", Fault::answer_then_drop);
+  target->settle(weights());
+  const auto receipt = until_receipt();
+  ASSERT_TRUE(receipt) << target->trouble();
+  EXPECT_TRUE(receipt->outcome.effected);
+  EXPECT_EQ(chain.included().size(), 1u);
+}
+
+TEST_F(Settling, ASendingThatNeverArrivedIsSentAgainAfterLooking) {
+  chain.node.fault("author_submitAndWatchExtrinsic", Fault::disconnect);
+  target->settle(weights());
+  const auto receipt = until_receipt();
+  ASSERT_TRUE(receipt) << target->trouble();
+  EXPECT_TRUE(receipt->outcome.effected);
+  EXPECT_EQ(chain.included().size(), 1u);
+  EXPECT_EQ(chain.node.received("author_submitAndWatchExtrinsic"), 2u);
+}
+
+TEST_F(Settling, ACrashAfterSendingIsFoundInTheBlocks) {
+  target->settle(weights());
+  target->poll(50ms);
+  ASSERT_EQ(chain.node.received("author_submitAndWatchExtrinsic"), 1u);
+  restart();
+  chain.produce(3);  // it is included while nobody looks
+  target->settle(weights());
+  const auto receipt = until_receipt();
+  ASSERT_TRUE(receipt) << target->trouble();
+  EXPECT_TRUE(receipt->outcome.effected);
+  EXPECT_EQ(receipt->outcome.block, 5001u);
+  EXPECT_EQ(chain.included().size(), 1u);
+}
+
+TEST_F(Settling, ATransactionThatThePoolLostIsSentAgain) {
+  target->settle(weights());
+  target->poll(50ms);
+  chain.forget_pool();
+  chain.node.disconnect_all();  // and the watch with it
+  const auto receipt = until_receipt();
+  ASSERT_TRUE(receipt) << target->trouble();
+  EXPECT_TRUE(receipt->outcome.effected);
+  EXPECT_EQ(chain.included().size(), 1u);
+}
+
+TEST_F(Settling, AnUpgradeInFlightIsSignedForTheNewRuntimeWithTheSameNonce) {
+  target->settle(weights());
+  target->poll(50ms);
+  chain.forget_pool();
+  chain.upgrade();
+  const auto receipt = until_receipt();
+  ASSERT_TRUE(receipt) << target->trouble();
+  EXPECT_TRUE(receipt->outcome.effected);
+  ASSERT_EQ(chain.included().size(), 1u);
+  EXPECT_EQ(chain.included()[0].nonce, 0u);
+  EXPECT_EQ(chain.node.received("author_submitAndWatchExtrinsic"), 2u);
+}
+
+TEST_F(Settling, ARecordedRateLimitIsWaitedOut) {
+  chain.outcome("rate limit: set_weights again at once");
+  target->settle(weights());
+  while (chain.included().empty()) {
+    target->poll(50ms);
+    chain.produce();
+  }
+  target->poll(100ms);
+  chain.outcome("set_weights good (ed25519)");
+  const auto receipt = until_receipt(150);
+  ASSERT_TRUE(receipt) << target->trouble();
+  EXPECT_TRUE(receipt->outcome.effected) << receipt->outcome.reason;
+  EXPECT_EQ(chain.included().size(), 2u);
+}
+
+TEST_F(Settling, EveryRecordedDispatchErrorEndsTheIntentByItsName) {
+  const auto outcomes = json::parse(test::read_recorded(test::kOutcomes));
+  std::uint64_t epoch = 10;
+  for (const auto& outcome : outcomes) {
+    const auto error = outcome.find("dispatch_error");
+    if (error == outcome.end() || error->is_null() || !error->contains("name")) continue;
+    const std::string name = (*error)["name"];
+    if (reaction_to(name).kind != Reaction::Kind::stop) continue;
+    SCOPED_TRACE(outcome["label"].get<std::string>());
+    chain.outcome(outcome["label"]);
+    target->settle(weights(++epoch));
+    const auto receipt = until_receipt();
+    ASSERT_TRUE(receipt) << target->trouble();
+    EXPECT_FALSE(receipt->outcome.effected);
+    EXPECT_EQ(receipt->outcome.reason, "SubtensorModule." + name);
+    EXPECT_FALSE(receipt->outcome.advice.empty());
+  }
+  EXPECT_GE(epoch, 20u);
+}
+
+TEST_F(Settling, ARecordedPoolRefusalEndsTheIntentByItsName) {
+  chain.node.answer("author_submitAndWatchExtrinsic", [](const std::string&) {
+    return test::Reply{.error = R"({"code":1010,"message":"{\"invalid\":{\"custom\":3}}"})"};
+  });
+  target->settle(weights());
+  const auto receipt = until_receipt();
+  ASSERT_TRUE(receipt);
+  EXPECT_EQ(receipt->outcome.reason, "StakeTooLowToSetWeights");
+  EXPECT_THAT(receipt->outcome.advice, HasSubstr("stake"));
+}
+
+TEST_F(Settling, HashCommitsAreRevealedInTheirEpoch) {
+  const auto key_of = [&](const char* item) {
+    return "0x" + to_hex(chain.metadata.storage_key("SubtensorModule", item, json::array({2})));
+  };
+  chain.set_storage(key_of("CommitRevealWeightsEnabled"), "0x01");
+  chain.set_storage(key_of("Tempo"), "0x0900");  // an epoch is ten blocks
+  chain.outcome("commit_weights good");
+  target->settle(weights());
+  const auto commit = until_receipt();
+  ASSERT_TRUE(commit) << target->trouble();
+  ASSERT_TRUE(commit->outcome.effected) << commit->outcome.reason;
+  chain.outcome("reveal_weights good");
+  const auto reveal = until_receipt();
+  ASSERT_TRUE(reveal) << target->trouble();
+  EXPECT_TRUE(reveal->outcome.effected) << reveal->outcome.reason;
+  EpochClock clock;
+  clock.netuid = Netuid{2};
+  clock.tempo = 9;
+  EXPECT_EQ(clock.epoch_at(reveal->outcome.block), clock.epoch_at(commit->outcome.block) + 1);
+  // What was revealed hashes to what was committed.
+  ASSERT_EQ(chain.included().size(), 2u);
+  const json committed = json::parse(target->status()[0].intent.arguments);
+  const json revealed = json::parse(target->status()[1].intent.arguments);
+  const Digest hash =
+      commit_hash(key.public_key(), 2, revealed["uids"].get<std::vector<std::uint16_t>>(),
+                  revealed["values"].get<std::vector<std::uint16_t>>(),
+                  revealed["salt"].get<std::vector<std::uint16_t>>(), revealed["version_key"]);
+  EXPECT_EQ(committed["commit_hash"], "0x" + hash.hex());
+}
+
+TEST_F(Settling, GoesOnQuietlyWhileTheChainIsAway) {
+  chain.node.refuse(true);
+  chain.node.disconnect_all();
+  target->settle(weights());
+  EXPECT_TRUE(target->poll(10ms).empty());
+  EXPECT_THAT(target->trouble(), HasSubstr("peer did not answer"));
+  chain.node.refuse(false);
+  const auto receipt = until_receipt();
+  ASSERT_TRUE(receipt) << target->trouble();
+  EXPECT_TRUE(receipt->outcome.effected);
+}
+
+TEST_F(Settling, AKeyThatIsNotHereIsSaid) {
+  SubnetWeights foreign = weights();
+  foreign.validator = Keypair::from_seed(KeyType::ed25519, Bytes(32, 2)).public_key();
+  target->settle(foreign);
+  const auto receipt = until_receipt();
+  ASSERT_TRUE(receipt);
+  EXPECT_THAT(receipt->outcome.reason, HasSubstr("KeyMissing"));
+}
+
+TEST_F(Settling, ReadsTheRuleOfTheRecordedSubnet) {
+  ChainNode node(*client);
+  const SubnetRule rule = read_subnet_rule(node, chain.metadata, node.finalized_head(), Netuid{2});
+  EXPECT_EQ(rule.rule, WeightsRule::plain);
+  EXPECT_EQ(rule.epochs.tempo, 99u);
+  EXPECT_EQ(rule.version_key, 5u);
+  EXPECT_GT(rule.block_time, 0ms);
+}
+
+// ---- local, files, plans
+// -------------------------------------------------------------------------
+
+TEST(LocalSettlement, IsFinalAtOnceAndOnce) {
+  LocalSettlement local;
+  SubnetWeights weights;
+  local.settle(weights);
+  local.settle(weights);
+  EXPECT_EQ(local.poll(0ms).size(), 1u);
+  EXPECT_TRUE(local.poll(0ms).empty());
+}
+
+TEST(FileJournal, KeepsEntriesCutsATornEndAndRefusesOtherDamage) {
+  const auto file = std::filesystem::temp_directory_path() / "yumoe_settlement_journal_test";
+  std::filesystem::remove(file);
+  {
+    FileJournal journal(file);
+    journal.append(as_bytes("first"));
+    journal.append(as_bytes("second"));
+    EXPECT_THROW(FileJournal{file}, Error);  // one process at a time
+  }
+  const auto size = std::filesystem::file_size(file);
+  std::filesystem::resize_file(file, size - 1);
+  {
+    FileJournal journal(file);
+    ASSERT_EQ(journal.load().size(), 1u);
+    journal.append(as_bytes("third"));
+  }
+  {
+    FileJournal journal(file);
+    ASSERT_EQ(journal.load().size(), 2u);
+    EXPECT_EQ(journal.load()[1], Bytes({'t', 'h', 'i', 'r', 'd'}));
+  }
+  std::fstream damage(file, std::ios::in | std::ios::out | std::ios::binary);
+  damage.seekp(38);
+  damage.put('X');
+  damage.close();
+  EXPECT_THROW(FileJournal{file}, Error);
+  std::filesystem::remove(file);
+}
+
+TEST(CommitHash, IsTheOneARuntimeAccepted) {
+  std::ifstream in("tests/conformance/data/chain/rpc/commit_reveal_vector.json");
+  const json vector = json::parse(in);
+  PublicKey who;
+  const Bytes bytes = from_hex(vector["who"].get<std::string>());
+  std::copy(bytes.begin(), bytes.end(), who.bytes.begin());
+  const auto list = [&](const char* name) {
+    return vector[name].get<std::vector<std::uint16_t>>();
+  };
+  EXPECT_EQ("0x" + commit_hash(who, vector["netuid"], list("uids"), list("values"), list("salt"),
+                               vector["version_key"])
+                       .hex(),
+            vector["commit_hash_blake2_256"].get<std::string>());
+}
+
+TEST(EpochClock, OlderRuntimesEpochsFollowTheBlockNumber) {
+  EpochClock clock;
+  clock.netuid = Netuid{3};
+  clock.tempo = 10;
+  for (std::uint32_t block = 50; block < 200; ++block) {
+    const bool runs = (block + 3 + 1) % 11 == 10;
+    EXPECT_EQ(clock.next_run_after(block - 1) == block, runs) << block;
+    EXPECT_EQ(clock.epoch_at(block + 1), clock.epoch_at(block) + (runs ? 1 : 0));
+    EXPECT_LE(clock.first_block_of(clock.epoch_at(block)), block);
+    EXPECT_GT(clock.first_block_of(clock.epoch_at(block) + 1), block);
+  }
+}
+
+TEST(EpochClock, NewerRuntimesEpochsAreCountedFromTheLast) {
+  EpochClock clock;
+  clock.kind = EpochClock::Kind::counted;
+  clock.tempo = 10;
+  clock.last_epoch_block = 100;
+  clock.epoch_index = 7;
+  EXPECT_EQ(clock.epoch_at(100), 7u);
+  EXPECT_EQ(clock.epoch_at(109), 7u);
+  EXPECT_EQ(clock.epoch_at(110), 8u);  // due now counts as the next
+  EXPECT_EQ(clock.first_block_of(8), 110u);
+  EXPECT_EQ(clock.next_run_after(100), 110u);
+  EXPECT_EQ(clock.next_run_after(110), 120u);
+}
+
+TEST(Plans, TimelockedWeightsAreSealedToTheRevealEpochsRound) {
+  SubnetRule rule;
+  rule.rule = WeightsRule::timelocked_commit;
+  rule.epochs.tempo = 99;
+  SubnetWeights weights;
+  weights.uids = {1, 2};
+  weights.values = {1, 2};
+  const TimeMs now = drand_round_time(1'000'000);
+  const Intent intent = plan_weights(rule, weights, 1'010, now, {});
+  const json arguments = json::parse(intent.arguments);
+  // Epoch 10 ends before block 1099: 89 blocks and three of margin, 12 s each, from round 999,999.
+  EXPECT_EQ(arguments["reveal_round"], 999'999 + (89 + 3) * 4);
+  EXPECT_EQ(arguments["commit_reveal_version"], 4);
+  EXPECT_EQ(intent.latest, 1'098u);
+  EXPECT_EQ(intent.effect_event, "SubtensorModule.TimelockedWeightsCommitted");
+}
+
+TEST(Plans, WarnOfSchedulesThatHurt) {
+  SubnetRule rule;
+  EXPECT_THAT(schedule_warnings(rule).at(0), HasSubstr("tempo is 0"));
+  rule.epochs.tempo = 100;
+  EXPECT_TRUE(schedule_warnings(rule).empty());
+  rule.rule = WeightsRule::hash_commit;
+  rule.reveal_period = 3;
+  rule.immunity_period = 200;
+  rule.rate_limit = 150;
+  EXPECT_EQ(schedule_warnings(rule).size(), 2u);
+}
+
+TEST(Plans, ServeWritesTheAddressAsTheChainsNumber) {
+  const PublicKey key;
+  EXPECT_EQ(json::parse(serve_intent("a", key, Netuid{1}, "1.2.3.4", 80).arguments)["ip"],
+            "0x01020304");
+  EXPECT_EQ(json::parse(serve_intent("a", key, Netuid{1}, "::2", 80).arguments)["ip_type"], 6);
+  EXPECT_THROW(serve_intent("a", key, Netuid{1}, "example.com", 80), Error);
+}
+
+TEST(Reconcile, StatesEveryDifferenceWithItsCause) {
+  const std::vector<NeuronResult> ledger{
+      {Uid{0}, "a", 10, 20, 30, 40}, {Uid{1}, "b", 11, 0, 5, 6}, {Uid{2}, "c", 1, 1, 1, 1}};
+  std::vector<NeuronResult> chain{
+      {Uid{0}, "a", 10, 20, 30, 41}, {Uid{1}, "b", 12, 0, 5, 6}, {Uid{3}, "d", 0, 0, 0, 0}};
+  ReconcileFacts facts;
+  facts.our_uid = Uid{9};
+  facts.chain_weights = {{Uid{9}, {{1, 5}}}, {Uid{8}, {{1, 7}}}};
+  const auto differences = reconcile(ledger, chain, facts);
+  ASSERT_EQ(differences.size(), 4u);
+  EXPECT_EQ(differences[0].field, "stake");
+  EXPECT_EQ(differences[1].field, "incentive");
+  EXPECT_EQ(differences[1].cause, "1 other validators' weights name this uid");
+  EXPECT_EQ(differences[2].cause, "not registered on the chain");
+  EXPECT_EQ(differences[3].cause, "not in the ledger");
+  IntentStatus refused;
+  refused.intent.call = "set_weights";
+  refused.phase = "refused";
+  refused.outcome = Outcome{};
+  refused.outcome->reason = "SubtensorModule.SettingWeightsTooFast";
+  facts.intents = {refused};
+  EXPECT_THAT(reconcile(ledger, chain, facts)[1].cause, HasSubstr("SettingWeightsTooFast"));
+  EXPECT_TRUE(reconcile(ledger, ledger, facts).empty());
+}
+
+}  // namespace
+}  // namespace yumoe::settlement
