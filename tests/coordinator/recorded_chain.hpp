@@ -191,6 +191,19 @@ class RecordedChain {
     on("state_getMetadata", [this](const json&) { return "0x" + to_hex(metadata_bytes_); });
     on("system_accountNextIndex", [this](const json&) { return nonce_ + pool_.size(); });
     on("state_getStorage", [this](const json& params) { return stored(params[0], params[1]); });
+    on("state_queryStorageAt", [this](const json& params) {
+      json changes = json::array();
+      for (const json& key : params[0]) changes.push_back({key, stored(key, params[1])});
+      return json::array({{{"block", params[1]}, {"changes", changes}}});
+    });
+    on("state_getKeysPaged", [this](const json& params) {
+      json page = json::array();
+      const std::string start = params[2].is_null() ? "" : params[2].get<std::string>();
+      for (const auto& [key, value] : storage_) {
+        if (key.starts_with(params[0].get<std::string>()) && key > start) page.push_back(key);
+      }
+      return page;
+    });
     node.answer("author_submitAndWatchExtrinsic", [this](const std::string& params) {
       const std::lock_guard lock(mutex_);
       const std::string extrinsic = json::parse(params)[0];

@@ -1,0 +1,85 @@
+// What is read of a subnet, against the storage that was set before the recorded session.
+
+#include "coordinator/chain_reader.hpp"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+
+#include "cluster/error.hpp"
+#include "coordinator/recorded_chain.hpp"
+
+namespace yumoe {
+namespace {
+
+using nlohmann::json;
+
+class Reading : public ::testing::Test {
+ protected:
+  Reading() {
+    ChainRpcOptions options;
+    options.endpoints = {chain.node.url()};
+    client = std::make_unique<RpcClient>(options);
+    node = std::make_unique<ChainNode>(*client);
+  }
+  // The key of the recorded session by its role.
+  static std::string ss58_of(const char* role) {
+    return json::parse(test::read_recorded(
+        "tests/conformance/data/chain/rpc/setup_storage.json.gz"))["keys"][role]["ss58"];
+  }
+  test::RecordedChain chain;
+  std::unique_ptr<RpcClient> client;
+  std::unique_ptr<ChainNode> node;
+};
+
+TEST_F(Reading, TheMetagraphHasEveryNeuronOfTheBlockWithItsKeys) {
+  ChainReader reader(*node);
+  EXPECT_EQ(reader.block(), 5000u);
+  EXPECT_EQ(reader.runtime().spec_version, 218u);
+  const Metagraph graph = reader.metagraph(Netuid{2});
+  ASSERT_EQ(graph.neurons.size(), 4u);
+  EXPECT_EQ(graph.neurons[0].hotkey, ss58_of("validator_V"));
+  EXPECT_EQ(graph.neurons[1].hotkey, ss58_of("miner_M"));
+  for (std::size_t uid = 0; uid < graph.neurons.size(); ++uid) {
+    EXPECT_EQ(graph.neurons[uid].uid.value, uid);
+    EXPECT_TRUE(graph.neurons[uid].stake);
+  }
+  EXPECT_EQ(graph.neurons[0].coldkey, ss58_of("coldkey_O"));
+  EXPECT_GT(*graph.neurons[0].stake, 0u);
+  EXPECT_EQ(graph.neurons[0].axon.ip, "");
+  EXPECT_EQ(graph.weights.size(), 4u);
+}
+
+TEST_F(Reading, HyperparametersAreWhateverTheRuntimeKeepsBySubnet) {
+  ChainReader reader(*node);
+  std::map<std::string, std::string> found;
+  for (const auto& [name, value] : reader.hyperparameters(Netuid{2})) found[name] = value;
+  EXPECT_EQ(found["Tempo"], "99");
+  EXPECT_EQ(found["WeightsVersionKey"], "5");
+  EXPECT_EQ(found["MinAllowedWeights"], "2");
+  EXPECT_TRUE(found.contains("Kappa"));  // by its default
+  EXPECT_FALSE(found.contains("NoSuchParameter"));
+  EXPECT_GT(found.size(), 30u);
+}
+
+TEST_F(Reading, SubnetsPoolsAndBalancesAreRead) {
+  ChainReader reader(*node);
+  EXPECT_THAT(reader.subnets(), ::testing::Contains(Netuid{2}));
+  const SubnetPool pool = reader.pool(Netuid{2});
+  EXPECT_TRUE(pool.tao);
+  EXPECT_FALSE(pool.moving_price);  // this runtime has none, and none is made up
+  EXPECT_EQ(reader.balance(ss58_of("validator_V")).nonce, 0u);
+}
+
+TEST_F(Reading, ABlockTheNodeDoesNotKnowIsAnError) {
+  try {
+    ChainReader::at(*node, 7);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::chain_state_pruned);
+  }
+}
+
+}  // namespace
+}  // namespace yumoe
