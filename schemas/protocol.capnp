@@ -176,6 +176,9 @@ struct Contribution {
   lossLast @8 :Float64;
   expertTokens @9 :List(UInt32);   # [layer * experts + expert] tokens it processed
   update @10 :Data;            # router/include/router/codec.hpp
+  deltaDigest @11 :Data;
+  # BLAKE2b of base - local for the trunk and the shard's experts, fp32 in layout order, before error
+  # feedback: what anybody who trains the shard again can compare.
 }
 
 struct ToParticipant {

@@ -16,12 +16,13 @@ void compare(RoundId round, const char* what, const Digest& recorded, const Dige
 
 Replayed replay(const Layout& layout, const RunSetup& setup, const ForEachRecord& records,
                 const FindBlob& find_blob, std::optional<Checkpoint> checkpoint,
-                const ReplayWatcher& watcher) {
+                const ReplayWatcher& watcher, std::uint64_t last_round) {
   Replayed state;
   state.core = std::make_unique<Run>(layout, setup.settings);
   state.model = checkpoint
                     ? std::make_unique<ModelState>(layout, setup, *checkpoint)
                     : std::make_unique<ModelState>(layout, setup);
+  if (watcher.model) watcher.model(*state.model);
   records([&](const Record& record) {
     const auto spoilt = [&](const std::string& why) {
       throw Error(ErrorCode::journal_corrupt,
@@ -36,7 +37,8 @@ Replayed replay(const Layout& layout, const RunSetup& setup, const ForEachRecord
     if (record.time < state.last_time) spoilt("its time is before the one before it");
     if (const auto refused = state.core->refusal_of(*event, record.time)) spoilt(refused->message);
     if (const auto* aggregated = std::get_if<Aggregated>(&*event);
-        aggregated != nullptr && aggregated->round > state.model->base().round()) {
+        aggregated != nullptr && aggregated->round > state.model->base().round() &&
+        aggregated->round.value <= last_round) {
       if (state.core->phase() != Phase::aggregating || aggregated->round != state.core->round()) {
         spoilt("an aggregate that was not due");
       }

@@ -117,13 +117,14 @@ class Coordinator::Impl {
           log_warning("passed over checkpoint " + file.path.string() + ": " + error.what());
         },
         journal_.size());
+    ReplayWatcher watcher;
+    watcher.event = [this](const Record& record, const Event& event, const Run& core) {
+      remember(record.time, event, core);
+    };
     Replayed replayed = replay(
         layout_, setup_, [this](const auto& visit) { journal_.for_each(1, visit); }, find_blob,
         std::move(checkpoint),
-        {[this](const Record& record, const Event& event, const Run& core) {
-           remember(record.time, event, core);
-         },
-         {}});
+        watcher);
     core_ = std::move(replayed.core);
     model_ = std::move(replayed.model);
     now_ = std::max(clock_.now(), replayed.last_time);

@@ -9,6 +9,7 @@ class App;
 namespace yumoe {
 
 void add_run_commands(CLI::App& app);
+void add_record_commands(CLI::App& app);
 void add_data_commands(CLI::App& app);
 void add_config_commands(CLI::App& app);
 void add_keys_commands(CLI::App& app);

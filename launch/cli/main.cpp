@@ -17,6 +17,7 @@ int main(int argc, char** argv) {
   app.footer("Start: yumoe run launch/examples/demo.toml\n"
              "What this machine has and lacks: yumoe doctor");
   yumoe::add_run_commands(app);
+  yumoe::add_record_commands(app);
   yumoe::add_data_commands(app);
   yumoe::add_config_commands(app);
   yumoe::add_keys_commands(app);

@@ -37,6 +37,7 @@ Contribution read_contribution(wire::Contribution::Reader in) {
   c.loss_last = finite_of(in.getLossLast(), "last loss");
   c.expert_tokens = wire::numbers_of(in.getExpertTokens(), kExpertTokensMax, "expert tokens");
   c.update = bytes_of(in.getUpdate(), kContributionBytesMax, "update");
+  c.delta = digest_of_field(in.getDeltaDigest(), "delta digest");
   return c;
 }
 
@@ -167,11 +168,21 @@ Bytes encode(const Contribution& c) {
     auto tokens = out.initExpertTokens(static_cast<unsigned>(c.expert_tokens.size()));
     for (unsigned i = 0; i < tokens.size(); ++i) tokens.set(i, c.expert_tokens[i]);
     out.setUpdate(wire::data(c.update));
+    out.setDeltaDigest(wire::data(c.delta.bytes));
   });
 }
 
 Contribution decode_contribution(ByteView bytes) {
   return read_message<wire::Contribution>(bytes, read_contribution);
+}
+
+Digest digest_of_delta(const Layout& layout, const ExpertSet& experts,
+                       std::span<const float> delta) {
+  Digester digester;
+  for (const TensorSpec* tensor : layout.tensors_of(experts)) {
+    digester.update(as_bytes(delta.subspan(tensor->offset, tensor->elements)));
+  }
+  return digester.finish();
 }
 
 Digest digest_of_shard(const TrainingShard& shard) {

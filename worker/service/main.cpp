@@ -82,9 +82,25 @@ void add_role(CLI::App& app, const std::string& role, const char* help,
   });
 }
 
+void add_recompute(CLI::App& app) {
+  struct Job {
+    std::string job, data = "token-set", device = "cpu";
+  };
+  auto choice = std::make_shared<Job>();
+  CLI::App* command = app.add_subcommand("recompute", "Train one recorded shard again (yumoe replay)");
+  command->add_option("--job", choice->job, "folder that yumoe replay wrote")->required();
+  command->add_option("--data", choice->data, "folder of the run's token set")->capture_default_str();
+  command->add_option("--device", choice->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  command->callback([choice] {
+    open_log("recompute", LogLevel::info);
+    recompute_shard(choice->job, choice->data, {choice->device, 1, 1});
+  });
+}
+
 int run_program(int argc, char** argv) {
   CLI::App app("Trains or measures for a Yumoe run.", "yumoe-worker");
   app.require_subcommand(1);
+  add_recompute(app);
   add_role(app, "worker", "Train shards of a run", run_worker);
   add_role(app, "validator", "Measure what workers contribute", run_validator);
   try {

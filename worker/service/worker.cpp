@@ -133,6 +133,7 @@ class Worker {
     contribution.loss_first = result.loss_first;
     contribution.loss_last = result.loss_last;
     contribution.expert_tokens = result.expert_tokens;
+    contribution.delta = digest_of_delta(layout_, shard.experts, delta_);
     contribution.update = encode_update(layout_, shard.experts, residual, facts_.codec);
     state_.save({shard.round, contribution.shard, encode(contribution)});
     link_.offer(shard.round, state_.saved()->contribution);

@@ -4,6 +4,7 @@
 // must reach the recorded digests.
 
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 
@@ -25,18 +26,21 @@ struct Replayed {
 };
 
 struct ReplayWatcher {
+  // The model before the first event; it changes in place as the replay goes.
+  std::function<void(const ModelState&)> model;
   // After each event was applied.
   std::function<void(const Record&, const Event&, const Run&)> event;
-  // After each aggregation was done again, with what it reached; `base` before it is gone.
+  // After each aggregation was done again, with what it reached.
   std::function<void(RoundId, const ModelState::Result&)> aggregated;
 };
 
 // Replays all records. The model starts at `checkpoint`, or at version 0 without one; aggregations up
-// to the checkpoint are believed, later ones done again.
+// to the checkpoint, and after `last_round`, are believed, those between done again.
 // Throws Error{replay_differs} naming round and digests where the record is not reached, and
 // Error{journal_corrupt} naming the record where it cannot be read.
 Replayed replay(const Layout& layout, const RunSetup& setup, const ForEachRecord& records,
                 const FindBlob& find_blob, std::optional<Checkpoint> checkpoint,
-                const ReplayWatcher& watcher = {});
+                const ReplayWatcher& watcher = {},
+                std::uint64_t last_round = std::numeric_limits<std::uint64_t>::max());
 
 }  // namespace yumoe

@@ -135,7 +135,11 @@ struct Contribution {
   double loss_last = 0;
   std::vector<std::uint32_t> expert_tokens;  // [layers * experts]
   Bytes update;                 // router/codec.hpp
+  Digest delta;                 // of base - local before error feedback: digest_of_delta()
 };
+
+// BLAKE2b of the trunk's and the shard's experts' elements of `delta` [layout.parameters()].
+Digest digest_of_delta(const Layout& layout, const ExpertSet& experts, std::span<const float> delta);
 
 Bytes encode(const Contribution& contribution);
 Contribution decode_contribution(ByteView bytes);

@@ -1,0 +1,341 @@
+// Commands that read a run's record: status, replay, export.
+#include <CLI/CLI.hpp>
+#include <cmath>
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <thread>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.hpp"
+#include "cli/display.hpp"
+#include "cluster/error.hpp"
+#include "cluster/random.hpp"
+#include "coordinator/history.hpp"
+#include "coordinator/replay.hpp"
+#include "coordinator/safetensors.hpp"
+#include "launch/local.hpp"
+
+namespace yumoe {
+namespace {
+
+std::string measured(double value) {
+  if (!std::isfinite(value)) return "-";
+  char text[32];
+  std::snprintf(text, sizeof text, "%.4f", value);
+  return text;
+}
+
+// --- status ----------------------------------------------------------------------------------------------
+
+void print_status(const std::string& path, bool json) {
+  const auto record = open_run_record(path);
+  const RunHistory history(*record);
+  const Run& core = history.core();
+  if (json) {
+    nlohmann::json status{{"run", record->run()},
+                          {"phase", name_of(core.phase())},
+                          {"round", core.round().value},
+                          {"rounds_total", history.setup().settings.run.rounds},
+                          {"version", core.version().value},
+                          {"state_digest", core.version_digest().hex()},
+                          {"checkpoint", core.checkpoint().value},
+                          {"records", record->size()},
+                          {"participants", nlohmann::json::array()}};
+    for (const auto& [uid, p] : core.participants()) {
+      const Standing standing = core.standing_of(uid);
+      status["participants"].push_back({{"uid", uid.value},
+                                        {"name", p.name},
+                                        {"hotkey", to_ss58(p.hotkey)},
+                                        {"role", p.role == Role::worker ? "worker" : "validator"},
+                                        {"active", p.active},
+                                        {"steps", p.steps},
+                                        {"tokens", p.tokens},
+                                        {"missed", p.missed},
+                                        {"experts", p.held},
+                                        {"score", standing.score},
+                                        {"rating", standing.rating},
+                                        {"weight", standing.weight},
+                                        {"reason", p.reason}});
+    }
+    const auto& rounds = history.rounds();
+    for (auto it = rounds.rbegin(); it != rounds.rend(); ++it) {
+      if (!std::isfinite(it->heldout_loss)) continue;
+      status["eval_loss"] = it->heldout_loss;
+      status["eval_bits_per_byte"] = it->heldout_bits_per_byte;
+      status["eval_version"] = it->round.value;
+      break;
+    }
+    std::cout << status.dump() << std::endl;
+    return;
+  }
+  std::printf("run %s: %s, round %llu of %lld, base version %llu\n", record->run().c_str(),
+              std::string(name_of(core.phase())).c_str(),
+              static_cast<unsigned long long>(core.round().value),
+              static_cast<long long>(history.setup().settings.run.rounds),
+              static_cast<unsigned long long>(core.version().value));
+  std::printf("\n%6s %10s %10s %12s %12s\n", "round", "loss", "bits/byte", "up", "down each");
+  const auto& rounds = history.rounds();
+  const std::size_t first = rounds.size() > 10 ? rounds.size() - 10 : 0;
+  for (std::size_t i = first; i < rounds.size(); ++i) {
+    const RoundHistory& r = rounds[i];
+    if (r.aggregated.value == 0) continue;
+    std::printf("%6llu %10s %10s %12s %12s\n", static_cast<unsigned long long>(r.round.value),
+                measured(r.heldout_loss).c_str(), measured(r.heldout_bits_per_byte).c_str(),
+                bytes_text(static_cast<double>(r.up_bytes)).c_str(),
+                bytes_text(static_cast<double>(r.down_bytes)).c_str());
+  }
+  std::printf("\n%4s %-12s %-9s %-6s %8s %10s %6s %8s %6s  %s\n", "uid", "name", "role", "there",
+              "steps", "tokens", "missed", "rating", "weight", "remark");
+  for (const auto& [uid, p] : core.participants()) {
+    const Standing standing = core.standing_of(uid);
+    std::printf("%4u %-12.12s %-9s %-6s %8llu %10llu %6llu %8.4f %6u  %s\n", uid.value,
+                p.name.c_str(), p.role == Role::worker ? "worker" : "validator",
+                p.active ? "yes" : "no", static_cast<unsigned long long>(p.steps),
+                static_cast<unsigned long long>(p.tokens),
+                static_cast<unsigned long long>(p.missed), standing.rating, standing.weight,
+                p.reason.c_str());
+  }
+  std::fflush(stdout);
+}
+
+void add_status(CLI::App& app) {
+  struct Choice {
+    std::string run;
+    bool json = false;
+  };
+  auto choice = std::make_shared<Choice>();
+  CLI::App* command = app.add_subcommand("status", "Say where a run stands, also while it runs");
+  command->add_option("run", choice->run, "A run's folder, or an exported .h5 file")->required();
+  command->add_flag("--json", choice->json, "One JSON object");
+  command->footer("yumoe status runs/demo-20261124-063312");
+  command->callback([choice] { print_status(choice->run, choice->json); });
+}
+
+// --- replay ----------------------------------------------------------------------------------------------
+
+struct ReplayChoice {
+  std::string run;
+  bool verify = false, json = false;
+  std::uint64_t from = 0, to = 0;
+  std::uint32_t recompute = 0;
+  std::string data = "token-set";
+};
+
+// Base versions that a recomputation starts from, kept until the replay has passed them.
+struct Recomputation {
+  ContributionHistory contribution;
+  TrainingShard shard;
+  Bytes base;
+};
+
+std::vector<Recomputation> sample_recomputations(const RunHistory& history, const ReplayChoice& choice) {
+  std::vector<ContributionHistory> candidates;
+  for (const ContributionHistory& c : history.contributions()) {
+    if (c.filter.empty() && c.round.value >= choice.from && c.round.value <= choice.to) {
+      candidates.push_back(c);
+    }
+  }
+  Random random(derive_seed("recompute", {history.core().private_seed()}));
+  std::vector<Recomputation> sampled;
+  while (sampled.size() < choice.recompute && !candidates.empty()) {
+    const std::size_t i = random.below(candidates.size());
+    sampled.push_back({candidates[i], {}, {}});
+    candidates.erase(candidates.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  return sampled;
+}
+
+void write_file(const std::filesystem::path& path, ByteView bytes) {
+  std::ofstream out(path, std::ios::binary);
+  out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  if (!out.flush()) throw Error(ErrorCode::file_io, "write " + path.string());
+}
+
+// Trains one shard again in a yumoe-worker process. True if the pseudo-gradient is the same bits.
+bool recompute(const Recomputation& job, const RunSetup& setup, const RunRecord& record,
+               const ReplayChoice& choice) {
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() /
+      ("yumoe-recompute-" + job.contribution.blob.hex().substr(0, 16));
+  std::filesystem::create_directories(folder);
+  Welcome welcome;
+  welcome.run = setup.run;
+  welcome.configuration = setup.configuration;
+  welcome.configuration_digest = setup.configuration_digest();
+  welcome.token_set = setup.token_set;
+  Directive directive;
+  directive.shard = job.shard;
+  write_file(folder / "welcome", encode(ToParticipant{welcome}));
+  write_file(folder / "shard", encode(ToParticipant{directive}));
+  write_file(folder / "base", job.base);
+  ChildProcess child(worker_program(),
+                     {"recompute", "--job", folder.string(), "--data", choice.data},
+                     folder / "log");
+  while (!child.poll()) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  std::ifstream answer(folder / "delta");
+  std::string hex;
+  answer >> hex;
+  if (*child.poll() != 0 || hex.empty()) {
+    throw Error(ErrorCode::device_missing,
+                "the shard could not be trained again; see " + (folder / "log").string());
+  }
+  std::filesystem::remove_all(folder);
+  const auto bytes = record.blob(job.contribution.blob);
+  if (!bytes) throw Error(ErrorCode::journal_corrupt, "the contribution is not kept any more");
+  return decode_contribution(*bytes).delta.hex() == hex;
+}
+
+void replay_run(ReplayChoice choice) {
+  const auto record = open_run_record(choice.run);
+  const RunHistory history(*record);
+  const RunSetup& setup = history.setup();
+  const Layout& layout = history.layout();
+  const std::uint64_t last = history.core().version().value;
+  if (choice.to == 0 || choice.to > last) choice.to = last;
+  std::optional<Checkpoint> checkpoint;
+  if (choice.from > 1) {
+    for (const RoundId round : record->checkpoints()) {
+      if (round.value < choice.from) {
+        checkpoint = record->checkpoint(round);
+        break;
+      }
+    }
+  }
+  const std::uint64_t started_at = checkpoint ? checkpoint->round.value : 0;
+  if (choice.from == 0) choice.from = started_at + 1;
+  std::vector<Recomputation> jobs = sample_recomputations(history, choice);
+  std::uint64_t verified = 0;
+  ReplayWatcher watcher;
+  const ModelState* model = nullptr;
+  watcher.model = [&](const ModelState& state) { model = &state; };
+  watcher.event = [&](const Record&, const Event&, const Run& core) {
+    // While a round trains, the model is the version its shards start from.
+    for (Recomputation& job : jobs) {
+      if (!job.base.empty() || core.round() != job.contribution.round || model == nullptr) continue;
+      const RoundState* round = core.round_state(core.round());
+      if (round == nullptr || !round->shards.contains(job.contribution.uid)) continue;
+      if (model->base().round().value + 1 != core.round().value) continue;
+      job.shard = round->shards.at(job.contribution.uid).shard;
+      job.base = model->base().encode();
+    }
+  };
+  watcher.aggregated = [&](RoundId round, const ModelState::Result&) {
+    ++verified;
+    if (!choice.json) {
+      std::printf("\rround %llu of %llu reached", static_cast<unsigned long long>(round.value),
+                  static_cast<unsigned long long>(last));
+      std::fflush(stdout);
+    }
+  };
+  const Replayed replayed = replay(
+      layout, setup,
+      [&](const auto& visit) {
+        record->for_each(1, visit);
+      },
+      [&](const Digest& digest) { return record->blob(digest); }, std::move(checkpoint), watcher,
+      choice.to);
+  std::uint32_t same = 0;
+  for (const Recomputation& job : jobs) same += recompute(job, setup, *record, choice);
+  const bool recomputed_all = same == jobs.size();
+  if (choice.json) {
+    nlohmann::json result{{"run", record->run()},
+                          {"records", replayed.records},
+                          {"rounds_verified", verified},
+                          {"from", started_at + 1},
+                          {"to", choice.to},
+                          {"state_digest", replayed.model->base().digest().hex()},
+                          {"core_digest", replayed.core->state_digest().hex()},
+                          {"recomputed", jobs.size()},
+                          {"recomputed_equal", same},
+                          {"verified", recomputed_all}};
+    std::cout << result.dump() << std::endl;
+  } else {
+    std::printf("\n%llu records drove the core again; it reached the same plans, ratings and weights.\n"
+                "Rounds %llu to %llu: every aggregate was computed again from the recorded "
+                "contributions and every base version has the recorded digest; the last is\n  %s\n",
+                static_cast<unsigned long long>(replayed.records),
+                static_cast<unsigned long long>(started_at + 1),
+                static_cast<unsigned long long>(choice.to),
+                replayed.model->base().digest().hex().c_str());
+    if (choice.recompute == 0) {
+      std::printf("Not proved: that workers trained what they say. --recompute N trains N shards again.\n");
+    } else {
+      std::printf("%u of %zu sampled shards, trained again here, gave the same pseudo-gradient bit for bit.\n",
+                  same, jobs.size());
+    }
+    std::fflush(stdout);
+  }
+  if (!recomputed_all) {
+    throw Error(ErrorCode::replay_differs,
+                "a shard trained again gave other bits: another kind of device, another number of "
+                "threads, or work that was not done");
+  }
+}
+
+void add_replay(CLI::App& app) {
+  auto choice = std::make_shared<ReplayChoice>();
+  CLI::App* command = app.add_subcommand("replay", "Drive the core and the model from a record again");
+  command->add_option("run", choice->run, "A run's folder, or an exported .h5 file")->required();
+  command->add_flag("--verify", choice->verify, "Compare every digest on the way (always done)");
+  command->add_option("--from", choice->from, "First round to compute again; starts at the checkpoint before");
+  command->add_option("--to", choice->to, "Last round to compute again");
+  command->add_option("--recompute", choice->recompute, "Train so many sampled shards again, bit for bit");
+  command->add_option("--data", choice->data, "Token set, for --recompute")->capture_default_str();
+  command->add_flag("--json", choice->json, "One JSON object");
+  command->footer("yumoe replay runs/mine --verify\nyumoe replay run.h5 --verify --from 10 --to 20 --recompute 2");
+  command->callback([choice] { replay_run(*choice); });
+}
+
+// --- export ----------------------------------------------------------------------------------------------
+
+void add_export(CLI::App& app) {
+  struct Choice {
+    std::string run, out = "run.h5";
+    bool safetensors = false;
+  };
+  auto choice = std::make_shared<Choice>();
+  CLI::App* command = app.add_subcommand("export", "Make one file of a run, or of its weights");
+  command->add_option("run", choice->run, "A run's folder")->required();
+  command->add_option("-o,--out", choice->out, "File to write")->capture_default_str();
+  command->add_flag("--safetensors", choice->safetensors,
+                    "Write the newest checkpoint's weights as safetensors instead");
+  command->footer("yumoe export runs/mine -o run.h5\nyumoe export runs/mine --safetensors -o model.safetensors");
+  command->callback([choice] {
+    const auto record = open_run_record(choice->run);
+    if (choice->safetensors) {
+      const auto rounds = record->checkpoints();
+      if (rounds.empty()) {
+        throw Error(ErrorCode::file_missing,
+                    choice->run + " has no checkpoint yet: wait for run.checkpoint_rounds rounds");
+      }
+      const Checkpoint checkpoint = record->checkpoint(rounds.front());
+      write_safetensors(choice->out, checkpoint.layout, checkpoint.parameters,
+                        {{"format", "pt"}, {"run", record->run()},
+                         {"round", std::to_string(checkpoint.round.value)}});
+      std::cout << choice->out << ": base version " << checkpoint.round.value << std::endl;
+      return;
+    }
+    const RunHistory history(*record);
+    const ExportReport report =
+        export_run(choice->run, choice->out, history.tables(),
+                   [](const std::filesystem::path& path, const Error& error) {
+                     std::cerr << "left out " << path.string() << ": " << error.what() << std::endl;
+                   });
+    std::cout << choice->out << ": " << report.records << " events, " << report.blobs << " updates, "
+              << report.checkpoints << " checkpoints, "
+              << bytes_text(static_cast<double>(report.bytes)) << std::endl;
+  });
+}
+
+}  // namespace
+
+void add_record_commands(CLI::App& app) {
+  add_status(app);
+  add_replay(app);
+  add_export(app);
+}
+
+}  // namespace yumoe

@@ -1,0 +1,50 @@
+#include <fstream>
+
+#include "cluster/error.hpp"
+#include "service/shared.hpp"
+#include "worker/memory.hpp"
+#include "worker/trainer.hpp"
+
+namespace yumoe {
+namespace {
+
+Bytes read_file(const std::filesystem::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw Error(ErrorCode::file_missing, path.string());
+  return Bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+}
+
+template <typename Message>
+Message read_as(const std::filesystem::path& path) {
+  ToParticipant message = decode_to_participant(read_file(path));
+  if (!std::holds_alternative<Message>(message)) {
+    throw Error(ErrorCode::message_malformed, path.string() + " holds another message");
+  }
+  return std::get<Message>(std::move(message));
+}
+
+}  // namespace
+
+void recompute_shard(const std::filesystem::path& job, const std::filesystem::path& data,
+                     const DeviceOptions& device) {
+  keep_freed_memory();
+  const auto welcome = read_as<Welcome>(job / "welcome");
+  const TrainingShard shard = read_as<Directive>(job / "shard").shard;
+  const RunFacts facts = RunFacts::from(welcome);
+  const Layout layout = Layout::of(facts.model);
+  const BaseVersion base = BaseVersion::decode(layout, read_file(job / "base"));
+  ParticipantSetup setup;
+  setup.data = data;
+  const TokenSet tokens = open_data(setup, facts, welcome);
+  Trainer trainer(facts.model, facts.training, device);
+  trainer.load_base(base.parameters(), base.gate_bias());
+  trainer.train(shard, windows_in_order(tokens, facts.data_order(), Split::train,
+                                        static_cast<std::uint32_t>(facts.model.context)));
+  std::vector<float> delta(layout.parameters(), 0.0f);
+  trainer.pseudo_gradient(delta);
+  std::ofstream out(job / "delta");
+  out << digest_of_delta(layout, shard.experts, delta).hex() << "\n";
+  if (!out.flush()) throw Error(ErrorCode::file_io, "write " + (job / "delta").string());
+}
+
+}  // namespace yumoe
