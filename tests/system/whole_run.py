@@ -1,0 +1,302 @@
+"""A whole run with real processes: trains, is killed at random moments, is attacked over its socket, is
+replayed and exported. Run one seed again: whole_run.py BIN_DIR --seed N --only kills"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+CONFIG = """
+[run]
+rounds = {rounds}
+workers_min = 2
+checkpoint_rounds = 3
+commit_wait_max_ms = 8000
+reveal_wait_max_ms = 5000
+score_wait_max_ms = 8000
+[model]
+vocabulary = 320
+context = 16
+width = 16
+layers = 1
+heads = 2
+key_value_heads = 1
+experts = 4
+expert_width = 16
+[training]
+batch_sequences = 2
+total_steps = 200
+[evaluation]
+private_windows = 4
+assigned_windows = 2
+heldout_windows = 4
+[outer]
+total_rounds = {rounds}
+[placement]
+round_s = 1
+inner_steps_first = 5
+inner_steps_max = 12
+[data]
+path = "{data}"
+sources = ["{text}"]
+vocabulary = 320
+heldout_percent = 10
+private_percent = 10
+[transport]
+port = 0
+heartbeat_interval_ms = 100
+lease_ms = 3000
+[[worker]]
+name = "one"
+[[worker]]
+name = "two"
+experts_max = 2
+[[validator]]
+name = "judge"
+"""
+
+SENTENCES = [
+    "the quick brown fox jumps over the lazy dog",
+    "a journal is written before its effect is seen",
+    "nothing waits for ever and nothing fails in silence",
+    "money is counted in whole numbers and never lost",
+]
+
+
+class Failure(Exception):
+    pass
+
+
+def check(condition, what):
+    if not condition:
+        raise Failure(what)
+
+
+class Scene:
+    """A folder with text, token set and configuration."""
+
+    def __init__(self, bin_dir, seed):
+        self.bin = pathlib.Path(bin_dir)
+        self.random = random.Random(seed)
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="yumoe-system-"))
+        text = self.folder / "text"
+        for domain in ("one", "two"):
+            (text / domain).mkdir(parents=True)
+            lines = []
+            for i in range(600):
+                words = " ".join(self.random.choice(SENTENCES) for _ in range(3))
+                lines.append(f"{domain} {i}: {words}.\n")
+            (text / domain / "text.txt").write_text("\n".join(lines))
+
+    def config(self, rounds):
+        path = self.folder / f"run-{rounds}.toml"
+        path.write_text(CONFIG.format(rounds=rounds, data=self.folder / "tokens", text=self.folder / "text"))
+        return path
+
+    def yumoe(self, *arguments, timeout=120):
+        return subprocess.run([self.bin / "yumoe", *map(str, arguments)], capture_output=True,
+                              text=True, timeout=timeout)
+
+    def start(self, *arguments):
+        return subprocess.Popen([self.bin / "yumoe", *map(str, arguments)], stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+
+    def close(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def test_run(scene):
+    """trains, and its summary, replay and export agree"""
+    run = scene.folder / "run"
+    done = scene.yumoe("run", scene.config(6), "--out", run, "--json", timeout=240)
+    check(done.returncode == 0, f"run failed: {done.stderr[-2000:]}")
+    summary = json.loads(done.stdout.strip().splitlines()[-1])
+    for key in ("run", "rounds", "tokens", "tokens_per_s", "eval_loss", "eval_bits_per_byte", "bytes_up",
+                "bytes_down", "dense_bytes", "compute_share", "state_digest", "workers"):
+        check(key in summary, f"summary lacks {key}")
+    check(summary["finished"] and summary["rounds"] == 6, f"not finished: {summary}")
+    check(summary["eval_loss"] < 5.9, f"did not learn: {summary['eval_loss']}")
+    check(all(w["steps"] > 0 for w in summary["workers"]), f"a worker did nothing: {summary['workers']}")
+    check(0 < summary["bytes_up"] < summary["dense_bytes"], "no compression")
+
+    replay = scene.yumoe("replay", run, "--verify", "--recompute", "2", "--data", scene.folder / "tokens",
+                         "--json")
+    check(replay.returncode == 0, f"replay failed: {replay.stderr}")
+    result = json.loads(replay.stdout.strip().splitlines()[-1])
+    check(result["state_digest"] == summary["state_digest"], "replay reached another state")
+    check(result["rounds_verified"] == 6 and result["recomputed_equal"] == 2, f"replay: {result}")
+
+    exported = scene.folder / "run.h5"
+    check(scene.yumoe("export", run, "-o", exported).returncode == 0, "export failed")
+    again = scene.yumoe("replay", exported, "--from", "4", "--json")
+    check(again.returncode == 0, f"replay of the export failed: {again.stderr}")
+    check(json.loads(again.stdout.strip().splitlines()[-1])["rounds_verified"] == 3, "from round 4: 3 rounds")
+    weights = scene.folder / "model.safetensors"
+    check(scene.yumoe("export", run, "--safetensors", "-o", weights).returncode == 0, "safetensors failed")
+
+    import h5py
+    import numpy
+    from safetensors.numpy import load_file
+    with h5py.File(exported) as file:
+        names = []
+        file.visit(names.append)
+        check(any("rounds" in name for name in names), f"no rounds table in {names[:20]}")
+        check(any("scores" in name for name in names), "no scores table")
+    tensors = load_file(weights)
+    check(tensors["embedding"].shape == (320, 16), "embedding has another shape")
+    check(all(numpy.isfinite(t).all() for t in tensors.values()), "weights are not finite")
+
+
+def test_tampered_record(scene):
+    """a replay names the round whose contribution was changed"""
+    run = scene.folder / "run"
+    import sqlite3
+    copy = scene.folder / "tampered"
+    shutil.copytree(run, copy)
+    db = sqlite3.connect(copy / "journal.sqlite")
+    tables = [name for (name,) in db.execute("select name from sqlite_master where type = 'table'")]
+    table = next(name for name in tables if "blob" in name)
+    columns = [row[1] for row in db.execute(f"pragma table_info({table})")]
+    column = "bytes" if "bytes" in columns else next(c for c in columns if "byte" in c or "data" in c)
+    rowid, bytes_ = db.execute(f"select rowid, {column} from {table} order by rowid limit 1").fetchone()
+    changed = bytearray(bytes_)
+    changed[len(changed) // 2] ^= 1
+    db.execute(f"update {table} set {column} = ? where rowid = ?", (bytes(changed), rowid))
+    db.commit()
+    db.close()
+    replay = scene.yumoe("replay", copy, "--verify")
+    check(replay.returncode != 0, "a changed contribution was not noticed")
+    check("digest" in replay.stderr or "corrupt" in replay.stderr or "record" in replay.stderr,
+          f"unclear error: {replay.stderr}")
+
+
+def children_of(pid):
+    found = []
+    for entry in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (entry / "stat").read_text().rsplit(")", 1)[1].split()
+            if int(stat[1]) == pid:
+                found.append(int(entry.name))
+        except (OSError, IndexError):
+            continue
+    return found
+
+
+def test_kills(scene, kills=50):
+    """50 kills at random moments lose nothing: the run ends and every round replays"""
+    run = scene.folder / "killed"
+    config = scene.config(90)
+    killed = coordinator_kills = 0
+    deadline = time.time() + 420
+    process = scene.start("run", config, "--out", run, "--json")
+    while killed < kills and time.time() < deadline:
+        time.sleep(scene.random.uniform(0.05, 1.2))
+        if process.poll() is not None:
+            if process.returncode == 0:
+                break  # finished before all kills were done
+            check(False, f"run ended by itself: {process.stderr.read()[-2000:]}")
+        children = children_of(process.pid)
+        if scene.random.random() < 0.2 or not children:
+            process.kill()
+            process.wait()
+            coordinator_kills += 1
+            process = scene.start("run", config, "--out", run, "--json")
+        else:
+            try:
+                os.kill(scene.random.choice(children), signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        killed += 1
+    try:
+        out, err = process.communicate(timeout=max(60, deadline - time.time()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise Failure(f"did not finish after {killed} kills: {err[-3000:]}")
+    check(process.returncode == 0, f"run failed after {killed} kills: {err[-3000:]}")
+    summary = json.loads(out.strip().splitlines()[-1])
+    check(summary["rounds"] == 90, f"rounds: {summary['rounds']}")
+    check(killed >= kills, f"only {killed} kills before the run was over")
+    replay = scene.yumoe("replay", run, "--verify", "--json")
+    check(replay.returncode == 0, f"replay failed: {replay.stderr}")
+    result = json.loads(replay.stdout.strip().splitlines()[-1])
+    check(result["rounds_verified"] == 90, f"verified {result['rounds_verified']}")
+    check(result["state_digest"] == summary["state_digest"], "replay reached another state")
+    print(f"  {killed} kills, {coordinator_kills} of the coordinator")
+
+
+def test_hostile(scene):
+    """strangers with garbage, wrong keys and wrong folders get named errors and change nothing"""
+    run = scene.folder / "hostile"
+    config = scene.config(6)
+    process = scene.start("run", config, "--out", run)
+    address = None
+    start = time.time()
+    while time.time() - start < 60:
+        line = process.stdout.readline()
+        if line.startswith("join at"):
+            address = line.split()[-1]
+            break
+    check(address, "no address was printed")
+    host, port = re.match(r"tcp://([^:]+):(\d+)\?", address).groups()
+    for size in (1, 10, 1000, 1 << 20):
+        with socket.create_connection((host, int(port)), timeout=5) as stranger:
+            stranger.sendall(scene.random.randbytes(size))
+    wrong = address[:-64] + "0" * 63 + "1"
+    worker = subprocess.run([scene.bin / "yumoe-worker", "worker", "--coordinator", "nonsense", "--hotkey",
+                             "//Mallory"], capture_output=True, text=True, timeout=30)
+    check(worker.returncode == 2 and "tcp://HOST:PORT" in worker.stderr, f"address: {worker.stderr}")
+    stranger = subprocess.Popen([scene.bin / "yumoe-worker", "worker", "--coordinator", wrong, "--hotkey",
+                                 "//Mallory", "--state", scene.folder / "mallory"],
+                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    taken = scene.yumoe("run", config, "--out", scene.folder / "other", f"--transport.port={port}")
+    check(taken.returncode == 1 and "already in use" in taken.stderr, f"port: {taken.stderr[-500:]}")
+    locked = scene.yumoe("run", config, "--out", run)
+    check(locked.returncode != 0, "two coordinators opened one run")
+    out, err = process.communicate(timeout=240)
+    stranger.kill()
+    stranger.wait()
+    check(process.returncode == 0, f"run failed: {err[-2000:]}")
+    other = scene.yumoe("run", config, "--out", run, "--model.width=32", "--model.heads=2")
+    check(other.returncode == 2 and "another shared configuration" in other.stderr, f"resume: {other.stderr[-500:]}")
+    missing = scene.yumoe("replay", scene.folder / "nowhere")
+    check(missing.returncode == 2 and "does not exist" in missing.stderr, f"missing: {missing.stderr}")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bin_dir")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=["run", "kills", "hostile"])
+    choice = parser.parse_args()
+    tests = {"run": [test_run, test_tampered_record], "kills": [test_kills], "hostile": [test_hostile]}
+    failed = 0
+    for name, group in tests.items():
+        if choice.only not in (None, name):
+            continue
+        scene = Scene(choice.bin_dir, choice.seed)
+        for test in group:
+            start = time.time()
+            try:
+                test(scene)
+                print(f"ok    {test.__doc__} ({time.time() - start:.0f} s)", flush=True)
+            except (Failure, subprocess.TimeoutExpired) as failure:
+                failed += 1
+                print(f"FAILED {test.__doc__}: {failure}\n  again: whole_run.py {choice.bin_dir} "
+                      f"--seed {choice.seed} --only {name}", flush=True)
+                break
+        scene.close()
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
