@@ -68,6 +68,8 @@ RunSetup RunSetup::from(std::string run, OptionTexts configuration, const Digest
   setup.outer = section_from<OuterOptions>(texts, "outer");
   setup.codec = section_from<CodecOptions>(texts, "codec");
   setup.aggregate = section_from<AggregateOptions>(texts, "aggregate");
+  setup.ledger = section_from<ledger::LedgerOptions>(texts, "ledger");
+  setup.economy = section_from<EconomyOptions>(texts, "economy");
   setup.settings.run = section_from<RunOptions>(texts, "run");
   setup.settings.placement = section_from<PlacementOptions>(texts, "placement");
   setup.settings.scoring = section_from<ScoringOptions>(texts, "scoring");

@@ -6,6 +6,7 @@
 
 #include "coordinator/aggregate.hpp"
 #include "coordinator/run.hpp"
+#include "coordinator/run_ledger.hpp"
 #include "router/codec.hpp"
 #include "router/outer_step.hpp"
 
@@ -23,6 +24,8 @@ struct RunSetup {
   CodecOptions codec;
   AggregateOptions aggregate;
   RunSettings settings;
+  ledger::LedgerOptions ledger;
+  EconomyOptions economy;
 
   // Throws Error{config_invalid} naming the option.
   static RunSetup from(std::string run, OptionTexts configuration, const Digest& token_set,

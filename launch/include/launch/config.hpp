@@ -23,6 +23,7 @@
 #include "cluster/transport.hpp"
 #include "coordinator/aggregate.hpp"
 #include "coordinator/run.hpp"
+#include "coordinator/run_ledger.hpp"
 #include "coordinator/scoring.hpp"
 #include "coordinator/store_options.hpp"
 #include "launch/data.hpp"
@@ -102,6 +103,8 @@ struct RunConfig {
   EvaluationOptions evaluation;
   PlacementOptions placement;
   ScoringOptions scoring;
+  ledger::LedgerOptions ledger;
+  EconomyOptions economy;
   DataOptions data;
   TransportOptions transport;
   StoreOptions store;
@@ -121,6 +124,8 @@ struct RunConfig {
     section("evaluation", shared, evaluation, "How validators measure.");
     section("placement", shared, placement, "Which experts and how much work each worker gets.");
     section("scoring", shared, scoring, "How measurements become ratings and weights.");
+    section("ledger", shared, ledger, "The rules of the embedded ledger, which pays the run.");
+    section("economy", shared, economy, "How the run's time and participants enter the ledger.");
     section("data", process, data, "The token set, and how it is built if it is missing.");
     section("transport", process, transport, "Addresses, sizes and times on the network.");
     section("store", process, store, "What is kept on disk, and where.");
