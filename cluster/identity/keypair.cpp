@@ -75,7 +75,7 @@ Keypair Keypair::from_seed(KeyType type, ByteView seed) {
   require_sodium();
   if (type == KeyType::sr25519) return from_expanded(sr25519::expand(seed));
   PublicKey key{KeyType::ed25519, {}};
-  auto secret = std::make_unique<Secret>(LockedBytes(crypto_sign_SECRETKEYBYTES));
+  auto secret = std::make_unique<Secret>(Secret{LockedBytes(crypto_sign_SECRETKEYBYTES)});
   crypto_sign_seed_keypair(key.bytes.data(), secret->key.data(), seed.data());
   return {key, std::move(secret)};
 }
@@ -87,7 +87,7 @@ Keypair Keypair::from_expanded(ByteView scalar_and_nonce) {
                 "making a key from an expanded sr25519 secret: it needs 64 bytes whose first 32 "
                 "are a canonical scalar (polkadot-js keeps another form)");
   }
-  auto secret = std::make_unique<Secret>(LockedBytes(scalar_and_nonce));
+  auto secret = std::make_unique<Secret>(Secret{LockedBytes(scalar_and_nonce)});
   const PublicKey key{KeyType::sr25519, sr25519::public_key(secret->key)};
   return {key, std::move(secret)};
 }

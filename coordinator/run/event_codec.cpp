@@ -1,3 +1,4 @@
+#include "cluster/overloaded.hpp"
 #include "coordinator/run.hpp"
 #include "router/wire.hpp"
 #include "schemas/event.capnp.h"
@@ -10,11 +11,6 @@ using wire::not_negative_of;
 using wire::text_of;
 
 constexpr std::size_t kEvidenceBytesMax = 4 << 20;
-
-template <class... Ts>
-struct Overloaded : Ts... {
-  using Ts::operator()...;
-};
 
 void write(wire::Event::Revealed::Builder out, const Revealed& event) {
   out.setUid(event.uid.value);

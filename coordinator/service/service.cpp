@@ -8,6 +8,7 @@
 #include <set>
 
 #include "cluster/log.hpp"
+#include "cluster/overloaded.hpp"
 #include "cluster/random.hpp"
 #include "coordinator/checkpoint.hpp"
 #include "coordinator/filter.hpp"
@@ -21,11 +22,6 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::size_t kMessagesPerStep = 256;   // one journal transaction for so many at most
-
-template <class... Ts>
-struct Overloaded : Ts... {
-  using Ts::operator()...;
-};
 
 // What a heartbeat said last; lives in memory alone.
 struct Pulse {

@@ -1,3 +1,4 @@
+#include "cluster/overloaded.hpp"
 #include "router/wire.hpp"
 
 namespace yumoe {
@@ -18,11 +19,6 @@ using wire::write_message;
 constexpr std::size_t kStepsListedMax = 4'096;
 constexpr std::size_t kSettingsMax = 4'096;
 constexpr std::size_t kItemsMax = 65'536;
-
-template <class... Ts>
-struct Overloaded : Ts... {
-  using Ts::operator()...;
-};
 
 Contribution read_contribution(wire::Contribution::Reader in) {
   Contribution c;
