@@ -163,7 +163,7 @@ TEST_F(Cli, TheDoctorNamesWhatIsMissingAndTheCommandThatMendsIt) {
 TEST_F(Cli, LinksNoTensorsAndNothingThatIsSlowToLoad) {
   const Outcome libraries = shell("ldd " + kProgram);
   ASSERT_EQ(libraries.code, 0);
-  for (const std::string heavy : {"torch", "c10", "cuda", "nccl", "mpi", "python", "not found"}) {
+  for (const std::string heavy : {"libtorch", "libc10", "cuda", "nccl", "mpi", "python", "not found"}) {
     EXPECT_THAT(libraries.output, Not(HasSubstr(heavy)));
   }
 }
