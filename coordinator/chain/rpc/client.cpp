@@ -1,6 +1,7 @@
 // The socket side of the chain connection: one thread, one session at a time. The only file that
 // includes Boost.Beast.
 
+#include <atomic>
 #include <boost/asio/awaitable.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
@@ -23,6 +24,7 @@
 #include <mutex>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <variant>
 
 #include "chain/rpc/endpoint.hpp"
 #include "cluster/log.hpp"
@@ -43,8 +45,24 @@ constexpr std::size_t kUnclaimedMax = 256;
 
 constexpr std::int64_t kUnknownBlock = 4003;  // sc-rpc-api: state error, "UnknownBlock: ..."
 
-std::exception_ptr unreachable(const std::string& what) {
-  return std::make_exception_ptr(Error(ErrorCode::peer_unreachable, what));
+// Why a call failed. Crosses threads as a value; only the caller's thread makes an exception of it.
+struct CallFailure {
+  ErrorCode code = ErrorCode::peer_unreachable;
+  std::string context;
+  bool from_node = false;  // then what follows is its error object
+  std::int64_t rpc_code = 0;
+  std::string message = {};
+  std::string data = {};
+};
+using CallEnd = std::variant<std::string, CallFailure>;
+
+CallFailure unreachable(const std::string& what) { return {ErrorCode::peer_unreachable, what}; }
+
+std::string result_of(CallEnd end) {
+  if (auto* json = std::get_if<std::string>(&end)) return std::move(*json);
+  const CallFailure& failure = std::get<CallFailure>(end);
+  if (!failure.from_node) throw Error(failure.code, failure.context);
+  throw RpcError(failure.code, failure.context, failure.rpc_code, failure.message, failure.data);
 }
 
 bool says_pruned(const RpcMessage& failure) {
@@ -56,15 +74,18 @@ bool says_pruned(const RpcMessage& failure) {
          says("UnknownBlock") || says("Unknown block");
 }
 
-std::exception_ptr failure_of(const RpcMessage& failure, const std::string& method) {
+CallFailure failure_of(const RpcMessage& failure, const std::string& method) {
   std::string context =
       method + ": " + std::to_string(failure.error_code) + " " + failure.error_message;
   if (!failure.error_data.empty()) context += " (" + failure.error_data + ")";
   const bool pruned = says_pruned(failure);
   if (pruned) context += ": ask an archive node (list one in chain endpoints)";
-  return std::make_exception_ptr(
-      RpcError(pruned ? ErrorCode::chain_state_pruned : ErrorCode::rpc_failed, context,
-               failure.error_code, failure.error_message, failure.error_data));
+  return {pruned ? ErrorCode::chain_state_pruned : ErrorCode::rpc_failed,
+          context,
+          true,
+          failure.error_code,
+          failure.error_message,
+          failure.error_data};
 }
 
 std::string request_text(std::uint64_t id, const std::string& method, const std::string& params) {
@@ -140,7 +161,14 @@ struct Call {
   bool sent = false;
   std::shared_ptr<RpcSubscriptionState> subscription;  // if it subscribes
   bool renewal = false;                                // nobody waits for it
-  std::promise<std::string> result;
+  std::promise<CallEnd> result;
+  bool ended = false;
+
+  void end(CallEnd with) {
+    if (!std::exchange(ended, true)) result.set_value(std::move(with));
+  }
+  // Whoever waits is told even when the call was dropped on its way to the socket thread.
+  ~Call() { end(unreachable("the connection was closed here")); }
 };
 using CallPointer = std::shared_ptr<Call>;
 
@@ -212,6 +240,12 @@ class RpcClient::Engine : public std::enable_shared_from_this<RpcClient::Engine>
   void check_genesis(const std::string& text);
   milliseconds connect_timeout() const { return milliseconds(options_.connect_timeout_ms); }
 
+  // Runs `work` on the socket thread; drops it if that has ended.
+  template <typename Work>
+  void post(Work work) {
+    const std::lock_guard lock(slots_mutex_);
+    if (!stopped_) asio::post(*io_, std::move(work));
+  }
   void add(const CallPointer& call);
   void transmit(const CallPointer& call);
   void session_up(std::shared_ptr<Session> session, const std::string& endpoint);
@@ -220,7 +254,7 @@ class RpcClient::Engine : public std::enable_shared_from_this<RpcClient::Engine>
   void take(RpcMessage message);
   void take_answer(const CallPointer& call, RpcMessage message);
   void take_notice(RpcMessage message);
-  void finish(const CallPointer& call, std::exception_ptr error);
+  void finish(const CallPointer& call, CallFailure failure);
   void note_failure(const std::string& why);
 
   std::vector<Endpoint> endpoints_;
@@ -234,9 +268,11 @@ class RpcClient::Engine : public std::enable_shared_from_this<RpcClient::Engine>
   std::int64_t slots_used_ = 0;
   bool stopped_ = false;
 
+  std::atomic<std::uint64_t> last_id_ = 0;  // 0 is the genesis question
+
   // Socket thread only.
   std::shared_ptr<Session> session_;
-  std::uint64_t last_id_ = 0;  // 0 is the genesis question
+
   std::uint64_t answers_in_session_ = 0;
   std::string genesis_;
   std::map<std::uint64_t, CallPointer> open_;
@@ -290,7 +326,7 @@ void RpcClient::Engine::stop() {
   if (thread_.joinable()) thread_.join();
   session_down("the connection was closed here", false);
   for (const auto& [id, call] : std::exchange(open_, {})) {
-    if (!call->renewal) call->result.set_exception(unreachable("the connection was closed here"));
+    if (!call->renewal) call->end(unreachable("the connection was closed here"));
   }
   for (const auto& subscription : unsubscribed_) {
     subscription->push({RpcNotice::Kind::lost, ""});
@@ -330,24 +366,23 @@ std::string RpcClient::Engine::call(std::string_view method, std::string_view pa
     }
   } const slot{*this};
 
-  const auto call = std::make_shared<Call>();
+  auto call = std::make_shared<Call>();
+  const std::uint64_t id = call->id = ++last_id_;
   call->method = method;
   call->params = params;
   call->repeat = repeat;
   call->subscription = std::move(subscription);
-  std::future<std::string> result = call->result.get_future();
-  asio::post(*io_, [this, call] { add(call); });
+  std::future<CallEnd> result = call->result.get_future();
+  post([this, call = std::move(call)] { add(call); });  // the call is the socket thread's now
   if (result.wait_until(until) != std::future_status::ready) {
-    asio::post(*io_, [this, call] { open_.erase(call->id); });
+    post([this, id] { open_.erase(id); });
     throw late("no answer");
   }
-  return result.get();
+  return result_of(result.get());
 }
 
 void RpcClient::Engine::abandon(std::shared_ptr<RpcSubscriptionState> subscription) {
-  const std::lock_guard lock(slots_mutex_);
-  if (stopped_) return;
-  asio::post(*io_, [this, subscription = std::move(subscription)] {
+  post([this, subscription = std::move(subscription)] {
     subscription->abandoned = true;
     std::erase(unsubscribed_, subscription);
     if (subscription->server_id.empty()) return;
@@ -488,7 +523,6 @@ void RpcClient::Engine::check_genesis(const std::string& text) {
 // ---- calls and notices, socket thread ---------------------------------------------------------
 
 void RpcClient::Engine::add(const CallPointer& call) {
-  call->id = ++last_id_;
   open_[call->id] = call;
   if (session_) transmit(call);
 }
@@ -513,6 +547,7 @@ void RpcClient::Engine::session_up(std::shared_ptr<Session> session, const std::
 
 void RpcClient::Engine::renew(const std::shared_ptr<RpcSubscriptionState>& subscription) {
   const auto call = std::make_shared<Call>();
+  call->id = ++last_id_;
   call->method = subscription->method;
   call->params = subscription->params;
   call->subscription = subscription;
@@ -532,9 +567,8 @@ void RpcClient::Engine::session_down(const std::string& why, bool too_large) {
     const CallPointer call = it->second;
     if (call->sent && too_large) {
       it = open_.erase(it);
-      finish(call, std::make_exception_ptr(
-                       Error(ErrorCode::message_too_large,
-                             "answer to " + call->method + " (or one beside it) from " + why)));
+      finish(call, {ErrorCode::message_too_large,
+                    "answer to " + call->method + " (or one beside it) from " + why});
     } else if (call->sent && call->repeat == Repeat::no) {
       it = open_.erase(it);
       finish(call, unreachable(call->method + " was sent and the line broke: " + why));
@@ -581,8 +615,7 @@ void RpcClient::Engine::take_answer(const CallPointer& call, RpcMessage message)
   if (call->subscription && !call->subscription->abandoned) {
     const auto id = nlohmann::json::parse(message.json);
     if (!id.is_string() && !id.is_number_integer()) {
-      finish(call, std::make_exception_ptr(Error(ErrorCode::message_malformed,
-                                                 call->method + ": subscription id is no id")));
+      finish(call, {ErrorCode::message_malformed, call->method + ": subscription id is no id"});
       return;
     }
     call->subscription->server_id = message.json;
@@ -598,7 +631,7 @@ void RpcClient::Engine::take_answer(const CallPointer& call, RpcMessage message)
     }
     unclaimed_ = std::move(still_unclaimed);
   }
-  if (!call->renewal) call->result.set_value(std::move(message.json));
+  if (!call->renewal) call->end(std::move(message.json));
 }
 
 void RpcClient::Engine::take_notice(RpcMessage message) {
@@ -611,11 +644,11 @@ void RpcClient::Engine::take_notice(RpcMessage message) {
   unclaimed_.push_back(std::move(message));
 }
 
-void RpcClient::Engine::finish(const CallPointer& call, std::exception_ptr error) {
+void RpcClient::Engine::finish(const CallPointer& call, CallFailure failure) {
   if (call->renewal) {
     call->subscription->push({RpcNotice::Kind::lost, ""});
   } else {
-    call->result.set_exception(std::move(error));
+    call->end(std::move(failure));
   }
 }
 
@@ -655,7 +688,8 @@ RpcClient::~RpcClient() { engine_->stop(); }
 
 std::string RpcClient::call(std::string_view method, std::string_view params, Repeat repeat,
                             milliseconds deadline) {
-  return engine_->call(method, params, repeat, deadline, nullptr);
+  const auto engine = engine_;  // stays until the call has ended, also if the client goes
+  return engine->call(method, params, repeat, deadline, nullptr);
 }
 
 std::unique_ptr<RpcSubscription> RpcClient::subscribe(std::string_view method,
@@ -669,7 +703,8 @@ std::unique_ptr<RpcSubscription> RpcClient::subscribe(std::string_view method,
       state, [engine = std::weak_ptr<Engine>(engine_)](auto abandoned) {
         if (const auto alive = engine.lock()) alive->abandon(std::move(abandoned));
       });
-  engine_->call(method, params, repeat, {}, state);
+  const auto engine = engine_;
+  engine->call(method, params, repeat, {}, state);
   return subscription;
 }
 
