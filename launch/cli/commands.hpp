@@ -16,4 +16,7 @@ void add_config_commands(CLI::App& app);
 void add_keys_commands(CLI::App& app);
 void add_doctor_command(CLI::App& app);
 
+// Adds `simulate` to the group `ledger`.
+void add_ledger_simulate(CLI::App& ledger_group);
+
 }  // namespace yumoe
