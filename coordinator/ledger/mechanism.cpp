@@ -41,6 +41,9 @@ struct Span {
   std::size_t count = 0;
 };
 
+// As the kernels read and write entries: one word of 32 bits, the uid in its low half.
+static_assert(sizeof(Entry) == 4 && std::endian::native == std::endian::little);
+
 // Memory for numbers that are written before they are read.
 template <typename T>
 class Buffer {
@@ -261,7 +264,16 @@ void MechanismRun::fill_cells(const Row& stored, std::uint64_t registered_before
   std::fill(cells_.begin(), cells_.end(), 0U);
   std::uint32_t seen = 0;
   const bool all_old = newest_registration_ < registered_before;
-  for (const Entry& e : stored) {
+  for (std::size_t k = 0; k < stored.size();) {
+    const Entry e = stored[k];
+    if (all_old && e.uid + std::size_t{16} <= n_) {
+      // Rows mostly name uids in order, so most of them is copied in blocks.
+      const std::size_t count = std::min(stored.size() - k, n_ - e.uid);
+      const std::size_t done = kernels_.take_run(stored.data() + k, count, cells_.data() + e.uid, seen);
+      k += done;
+      if (done > 0) continue;
+    }
+    ++k;
     if (e.uid >= n_) continue;
     std::uint32_t& cell = cells_[e.uid];
     seen |= cell;
@@ -563,10 +575,14 @@ void MechanismRun::dense_tile(std::size_t first, std::size_t width, const std::v
       kernels_.quantize(bonds, u16_.data(), width);
     }
     Row& row = out_.bonds[live_[r]];
-    std::size_t count = row.size();
-    row.resize(count + width);
+    const std::size_t start = row.size();
+    row.resize(start + width);
+    if (kernels_.make_entries(bonds, u16_.data(), static_cast<std::uint32_t>(first), row.data() + start, width)) {
+      continue;
+    }
+    std::size_t count = start;
     for (std::size_t k = 0; k < width; ++k) {
-      row[count] = {static_cast<std::uint16_t>(first + k), u16_[k]};
+      row[count] = row[start + k];
       count += bonds[k] > 0;
     }
     row.resize(count);

@@ -41,6 +41,12 @@ struct BondWeights {
 };
 
 struct RowKernels {
+  // Reads entries (uid in the low, value in the high half) while their uids follow one another, to cells from the first
+  // uid on, in blocks of 16. Returns how many; seen collects what the cells held.
+  std::size_t (*take_run)(const void* entries, std::size_t count, std::uint32_t* cells, std::uint32_t& seen);
+  // Entries first, first + 1, ... with these values; returns whether every bond is more than 0.
+  bool (*make_entries)(const std::uint64_t* bond, const std::uint16_t* value, std::uint32_t first,
+                       void* entries, std::size_t count);
   // out = cell value / sum of the values, packed; all 0 where the sum is 0.
   void (*normalize)(const std::uint32_t* cells, std::uint32_t* out, std::size_t count);
   // out = cell value; sum += it.

@@ -28,6 +28,42 @@ inline std::uint64_t divide(std::uint64_t x, std::uint64_t by, double reciprocal
 
 inline std::uint16_t to_u16(std::uint64_t share) { return static_cast<std::uint16_t>((share * 65535) >> 32); }
 
+inline std::uint32_t word_at(const void* entries, std::size_t k) {
+  std::uint32_t word;
+  std::memcpy(&word, static_cast<const char*>(entries) + 4 * k, 4);
+  return word;
+}
+
+std::size_t take_run(const void* __restrict entries, std::size_t count, std::uint32_t* __restrict cells,
+                     std::uint32_t& seen) {
+  constexpr std::size_t kBlock = 16;
+  const std::uint32_t start = word_at(entries, 0) & 0xffff;
+  std::size_t done = 0;
+  for (; done + kBlock <= count; done += kBlock) {
+    std::uint32_t wrong = 0;
+    std::uint32_t held = 0;
+    for (std::size_t k = 0; k < kBlock; ++k) {
+      wrong |= (word_at(entries, done + k) & 0xffff) ^ (start + static_cast<std::uint32_t>(done + k));
+      held |= cells[done + k];
+    }
+    if (wrong != 0) break;
+    seen |= held;
+    for (std::size_t k = 0; k < kBlock; ++k) cells[done + k] = kSeen | word_at(entries, done + k) >> 16;
+  }
+  return done;
+}
+
+bool make_entries(const std::uint64_t* __restrict bond, const std::uint16_t* __restrict value, std::uint32_t first,
+                  void* __restrict entries, std::size_t count) {
+  std::uint64_t zeros = 0;
+  for (std::size_t k = 0; k < count; ++k) {
+    const std::uint32_t word = (first + static_cast<std::uint32_t>(k)) | std::uint32_t{value[k]} << 16;
+    std::memcpy(static_cast<char*>(entries) + 4 * k, &word, 4);
+    zeros |= static_cast<std::uint64_t>(bond[k] == 0);
+  }
+  return zeros == 0;
+}
+
 void normalize(const std::uint32_t* __restrict cells, std::uint32_t* __restrict out, std::size_t count) {
   std::uint64_t sum = 0;
   for (std::size_t k = 0; k < count; ++k) sum += cells[k] & 0xffff;
@@ -212,7 +248,7 @@ void mark_inside(const std::uint32_t* tile, std::size_t row_count, const std::ui
 }  // namespace
 
 extern const RowKernels kernels;
-const RowKernels kernels = {normalize, take_raw, clip_and_rank, bond_weights, add_scaled, relative_bonds,
+const RowKernels kernels = {take_run, make_entries, normalize, take_raw, clip_and_rank, bond_weights, add_scaled, relative_bonds,
                             absolute_bonds, dividend, dividend_and_share, quantize_relative, quantize, copy_tile,
                             stake_above, mark_inside};
 
