@@ -75,40 +75,35 @@ std::uint32_t median_of(std::span<Vote> votes, std::uint64_t base, std::int64_t 
   return median_of_few(votes, base, threshold);
 }
 
-void DenseMedians::find(const RowKernels& kernels, std::span<const std::uint32_t* const> rows,
-                        std::span<const std::uint32_t> stake, std::size_t columns, std::int64_t threshold,
-                        std::uint32_t* medians) {
+void TileMedians::find(const RowKernels& kernels, const std::uint32_t* tile, std::span<const std::uint32_t> stake,
+                       std::size_t width, std::int64_t threshold, std::uint32_t* medians) {
+  const std::size_t rows = stake.size();
+  Ranges ranges;
+  kernels.find_range(tile, rows, ranges.low.data(), ranges.high.data());
+  if (threshold <= 0) {
+    std::copy_n(ranges.high.data(), width, medians);
+    return;
+  }
   // After so many halvings an evenly spread column has a handful of weights left between low and high.
-  const int halvings = std::bit_width(rows.size()) - 1;
-  tile_.resize(rows.size() * kTile);
-  inside_.resize(rows.size() * kTile);
+  const int halvings = std::bit_width(rows) - 1;
+  for (int round = 0; round < halvings; ++round) halve(kernels, tile, stake, threshold, ranges);
+  kernels.stake_above(tile, stake.data(), rows, ranges.high.data(), ranges.above.data());
+  const auto padding = static_cast<std::ptrdiff_t>(width);  // its cells are 0: none is inside 1 .. 1
+  std::fill(ranges.low.begin() + padding, ranges.low.end(), 1U);
+  std::fill(ranges.high.begin() + padding, ranges.high.end(), 1U);
+  inside_.resize(rows * kTile);
+  kernels.mark_inside(tile, rows, ranges.low.data(), ranges.high.data(), inside_.data());
   votes_.resize(kTile);
-  for (std::size_t first = 0; first < columns; first += kTile) {
-    const std::size_t width = std::min(kTile, columns - first);
-    Ranges ranges;
-    kernels.copy_tile(rows.data(), rows.size(), first, width, tile_.data(), ranges.low.data(), ranges.high.data());
-    if (threshold <= 0) {
-      std::copy_n(ranges.high.data(), width, medians + first);
-      continue;
-    }
-    for (int round = 0; round < halvings; ++round) halve(kernels, tile_.data(), stake, threshold, ranges);
-    kernels.stake_above(tile_.data(), stake.data(), rows.size(), ranges.high.data(), ranges.above.data());
-    std::fill(ranges.low.begin() + static_cast<std::ptrdiff_t>(width), ranges.low.end(), 1U);  // no cell of the
-    std::fill(ranges.high.begin() + static_cast<std::ptrdiff_t>(width), ranges.high.end(), 1U);  // padding
-    kernels.mark_inside(tile_.data(), rows.size(), ranges.low.data(), ranges.high.data(), inside_.data());
-    for (std::vector<Vote>& column : votes_) column.clear();
-    for (std::size_t at = 0; at < inside_.size(); at += 8) {
-      std::uint64_t marks = 0;
-      std::memcpy(&marks, inside_.data() + at, 8);
-      for (marks &= 0x0101010101010101ULL; marks != 0; marks &= marks - 1) {
-        const std::size_t cell = at + static_cast<std::size_t>(std::countr_zero(marks)) / 8;
-        votes_[cell % kTile].push_back({tile_[cell], stake[cell / kTile]});
-      }
-    }
-    for (std::size_t c = 0; c < width; ++c) {
-      medians[first + c] = median_of(votes_[c], ranges.above[c], threshold);
+  for (std::vector<Vote>& column : votes_) column.clear();
+  for (std::size_t at = 0; at < inside_.size(); at += 8) {
+    std::uint64_t marks = 0;
+    std::memcpy(&marks, inside_.data() + at, 8);
+    for (marks &= 0x0101010101010101ULL; marks != 0; marks &= marks - 1) {
+      const std::size_t cell = at + static_cast<std::size_t>(std::countr_zero(marks)) / 8;
+      votes_[cell % kTile].push_back({tile[cell], stake[cell / kTile]});
     }
   }
+  for (std::size_t c = 0; c < width; ++c) medians[c] = median_of(votes_[c], ranges.above[c], threshold);
 }
 
 }  // namespace yumoe::ledger

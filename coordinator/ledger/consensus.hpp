@@ -20,17 +20,15 @@ struct Vote {
 // there is none. votes is not empty; its order is lost. Cost: linear, at most 33 passes.
 std::uint32_t median_of(std::span<Vote> votes, std::uint64_t base, std::int64_t threshold);
 
-// Finds the medians of all columns of a dense matrix; keeps its buffers from call to call.
-class DenseMedians {
+// Finds the medians of a tile's columns; keeps its buffers from call to call.
+class TileMedians {
  public:
-  // rows[i] points to `columns` packed weights; stake[i] < 2^32 is that row's share, their sum at most 2^32. At least
-  // two rows. threshold as above, with base 0.
-  void find(const RowKernels& kernels, std::span<const std::uint32_t* const> rows,
-            std::span<const std::uint32_t> stake, std::size_t columns, std::int64_t threshold,
-            std::uint32_t* medians);
+  // `tile` has a row of kTile packed weights for each voter, at least two; stake[i] < 2^32 is that voter's share, their
+  // sum at most 2^32. threshold as above, with base 0. Writes the first `width` medians.
+  void find(const RowKernels& kernels, const std::uint32_t* tile, std::span<const std::uint32_t> stake,
+            std::size_t width, std::int64_t threshold, std::uint32_t* medians);
 
  private:
-  std::vector<std::uint32_t> tile_;
   std::vector<std::uint8_t> inside_;
   std::vector<std::vector<Vote>> votes_;
 };

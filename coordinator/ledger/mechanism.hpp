@@ -28,7 +28,6 @@ struct MechanismShares {
 };
 
 // Runs mechanisms one after another and keeps its buffers from run to run.
-class MechanismRun;
 class MechanismRunner {
  public:
   MechanismRunner();
@@ -38,7 +37,8 @@ class MechanismRunner {
                       std::vector<Row> bonds);
 
  private:
-  std::unique_ptr<MechanismRun> run_;
+  struct Tables;
+  std::unique_ptr<Tables> tables_;
 };
 
 // a / sum(a), or a where the sum is 0.

@@ -13,7 +13,8 @@ namespace yumoe::ledger {
 
 inline constexpr std::uint64_t kShareOne = std::uint64_t{1} << 32;
 inline constexpr std::uint32_t kPackedOne = ~std::uint32_t{0};
-inline constexpr std::size_t kTile = 32;  // columns whose medians are found together
+inline constexpr std::size_t kTile = 64;      // columns of a tile
+inline constexpr std::size_t kRunBlock = 16;  // entries copied at once
 
 // A cell that was written holds kSeen beside its u16 value.
 inline constexpr std::uint32_t kSeen = 0x10000;
@@ -27,6 +28,9 @@ constexpr std::uint64_t multiply_shares(std::uint64_t a, std::uint64_t b) {
   const std::uint64_t low = a & 0xffffffffU;
   return ((low * (b & 0xffffffffU)) >> 32) + (b & (0 - (a >> 32))) + (low & (0 - (b >> 32)));
 }
+
+// floor(raw * 2^32 / 65535), since 2^32 = 65535 * 65537 + 1.
+constexpr std::uint64_t share_of_raw(std::uint16_t raw) { return std::uint64_t{raw} * 65537 + (raw == 65535); }
 
 // A column's divisor with the reciprocal 2^32 / divisor. Zero sums divide by 1: all numbers over them are 0.
 struct Divisors {
@@ -42,7 +46,7 @@ struct BondWeights {
 
 struct RowKernels {
   // Reads entries (uid in the low, value in the high half) while their uids follow one another, to cells from the first
-  // uid on, in blocks of 16. Returns how many; seen collects what the cells held.
+  // uid on, in blocks of kRunBlock. Returns how many; seen collects what the cells held.
   std::size_t (*take_run)(const void* entries, std::size_t count, std::uint32_t* cells, std::uint32_t& seen);
   // Entries first, first + 1, ... with these values; returns whether every bond is more than 0.
   bool (*make_entries)(const std::uint64_t* bond, const std::uint16_t* value, std::uint32_t first,
@@ -75,10 +79,8 @@ struct RowKernels {
   void (*quantize_relative)(const std::uint64_t* bond, Divisors largest, std::uint16_t* out, std::size_t count);
   // out = u16 of bond.
   void (*quantize)(const std::uint64_t* bond, std::uint16_t* out, std::size_t count);
-  // Copies columns first .. first + width of all rows to a tile (rows of kTile cells, the rest 0) and finds the smallest
-  // and the largest weight of each column.
-  void (*copy_tile)(const std::uint32_t* const* rows, std::size_t row_count, std::size_t first, std::size_t width,
-                    std::uint32_t* tile, std::uint32_t* low, std::uint32_t* high);
+  // A tile is rows of kTile cells. Finds the smallest and the largest weight of each of its columns.
+  void (*find_range)(const std::uint32_t* tile, std::size_t row_count, std::uint32_t* low, std::uint32_t* high);
   // above = by column, the stake of the rows whose weight is over the limit.
   void (*stake_above)(const std::uint32_t* tile, const std::uint32_t* stake, std::size_t row_count,
                       const std::uint32_t* limit, std::uint32_t* above);

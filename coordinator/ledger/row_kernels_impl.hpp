@@ -36,19 +36,18 @@ inline std::uint32_t word_at(const void* entries, std::size_t k) {
 
 std::size_t take_run(const void* __restrict entries, std::size_t count, std::uint32_t* __restrict cells,
                      std::uint32_t& seen) {
-  constexpr std::size_t kBlock = 16;
   const std::uint32_t start = word_at(entries, 0) & 0xffff;
   std::size_t done = 0;
-  for (; done + kBlock <= count; done += kBlock) {
+  for (; done + kRunBlock <= count; done += kRunBlock) {
     std::uint32_t wrong = 0;
     std::uint32_t held = 0;
-    for (std::size_t k = 0; k < kBlock; ++k) {
+    for (std::size_t k = 0; k < kRunBlock; ++k) {
       wrong |= (word_at(entries, done + k) & 0xffff) ^ (start + static_cast<std::uint32_t>(done + k));
       held |= cells[done + k];
     }
     if (wrong != 0) break;
     seen |= held;
-    for (std::size_t k = 0; k < kBlock; ++k) cells[done + k] = kSeen | word_at(entries, done + k) >> 16;
+    for (std::size_t k = 0; k < kRunBlock; ++k) cells[done + k] = kSeen | word_at(entries, done + k) >> 16;
   }
   return done;
 }
@@ -139,9 +138,7 @@ void absolute_bonds(const std::uint32_t* __restrict weight, const std::uint16_t*
                     std::uint64_t* __restrict bond, std::uint64_t* __restrict bond_sum, std::size_t count) {
   const std::uint64_t keep = kShareOne - rate;
   for (std::size_t k = 0; k < count; ++k) {
-    // floor(raw * 2^32 / 65535), since 2^32 = 65535 * 65537 + 1.
-    const std::uint64_t old = std::uint64_t{raw[k]} * 65537 + (raw[k] == 65535);
-    bond[k] = multiply_shares(unpack_share(weight[k]), rate) + multiply_shares(old, keep);
+    bond[k] = multiply_shares(unpack_share(weight[k]), rate) + multiply_shares(share_of_raw(raw[k]), keep);
     bond_sum[k] += bond[k];
   }
 }
@@ -179,69 +176,58 @@ void quantize(const std::uint64_t* __restrict bond, std::uint16_t* __restrict ou
   for (std::size_t k = 0; k < count; ++k) out[k] = to_u16(bond[k]);
 }
 
-// Half a tile; the compiler splits it where registers are shorter.
+// A quarter of a tile's row; the compiler splits it where registers are shorter.
 typedef std::uint32_t Lanes __attribute__((vector_size(64)));
 typedef std::uint8_t ByteLanes __attribute__((vector_size(16)));
-static_assert(2 * sizeof(Lanes) == kTile * sizeof(std::uint32_t));
+constexpr std::size_t kLanes = 16;
+constexpr std::size_t kParts = kTile / kLanes;
 
 // By reference: vectors wider than the target's registers have no settled way to be returned.
 inline void load(Lanes& lanes, const std::uint32_t* from) { std::memcpy(&lanes, from, sizeof lanes); }
 
-void copy_tile(const std::uint32_t* const* rows, std::size_t row_count, std::size_t first, std::size_t width,
-               std::uint32_t* __restrict tile, std::uint32_t* __restrict low, std::uint32_t* __restrict high) {
+void find_range(const std::uint32_t* __restrict tile, std::size_t row_count, std::uint32_t* __restrict low,
+                std::uint32_t* __restrict high) {
   std::fill_n(low, kTile, kPackedOne);
   std::fill_n(high, kTile, 0U);
-  for (std::size_t i = 0; i < row_count; ++i) {
-    std::uint32_t* const to = tile + i * kTile;
-    if (width == kTile) {
-      std::memcpy(to, rows[i] + first, kTile * sizeof *to);
-    } else {
-      std::fill_n(to, kTile, 0U);
-      std::memcpy(to, rows[i] + first, width * sizeof *to);
-    }
+  for (std::size_t i = 0; i < row_count; ++i, tile += kTile) {
     for (std::size_t c = 0; c < kTile; ++c) {
-      low[c] = std::min(low[c], to[c]);
-      high[c] = std::max(high[c], to[c]);
+      low[c] = std::min(low[c], tile[c]);
+      high[c] = std::max(high[c], tile[c]);
     }
   }
 }
 
 void stake_above(const std::uint32_t* tile, const std::uint32_t* stake, std::size_t row_count,
                  const std::uint32_t* limit, std::uint32_t* above) {
-  Lanes limit_a;
-  Lanes limit_b;
-  load(limit_a, limit);
-  load(limit_b, limit + kTile / 2);
-  Lanes above_a{};
-  Lanes above_b{};
+  Lanes limits[kParts];
+  Lanes sums[kParts] = {};
+  for (std::size_t p = 0; p < kParts; ++p) load(limits[p], limit + p * kLanes);
   for (std::size_t i = 0; i < row_count; ++i, tile += kTile) {
-    Lanes a;
-    Lanes b;
-    load(a, tile);
-    load(b, tile + kTile / 2);
-    above_a += (Lanes)(a > limit_a) & stake[i];
-    above_b += (Lanes)(b > limit_b) & stake[i];
+    for (std::size_t p = 0; p < kParts; ++p) {
+      Lanes weights;
+      load(weights, tile + p * kLanes);
+      sums[p] += (Lanes)(weights > limits[p]) & stake[i];
+    }
   }
-  std::memcpy(above, &above_a, sizeof above_a);
-  std::memcpy(above + kTile / 2, &above_b, sizeof above_b);
+  std::memcpy(above, sums, sizeof sums);
 }
 
 void mark_inside(const std::uint32_t* tile, std::size_t row_count, const std::uint32_t* low,
                  const std::uint32_t* high, std::uint8_t* inside) {
-  for (std::size_t half = 0; half < 2; ++half) {
-    Lanes floor;
-    Lanes range;
-    load(floor, low + half * kTile / 2);
-    load(range, high + half * kTile / 2);
-    range -= floor;
-    for (std::size_t i = 0; i < row_count; ++i) {
-      const std::size_t at = i * kTile + half * kTile / 2;
-      Lanes weights;
-      load(weights, tile + at);
-      const Lanes marks = (Lanes)(weights - floor <= range);
-      const ByteLanes bytes = __builtin_convertvector(marks, ByteLanes);
-      std::memcpy(inside + at, &bytes, sizeof bytes);
-    }
+  Lanes floors[kParts];
+  Lanes ranges[kParts];
+  for (std::size_t p = 0; p < kParts; ++p) {
+    load(floors[p], low + p * kLanes);
+    load(ranges[p], high + p * kLanes);
+    ranges[p] -= floors[p];
+  }
+  for (std::size_t at = 0; at < row_count * kTile; at += kLanes) {
+    const std::size_t p = at % kTile / kLanes;
+    Lanes weights;
+    load(weights, tile + at);
+    const Lanes marks = (Lanes)(weights - floors[p] <= ranges[p]);
+    const ByteLanes bytes = __builtin_convertvector(marks, ByteLanes);
+    std::memcpy(inside + at, &bytes, sizeof bytes);
   }
 }
 
@@ -249,7 +235,7 @@ void mark_inside(const std::uint32_t* tile, std::size_t row_count, const std::ui
 
 extern const RowKernels kernels;
 const RowKernels kernels = {take_run, make_entries, normalize, take_raw, clip_and_rank, bond_weights, add_scaled, relative_bonds,
-                            absolute_bonds, dividend, dividend_and_share, quantize_relative, quantize, copy_tile,
+                            absolute_bonds, dividend, dividend_and_share, quantize_relative, quantize, find_range,
                             stake_above, mark_inside};
 
 }  // namespace yumoe::ledger::YUMOE_KERNEL_SET
