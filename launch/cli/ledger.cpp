@@ -296,6 +296,7 @@ void add_ledger_commands(CLI::App& app) {
   command = add(*group, "whatif", "Read the run again under another rule",
                 "yumoe ledger whatif runs/mine --set kappa=0.6 --set tempo=50", whatif, choice);
   command->add_option("--set", choice->set, "NAME=VALUE of a rule; a share may be given as 0.6")->required();
+  add_ledger_simulate(*group);
   add(*group, "audit", "Compute everything again from the journal and check every invariant",
       "yumoe ledger audit runs/mine", audit, choice);
 }
