@@ -41,7 +41,7 @@ liquid_alpha_on = true
 hotkey = "bert/text"
 coldkey = "bert"
 stake_tao = 100
-root_stake_tao = 0.000000001
+root_stake_tao = 0.250000001
 weights = [0, 0, 1]
 [[subnets.neurons]]
 hotkey = "anna/miner"
@@ -98,7 +98,7 @@ TEST(Scenario, TakesParametersByNameAndMoneyAsDecimals) {
   EXPECT_EQ(subnet.parameters.at("bonds_penalty"), 100U);
   EXPECT_EQ(subnet.parameters.at("liquid_alpha_on"), 1U);
   EXPECT_EQ(subnet.neurons.at(0).stake, 100 * kTao);
-  EXPECT_EQ(subnet.neurons.at(0).root_stake, 1U);
+  EXPECT_EQ(subnet.neurons.at(0).root_stake, 250'000'001U);
   EXPECT_EQ(subnet.neurons.at(0).weights, (std::vector<std::uint16_t>{0, 0, 1}));
 }
 
