@@ -192,17 +192,15 @@ def children_of(pid):
 
 
 def test_kills(scene, kills=50):
-    """50 kills at random moments lose nothing: the run ends and every round replays"""
+    """50 kills at random moments lose nothing: the run goes on and every round replays"""
     run = scene.folder / "killed"
-    config = scene.config(90)
+    config = scene.config(100_000)
     killed = coordinator_kills = 0
-    deadline = time.time() + 420
+    deadline = time.time() + 300
     process = scene.start("run", config, "--out", run, "--json")
     while killed < kills and time.time() < deadline:
         time.sleep(scene.random.uniform(0.05, 1.2))
         if process.poll() is not None:
-            if process.returncode == 0:
-                break  # finished before all kills were done
             check(False, f"run ended by itself: {process.stderr.read()[-2000:]}")
         children = children_of(process.pid)
         if scene.random.random() < 0.2 or not children:
@@ -216,22 +214,24 @@ def test_kills(scene, kills=50):
             except ProcessLookupError:
                 continue
         killed += 1
-    try:
-        out, err = process.communicate(timeout=max(60, deadline - time.time()))
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, err = process.communicate()
-        raise Failure(f"did not finish after {killed} kills: {err[-3000:]}")
+    check(killed == kills, f"only {killed} kills in time")
+    before = json.loads(scene.yumoe("status", run, "--json").stdout)["version"]
+    # Everybody is back: rounds go on.
+    while time.time() < deadline:
+        time.sleep(1)
+        if json.loads(scene.yumoe("status", run, "--json").stdout)["version"] >= before + 3:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
     check(process.returncode == 0, f"run failed after {killed} kills: {err[-3000:]}")
-    summary = json.loads(out.strip().splitlines()[-1])
-    check(summary["rounds"] == 90, f"rounds: {summary['rounds']}")
-    check(killed >= kills, f"only {killed} kills before the run was over")
+    status = json.loads(scene.yumoe("status", run, "--json").stdout)
+    check(status["version"] >= before + 3, f"no round after the kills: {status['version']} from {before}")
     replay = scene.yumoe("replay", run, "--verify", "--json")
     check(replay.returncode == 0, f"replay failed: {replay.stderr}")
     result = json.loads(replay.stdout.strip().splitlines()[-1])
-    check(result["rounds_verified"] == 90, f"verified {result['rounds_verified']}")
-    check(result["state_digest"] == summary["state_digest"], "replay reached another state")
-    print(f"  {killed} kills, {coordinator_kills} of the coordinator")
+    check(result["rounds_verified"] == status["version"], f"verified {result['rounds_verified']}")
+    check(result["state_digest"] == status["state_digest"], "replay reached another state")
+    print(f"  {killed} kills, {coordinator_kills} of the coordinator, {status['version']} rounds")
 
 
 def test_hostile(scene):
@@ -250,7 +250,10 @@ def test_hostile(scene):
     host, port = re.match(r"tcp://([^:]+):(\d+)\?", address).groups()
     for size in (1, 10, 1000, 1 << 20):
         with socket.create_connection((host, int(port)), timeout=5) as stranger:
-            stranger.sendall(scene.random.randbytes(size))
+            try:
+                stranger.sendall(scene.random.randbytes(size))
+            except (ConnectionResetError, BrokenPipeError):
+                pass  # thrown out before it had said it all
     wrong = address[:-64] + "0" * 63 + "1"
     worker = subprocess.run([scene.bin / "yumoe-worker", "worker", "--coordinator", "nonsense", "--hotkey",
                              "//Mallory"], capture_output=True, text=True, timeout=30)
