@@ -4,17 +4,14 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <fstream>
-#include <thread>
 
 #include "cluster/random.hpp"
 #include "coordinator/disks.hpp"
+#include "coordinator/killed_writer.hpp"
 
 namespace yumoe {
 namespace {
@@ -222,47 +219,42 @@ TEST(Checkpoint, KeepsTheNewestAndThoseSpared) {
 TEST(Checkpoint, IsWholeOrAbsentAfterFiftyKillsAtRandomMoments) {
   const TemporaryFolder folder;
   ModelOptions model = small_model();
-  model.vocabulary = 20'000;
+  model.vocabulary = 8'000;
   std::vector<Sample> samples;
   for (std::uint64_t round = 1; round <= 3; ++round) samples.emplace_back(round, model);
+  const auto write_one = [&](const Sample& sample) {
+    write_checkpoint(checkpoint_path(folder.path(), sample.round), sample.view());
+  };
+  const auto one_write = test::time_of([&] { write_one(samples[0]); });
   Random random(derive_seed("kill", {2}));
-  std::uint64_t acknowledged = 0;
-  int written = 0;
+  std::uint64_t acknowledged = 1, in_the_midst = 0;
   for (int kill_number = 0; kill_number < 50; ++kill_number) {
-    int pipe_ends[2];
-    ASSERT_EQ(::pipe(pipe_ends), 0);
-    const pid_t child = ::fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
-      for (std::uint64_t n = acknowledged;; ++n) {
-        const Sample& sample = samples[n % samples.size()];
-        write_checkpoint(checkpoint_path(folder.path(), sample.round), sample.view());
-        const std::uint64_t done = n + 1;
-        if (::write(pipe_ends[1], &done, sizeof done) != sizeof done) ::_exit(1);
-      }
+    const auto killed = test::run_and_kill(
+        [&](const test::Acknowledge& acknowledge) {
+          for (std::uint64_t n = acknowledged;; ++n) {
+            write_one(samples[n % samples.size()]);
+            acknowledge(n + 1);
+          }
+        },
+        one_write, random);
+    ASSERT_TRUE(killed.by_us) << "the writer ended by itself at kill " << kill_number;
+    acknowledged = killed.last.value_or(acknowledged);
+    for (const auto& entry : fs::directory_iterator(folder.path())) {
+      in_the_midst += entry.path().extension() == ".partial" ? 1 : 0;
     }
-    ::close(pipe_ends[1]);
-    std::this_thread::sleep_for(std::chrono::microseconds(random.below(40'000)));
-    ::kill(child, SIGKILL);
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    ASSERT_TRUE(WIFSIGNALED(status)) << "the writer ended by itself: status " << status;
-    std::uint64_t done;
-    while (::read(pipe_ends[0], &done, sizeof done) == sizeof done) {
-      acknowledged = done;
-      ++written;
-    }
-    ::close(pipe_ends[0]);
     // Those acknowledged are there, and none is ever half there.
     for (const Sample& sample : samples) {
       const fs::path path = checkpoint_path(folder.path(), sample.round);
-      const bool must_be_there = acknowledged >= sample.round.value;
-      if (must_be_there || fs::exists(path)) {
+      if (acknowledged >= sample.round.value || fs::exists(path)) {
         ASSERT_TRUE(holds(read_checkpoint(path), sample)) << "kill " << kill_number;
       }
     }
+    drop_checkpoints(folder.path(), samples.size());
   }
-  EXPECT_GT(written, 5);
+  EXPECT_GT(acknowledged, samples.size());
+  EXPECT_GT(in_the_midst, 0u) << "no kill fell into a write";
+  std::printf("%llu of 50 kills fell into a write\n",
+              static_cast<unsigned long long>(in_the_midst));
 }
 
 TEST(Checkpoint, SaysThatTheDiskIsFullAndLeavesTheOldOne) {
