@@ -20,20 +20,27 @@ Column column(std::string name, std::string units, std::string meaning, const Ro
 
 }  // namespace
 
+void drive(const RunRecord& record, Run& core,
+           const std::function<void(const Record&, const Event&)>& visit) {
+  record.for_each(1, [&](const Record& r) {
+    const Event event = decode_event(r.payload);
+    if (const auto refused = core.refusal_of(event, r.time)) {
+      throw Error(ErrorCode::journal_corrupt,
+                  "record " + std::to_string(r.sequence) + " can not be: " + refused->message);
+    }
+    core.apply(event, r.time);
+    visit(r, event);
+    return true;
+  });
+}
+
 RunHistory::RunHistory(const RunRecord& record)
     : setup_(RunSetup::from_journal(record.run(), record.metadata())),
       layout_(Layout::of(setup_.model)),
       core_(std::make_unique<Run>(layout_, setup_.settings)) {
-  record.for_each(1, [&](const Record& r) {
-    const Event event = decode_event(r.payload);
-    if (const auto refused = core_->refusal_of(event, r.time)) {
-      throw Error(ErrorCode::journal_corrupt,
-                  "record " + std::to_string(r.sequence) + " can not be: " + refused->message);
-    }
-    core_->apply(event, r.time);
+  drive(record, *core_, [this](const Record& r, const Event& event) {
     note(r, event);
     last_time_ = r.time;
-    return true;
   });
 }
 

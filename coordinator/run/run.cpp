@@ -164,6 +164,7 @@ void Run::on(const Joined& event, TimeMs now, std::vector<Action>& out) {
       }
     }
   }
+  await(*uid);
   notify(*uid, out);
 }
 
@@ -172,6 +173,7 @@ void Run::on(const Left& event, TimeMs, std::vector<Action>&) {
   if (found == participants_.end()) return;
   found->second.active = false;
   found->second.reason = event.reason;
+  await(event.uid);
 }
 
 void Run::on(const Committed& event, TimeMs now, std::vector<Action>& out) {
@@ -183,6 +185,7 @@ void Run::on(const Committed& event, TimeMs now, std::vector<Action>& out) {
     shard.bytes = event.bytes;
     shard.committed_at = now;
     shard.in_time = event.round == round_ && phase_ == Phase::training && now < round.deadline;
+    await(event.uid);
   }
   notify(event.uid, out);
 }
@@ -195,6 +198,7 @@ void Run::on(const Revealed& event, TimeMs now, std::vector<Action>& out) {
   shard.filter = event.filter;
   shard.evidence = event.evidence;
   shard.answer = event.filter.empty() ? Answer::revealed : Answer::refused;
+  await(event.uid);
   if (event.filter.empty()) {
     shard.steps = event.steps;
     shard.tokens = event.tokens;
@@ -294,11 +298,11 @@ void Run::advance(TimeMs now, std::vector<Action>& out) {
   }
   if (phase_ == Phase::training) {
     const RoundState& round = rounds_.back();
-    if (now >= round.deadline || all_answered(round, Answer::committed)) start_revealing(now, out);
+    if (now >= round.deadline || awaited_.empty()) start_revealing(now, out);
   }
   if (phase_ == Phase::revealing) {
     RoundState& round = rounds_.back();
-    if (now >= round.deadline || all_answered(round, Answer::revealed)) {
+    if (now >= round.deadline || awaited_.empty()) {
       std::vector<Uid> revealed;
       for (const auto& [uid, shard] : round.shards) {
         if (shard.answer == Answer::revealed && shard.in_time) revealed.push_back(uid);
@@ -380,6 +384,7 @@ void Run::start_round(TimeMs now, std::vector<Action>& out) {
   rounds_.push_back(std::move(round));
   while (rounds_.size() > rounds_kept(settings_.run)) rounds_.pop_front();
   phase_ = Phase::training;
+  await_all();
   notify_all(out);
 }
 
@@ -395,6 +400,7 @@ void Run::start_revealing(TimeMs now, std::vector<Action>& out) {
   }
   close_training_statistics(round);
   phase_ = Phase::revealing;
+  await_all();
   round.deadline = now + milliseconds(settings_.run.reveal_wait_max_ms);
   notify_all(out);
 }
@@ -445,17 +451,27 @@ milliseconds Run::commit_wait(const RoundState& round) const {
                     std::max(least, most));
 }
 
-// Nobody of whom an answer is still to be expected has failed to give it.
-bool Run::all_answered(const RoundState& round, Answer at_least) const {
-  for (const auto& [uid, shard] : round.shards) {
-    if (!participants_.at(uid).active && shard.answer == Answer::missing) continue;
-    if (at_least == Answer::committed && shard.answer == Answer::missing) return false;
-    if (at_least == Answer::revealed && shard.in_time && is_open(shard) &&
-        participants_.at(uid).active) {
-      return false;
-    }
+// In training a commitment, in revealing a contribution; of nobody who is gone.
+bool Run::is_awaited(const RoundState& round, Uid uid) const {
+  const auto found = round.shards.find(uid);
+  if (found == round.shards.end() || !participants_.at(uid).active) return false;
+  const ShardState& shard = found->second;
+  if (phase_ == Phase::training) return shard.answer == Answer::missing;
+  return phase_ == Phase::revealing && shard.in_time && is_open(shard);
+}
+
+// Whoever's answer or presence changed is looked at again, so that an event costs no pass over all.
+void Run::await(Uid uid) {
+  if (!rounds_.empty() && is_awaited(rounds_.back(), uid)) {
+    awaited_.insert(uid);
+  } else {
+    awaited_.erase(uid);
   }
-  return true;
+}
+
+void Run::await_all() {
+  awaited_.clear();
+  for (const auto& [uid, shard] : rounds_.back().shards) await(uid);
 }
 
 bool Run::all_scored(const RoundState& round) const {
@@ -545,15 +561,9 @@ Standing Run::standing_of(Uid uid) const {
   Standing standing;
   standing.score = scoring_.score(uid);
   standing.rating = scoring_.rating(uid);
-  const auto weights = scoring_.consensus();
-  standing.of = static_cast<std::uint32_t>(weights.size());
-  for (const auto& [worker, weight] : weights) {
-    if (worker == uid) standing.weight = weight;
-  }
-  standing.rank = 1;
-  for (const auto& [worker, weight] : weights) {
-    if (weight > standing.weight) ++standing.rank;
-  }
+  standing.of = static_cast<std::uint32_t>(scoring_.consensus().size());
+  standing.weight = scoring_.weight(uid);
+  standing.rank = scoring_.rank(standing.weight);
   return standing;
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 
 namespace yumoe {
 namespace {
@@ -28,6 +29,7 @@ void Scoring::close_round(RoundId, std::span<const ShardOutcome> outcomes) {
       }
     }
   }
+  settle();
 }
 
 void Scoring::measure(Uid validator, double stake, const Scores& scores) {
@@ -44,6 +46,7 @@ void Scoring::measure(Uid validator, double stake, const Scores& scores) {
     opinion.rating = keep * opinion.rating + (1 - keep) * opinion.score;
     ++opinion.measured;
   }
+  settle();
 }
 
 double Scoring::score(Uid worker) const {
@@ -78,23 +81,40 @@ std::vector<std::pair<Uid, std::uint16_t>> Scoring::weights(Uid validator) const
   return quantise(values);
 }
 
-std::vector<std::pair<Uid, std::uint16_t>> Scoring::consensus() const {
+void Scoring::settle() {
   std::map<Uid, double> values;
   for (const auto& [validator, stake] : stakes_) {
     for (const auto& [worker, weight] : weights(validator)) values[worker] += stake * weight;
   }
-  return quantise(values);
+  consensus_ = quantise(values);
+  weights_descending_.clear();
+  largest_rating_ = 0;
+  for (const auto& [worker, weight] : consensus_) {
+    weights_descending_.push_back(weight);
+    largest_rating_ = std::max(largest_rating_, rating(worker));
+  }
+  std::sort(weights_descending_.rbegin(), weights_descending_.rend());
+}
+
+std::uint16_t Scoring::weight(Uid worker) const {
+  const auto found = std::lower_bound(
+      consensus_.begin(), consensus_.end(), worker,
+      [](const auto& entry, Uid uid) { return entry.first < uid; });
+  return found != consensus_.end() && found->first == worker ? found->second : 0;
+}
+
+std::uint32_t Scoring::rank(std::uint16_t weight) const {
+  const auto not_more = std::lower_bound(weights_descending_.begin(), weights_descending_.end(), weight,
+                                         std::greater<>());
+  return 1 + static_cast<std::uint32_t>(not_more - weights_descending_.begin());
 }
 
 double Scoring::trust(Uid worker) const {
-  bool measured = false;
-  for (const auto& [validator, workers] : opinions_) measured |= workers.contains(worker);
-  if (!measured) return 1;
-  double largest = 0;
-  for (const auto& [validator, workers] : opinions_) {
-    for (const auto& [uid, opinion] : workers) largest = std::max(largest, rating(uid));
-  }
-  return largest > 0 ? std::clamp(std::sqrt(rating(worker) / largest), 0.1, 1.0) : 1;
+  const bool measured = std::any_of(opinions_.begin(), opinions_.end(), [&](const auto& entry) {
+    return entry.second.contains(worker);
+  });
+  if (!measured || largest_rating_ <= 0) return 1;
+  return std::clamp(std::sqrt(rating(worker) / largest_rating_), 0.1, 1.0);
 }
 
 }  // namespace yumoe

@@ -29,6 +29,13 @@ struct Pulse {
   Heartbeat beat;
 };
 
+// An event that is applied but not durable yet.
+struct Pending {
+  TimeMs time;
+  std::string kind;
+  Bytes payload;
+};
+
 // A contribution on its way in.
 struct Upload {
   RoundId round;
@@ -342,9 +349,7 @@ class Coordinator::Impl {
   // Applies an event in memory; flush() makes it durable before anything that follows is said.
   void submit(const Event& event) {
     YUMOE_ASSERT(!core_->refusal_of(event, now_));
-    pending_payloads_.push_back(encode(event));
-    pending_kinds_.push_back(std::string(kind_of(event)));
-    pending_times_.push_back(now_);
+    pending_.push_back({now_, std::string(kind_of(event)), encode(event)});
     const std::vector<Action> actions = core_->apply(event, now_);
     remember(now_, event, *core_);
     for (const Action& action : actions) {
@@ -390,19 +395,15 @@ class Coordinator::Impl {
   }
 
   void flush() {
-    if (!pending_payloads_.empty()) {
+    if (!pending_.empty()) {
       std::vector<Entry> entries;
-      for (std::size_t i = 0; i < pending_payloads_.size(); ++i) {
-        entries.push_back({pending_times_[i], pending_kinds_[i], pending_payloads_[i]});
-      }
+      for (const Pending& event : pending_) entries.push_back({event.time, event.kind, event.payload});
       std::vector<Blob> blobs;
       for (const BlobInfo& info : pending_blob_infos_) {
         blobs.push_back({info.round, info.kind, pending_blobs_.at(info.digest)});
       }
       journal_.append(entries, blobs);
-      pending_payloads_.clear();
-      pending_kinds_.clear();
-      pending_times_.clear();
+      pending_.clear();
       pending_blob_infos_.clear();
       pending_blobs_.clear();
     }
@@ -538,9 +539,7 @@ class Coordinator::Impl {
   std::map<Uid, Pulse> pulses_;
   std::map<Uid, Upload> uploads_;
   // Not durable yet, and what waits for it.
-  std::vector<Bytes> pending_payloads_;
-  std::vector<std::string> pending_kinds_;
-  std::vector<TimeMs> pending_times_;
+  std::vector<Pending> pending_;
   std::vector<BlobInfo> pending_blob_infos_;
   std::map<Digest, Bytes> pending_blobs_;
   std::vector<std::pair<Peer, ToParticipant>> outbox_;

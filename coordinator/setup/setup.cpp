@@ -112,9 +112,7 @@ RunSetup RunSetup::from_journal(std::string run,
 }
 
 Digest RunSetup::configuration_digest() const {
-  Digester digester;
-  for (const auto& [key, value] : configuration) digester.update(as_bytes(key + "=" + value + "\n"));
-  return digester.finish();
+  return digest_of(configuration);
 }
 
 }  // namespace yumoe

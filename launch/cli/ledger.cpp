@@ -10,6 +10,7 @@
 
 #include "cli/commands.hpp"
 #include "cluster/error.hpp"
+#include "coordinator/history.hpp"
 #include "coordinator/run_ledger.hpp"
 #include "coordinator/run_record.hpp"
 #include "coordinator/setup.hpp"
@@ -32,16 +33,8 @@ struct Reading {
         core(layout, setup.settings),
         ledger(setup.ledger, setup.economy) {
     for (const auto& [name, value] : rules) ledger.override_rule(name, value);
-    record.for_each(1, [&](const Record& r) {
-      const Event event = decode_event(r.payload);
-      if (const auto refused = core.refusal_of(event, r.time)) {
-        throw Error(ErrorCode::journal_corrupt,
-                    "record " + std::to_string(r.sequence) + " can not be: " + refused->message);
-      }
-      core.apply(event, r.time);
-      ledger.apply(event, core, r.time);
-      return true;
-    });
+    drive(record, core,
+          [this](const Record& r, const Event& event) { ledger.apply(event, core, r.time); });
   }
   Reading(const Reading&) = delete;
 

@@ -1,4 +1,6 @@
 // Commands that read a run's record: status, replay, export.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <cmath>
 #include <cstdio>
@@ -224,7 +226,7 @@ void replay_run(ReplayChoice choice) {
   };
   watcher.aggregated = [&](RoundId round, const ModelState::Result&) {
     ++verified;
-    if (!choice.json) {
+    if (!choice.json && isatty(STDOUT_FILENO)) {
       std::printf("\rround %llu of %llu reached", static_cast<unsigned long long>(round.value),
                   static_cast<unsigned long long>(last));
       std::fflush(stdout);

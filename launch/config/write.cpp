@@ -96,11 +96,7 @@ OptionTexts shared_texts(const RunConfig& config) {
 }
 
 Digest shared_digest(const RunConfig& config) {
-  Digester digester;
-  for (const auto& [key, value] : shared_texts(config)) {
-    digester.update(as_bytes(std::string_view(key + "=" + value + "\n")));
-  }
-  return digester.finish();
+  return digest_of(shared_texts(config));
 }
 
 std::string toml_of(const RunConfig& config) {

@@ -234,6 +234,53 @@ def test_kills(scene, kills=50):
     print(f"  {killed} kills, {coordinator_kills} of the coordinator, {status['version']} rounds")
 
 
+def contributions_of(scene, run):
+    """Rows of the exported contributions table, as dictionaries of numbers."""
+    import h5py
+    exported = scene.folder / "late.h5"
+    exported.unlink(missing_ok=True)
+    done = scene.yumoe("export", run, "-o", exported)
+    check(done.returncode == 0, f"export failed: {done.stderr}")
+    with h5py.File(exported) as file:
+        found = []
+        file.visititems(lambda name, item: found.append(name) if name.endswith("contributions/in_time") else None)
+        check(found, "no contributions table")
+        table = file[found[0].rsplit("/", 1)[0]]
+        return [dict(zip(("round", "uid", "in_time"), row))
+                for row in zip(table["round"][()], table["uid"][()], table["in_time"][()])]
+
+
+def test_late(scene):
+    """a worker that was held up past the deadline still delivers, and it counts as late"""
+    run = scene.folder / "late"
+    process = scene.start("run", scene.config(100_000), "--out", run, "--json")
+    deadline = time.time() + 120
+    late = []
+    try:
+        while time.time() < deadline and not late:
+            time.sleep(1)
+            status = scene.yumoe("status", run, "--json")
+            if status.returncode != 0 or json.loads(status.stdout)["version"] < 8:
+                continue
+            workers = [pid for pid in children_of(process.pid)
+                       if b"\0worker\0" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()]
+            if not workers:
+                continue
+            # Longer than the shortest deadline (2 s), shorter than the lease (3 s).
+            os.kill(workers[-1], signal.SIGSTOP)
+            time.sleep(2.3)
+            os.kill(workers[-1], signal.SIGCONT)
+            time.sleep(2)
+            late = [row for row in contributions_of(scene, run) if row["in_time"] == 0]
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    check(late, f"no late contribution arrived: {err[-1000:]}")
+    replay = scene.yumoe("replay", run, "--verify", "--json")
+    check(replay.returncode == 0, f"replay failed: {replay.stderr}")
+    print(f"  {len(late)} late")
+
+
 def test_hostile(scene):
     """strangers with garbage, wrong keys and wrong folders get named errors and change nothing"""
     run = scene.folder / "hostile"
@@ -279,9 +326,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bin_dir")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=["run", "kills", "hostile"])
+    parser.add_argument("--only", choices=["run", "kills", "late", "hostile"])
     choice = parser.parse_args()
-    tests = {"run": [test_run, test_tampered_record], "kills": [test_kills], "hostile": [test_hostile]}
+    tests = {"run": [test_run, test_tampered_record], "kills": [test_kills], "late": [test_late], "hostile": [test_hostile]}
     failed = 0
     for name, group in tests.items():
         if choice.only not in (None, name):

@@ -208,6 +208,9 @@ class Link::Impl {
   void on(Welcome& welcome, const std::vector<Bytes>&) {
     welcome_ = std::move(welcome);
     joined_ = true;
+    for (const auto& [key, text] : welcome_->configuration) {
+      if (key == "run.stale_rounds_max") option_detail::parse_number(text, stale_rounds_max_);
+    }
   }
 
   void on(Directive& directive, const std::vector<Bytes>&) {
@@ -215,9 +218,11 @@ class Link::Impl {
     directive_ = std::move(directive);
     joined_ = true;
     const Directive& d = *directive_;
-    // What the coordinator has, or no longer wants, need not be offered.
+    // What the coordinator has need not be offered; nor what is too late for it. Until then a late one is
+    // offered although the directive speaks of a newer shard.
     std::erase_if(offered_, [&](const auto& entry) {
-      if (entry.first != d.shard.round) return entry.first < d.shard.round && !d.reveal_wanted;
+      const RoundId round = entry.first;
+      if (round != d.shard.round) return round.value + stale_rounds_max_ < d.round.value;
       return d.answer == Answer::revealed || d.answer == Answer::refused;
     });
     std::erase_if(scores_, [&](const auto& entry) { return entry.first != d.evaluate.round; });
@@ -279,7 +284,9 @@ class Link::Impl {
       say(beat_);
       beat_at_ = now;
     }
-    if (directive_) speak_contribution(*directive_, now);
+    if (directive_) {
+      for (auto& [round, offered] : offered_) speak_contribution(*directive_, round, offered, now);
+    }
     for (auto& [round, scores] : scores_) {
       if (now - scores.second < kSayAgain) continue;
       say(scores.first);
@@ -288,25 +295,26 @@ class Link::Impl {
     for (auto& [digest, download] : downloads_) speak_fetch(digest, download, now);
   }
 
-  void speak_contribution(const Directive& d, Monotonic::time_point now) {
-    const auto found = offered_.find(d.shard.round);
-    if (found == offered_.end()) return;
-    Offered& offered = found->second;
-    const Answer due = d.answer == Answer::missing ? Answer::committed
-                       : d.reveal_wanted           ? Answer::revealed
-                                                   : Answer::missing;
+  void speak_contribution(const Directive& d, RoundId round, Offered& offered,
+                          Monotonic::time_point now) {
+    // Once a late commitment is accepted, the directive speaks of its shard and wants the reveal.
+    const bool is_late = round < d.shard.round;
+    if (!is_late && round != d.shard.round) return;
+    const Answer due = is_late || d.answer == Answer::missing ? Answer::committed
+                       : d.reveal_wanted                      ? Answer::revealed
+                                                              : Answer::missing;
     if (due == Answer::missing) return;
     if (offered.said == due && now - offered.said_at < kSayAgain) return;
     offered.said = due;
     offered.said_at = now;
     if (due == Answer::committed) {
-      say(Commit{d.shard.round, offered.commitment, offered.contribution.size()});
+      say(Commit{round, offered.commitment, offered.contribution.size()});
       return;
     }
     for (std::size_t offset = 0; offset < offered.contribution.size(); offset += kPieceBytesMax) {
       const std::size_t size = std::min(kPieceBytesMax, offered.contribution.size() - offset);
       const auto first = offered.contribution.begin() + static_cast<std::ptrdiff_t>(offset);
-      say(RevealPiece{d.shard.round, offset}, Bytes(first, first + static_cast<std::ptrdiff_t>(size)));
+      say(RevealPiece{round, offset}, Bytes(first, first + static_cast<std::ptrdiff_t>(size)));
     }
   }
 
@@ -360,6 +368,7 @@ class Link::Impl {
   std::optional<Directive> directive_;
   std::optional<std::pair<ErrorCode, std::string>> failure_;
   Heartbeat beat_;
+  std::uint64_t stale_rounds_max_ = 0;     // of the run's configuration
   std::map<RoundId, Offered> offered_;
   std::map<RoundId, std::pair<Scores, Monotonic::time_point>> scores_;
   std::map<Digest, Download> downloads_;

@@ -21,11 +21,7 @@ std::int64_t number_of(const OptionTexts& texts, std::string_view key) {
 }  // namespace
 
 RunFacts RunFacts::from(const Welcome& welcome) {
-  Digester digester;
-  for (const auto& [key, value] : welcome.configuration) {
-    digester.update(as_bytes(key + "=" + value + "\n"));
-  }
-  if (digester.finish() != welcome.configuration_digest) {
+  if (digest_of(welcome.configuration) != welcome.configuration_digest) {
     throw Error(ErrorCode::version_mismatch,
                 "the shared configuration does not have the digest the run agreed on");
   }

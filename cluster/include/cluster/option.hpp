@@ -23,6 +23,7 @@
 #include <utility>
 #include <vector>
 
+#include "cluster/bytes.hpp"
 #include "cluster/error.hpp"
 
 namespace yumoe {
@@ -153,6 +154,9 @@ Options options_from(const OptionTexts& texts) {
   if (read != texts.size()) throw Error(ErrorCode::config_invalid, "unknown option in the list");
   return options;
 }
+
+// What participants agree on: BLAKE2b over the lines "key=value\n" in the order given.
+Digest digest_of(const OptionTexts& texts);
 
 // One section of a whole configuration's texts ("section.key" -> value).
 template <typename Options>

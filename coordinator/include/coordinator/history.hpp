@@ -3,6 +3,8 @@
 // them. Needs no tensors: the model is not rebuilt.
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,11 @@
 #include "coordinator/setup.hpp"
 
 namespace yumoe {
+
+// Applies every recorded event to `core` and then hands it to `visit`. Throws what the record throws, and
+// Error{journal_corrupt} naming a record that cannot be.
+void drive(const RunRecord& record, Run& core,
+           const std::function<void(const Record&, const Event&)>& visit);
 
 struct RoundHistory {
   RoundId round;
@@ -43,7 +50,7 @@ struct ScoreHistory {
 // The core's state at the end, and the way there.
 class RunHistory {
  public:
-  // Throws what the record throws, and Error{journal_corrupt} naming a record that cannot be.
+  // Throws what drive() throws.
   explicit RunHistory(const RunRecord& record);
 
   const RunSetup& setup() const { return setup_; }

@@ -18,6 +18,7 @@
 #include <deque>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <variant>
 #include <vector>
@@ -284,7 +285,9 @@ class Run {
   void start_closing(TimeMs now);
   void close_training_statistics(const RoundState& round);
   std::chrono::milliseconds commit_wait(const RoundState& round) const;
-  bool all_answered(const RoundState& round, Answer at_least) const;
+  bool is_awaited(const RoundState& round, Uid uid) const;
+  void await(Uid uid);
+  void await_all();
   bool all_scored(const RoundState& round) const;
   bool is_wanted(const RoundState& round, const ShardState& shard) const;
   std::size_t active_workers() const;
@@ -304,6 +307,7 @@ class Run {
   bool started_ = false;
   TimeMs now_;                               // of the newest event
   std::uint64_t data_cursor_ = 0;            // first window not given out yet
+  std::set<Uid> awaited_;                    // whose answer the phase waits for: those is_awaited() names
   std::map<Uid, Participant> participants_;
   std::map<std::array<std::uint8_t, 33>, Uid> uids_;   // key type and bytes
   std::deque<RoundState> rounds_;            // newest last; as many as staleness and scoring need

@@ -1,6 +1,7 @@
 #pragma once
 // From measurements to ratings to weights. Pure: equal histories give equal weights, so a restart, a
-// replay or a what-if reaches the same ones.
+// replay or a what-if reaches the same ones. What follows from all opinions together is settled when one
+// of them changes, O(validators * workers); asking costs O(log workers).
 
 #include <cstdint>
 #include <map>
@@ -60,8 +61,13 @@ class Scoring {
   // 65535 unless all are 0. Ties keep equal weights.
   std::vector<std::pair<Uid, std::uint16_t>> weights(Uid validator) const;
 
-  // Stake-weighted mean of the validators' weights, 65535 for the largest.
-  std::vector<std::pair<Uid, std::uint16_t>> consensus() const;
+  // Stake-weighted mean of the validators' weights, 65535 for the largest; by uid ascending.
+  const std::vector<std::pair<Uid, std::uint16_t>>& consensus() const noexcept { return consensus_; }
+
+  // In the consensus: 0 if nobody measured it.
+  std::uint16_t weight(Uid worker) const;
+  // 1 + how many workers weigh more than `weight`.
+  std::uint32_t rank(std::uint16_t weight) const;
 
   // Factor of a worker's contribution in the aggregate, in [0, 1]: 1 until somebody measured it.
   double trust(Uid worker) const;
@@ -72,9 +78,15 @@ class Scoring {
     double rating = 0;
     std::uint32_t measured = 0;
   };
+  void settle();
+
   ScoringOptions options_;
   std::map<Uid, std::map<Uid, Opinion>> opinions_;  // validator -> worker
   std::map<Uid, double> stakes_;
+  // Settled from the two above.
+  std::vector<std::pair<Uid, std::uint16_t>> consensus_;
+  std::vector<std::uint16_t> weights_descending_;
+  double largest_rating_ = 0;
 };
 
 }  // namespace yumoe

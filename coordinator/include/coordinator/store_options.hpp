@@ -17,7 +17,7 @@ struct StoreOptions {
   void visit(Visitor& option) {
     option("folder", folder, {.help = "each run has a folder of its own in it"});
     option("checkpoints_kept", checkpoints_kept, {.unit = "checkpoints", .min = 1, .max = 1e6,
-           .help = "newest ones; the first of a run is always kept"});
+           .help = "how many of the newest"});
     option("contributions_kept_rounds", contributions_kept_rounds, {.unit = "rounds", .min = 0,
            .max = 1e9, .help = "newest rounds whose contributions are kept for replay; 0 for all"});
   }

@@ -64,7 +64,7 @@ struct WorkerOptions {
     option("memory_mib_max", memory_mib_max, {.unit = "MiB", .min = 0, .max = 1e9,
            .help = "memory it may fill; 0: what the machine has"});
     option("inner_steps_max", inner_steps_max, {.unit = "steps", .min = 0, .max = 1e6,
-           .help = "most inner steps it does in a round; 0: what the coordinator plans"});
+           .help = "most inner steps it does in a round; not enforced yet"});
     option("data", data, {.help = "token set of its own that never leaves it; empty: data.path"});
   }
 };

@@ -84,7 +84,7 @@ class Layout {
   //   layer.l.shared.gate_up [2 * s, d] and layer.l.shared.down [d, s] if s = shared width > 0;
   //   then for each expert e, each layer l: layer.l.expert.e.gate_up [2 * f, d] (first f rows are
   //   the SwiGLU gate, last f rows its up projection), layer.l.expert.e.down [d, f].
-  // The gate's balancing bias is not a parameter: see router/balance.hpp.
+  // The gate's balancing bias is not a parameter: see router/base_version.hpp.
   // Deviations: embedding 0.02; matrices 1 / sqrt(columns); attention_out and down additionally
   // divided by sqrt(2 * layers). Norms start at one.
   // Throws Error{config_invalid} if widths do not divide or experts_per_token exceeds experts.

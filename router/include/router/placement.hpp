@@ -38,7 +38,7 @@ struct PlacementOptions {
   template <typename Visitor>
   void visit(Visitor& option) {
     option("replicas_min", replicas_min, {.unit = "workers", .min = 1, .max = 1'000,
-           .help = "workers that hold each expert, where there are as many"});
+           .help = "workers that hold each expert; not enforced yet"});
     option("round_s", round_s, {.unit = "s", .min = 1, .max = 86'400,
            .help = "how long the inner steps of a round should take"});
     option("inner_steps_min", inner_steps_min, {.unit = "steps", .min = 1, .max = 1e6,
@@ -48,7 +48,7 @@ struct PlacementOptions {
     option("inner_steps_first", inner_steps_first, {.unit = "steps", .min = 1, .max = 1e6,
            .help = "work of a worker whose speed is not known yet"});
     option("moves_max", moves_max, {.unit = "experts", .min = 0, .max = 4'096,
-           .help = "experts a worker may exchange from one round to the next"});
+           .help = "experts a worker may exchange from one round to the next; not enforced yet"});
   }
 };
 
