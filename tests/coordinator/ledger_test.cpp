@@ -250,6 +250,25 @@ TEST(Ledger, RootStakersAreOwedAlphaAndClaimIt) {
   EXPECT_EQ(ledger.digest(), once);  // nothing is owed twice
 }
 
+TEST(Ledger, RootAlphaIsKeptOnlyWhenPricesSumToMoreThanOne) {
+  const auto pending_root = [](I96F32 price) {
+    Ledger ledger = small_world();
+    EXPECT_EQ(answer(ledger, AddStake{cold(2), hot(1), 0, 20'000 * kTao, {}}), "done");
+    LedgerState state = ledger.state();
+    state.subnets.at(1).moving_price = price;
+    state.subnets.at(1).pending = {};
+    state.subnets.at(1).alpha_adrift += static_cast<std::int64_t>(ledger.state().subnets.at(1).pending.server +
+                                                                  ledger.state().subnets.at(1).pending.validator +
+                                                                  ledger.state().subnets.at(1).pending.root +
+                                                                  ledger.state().subnets.at(1).pending.owner_cut);
+    ledger = Ledger::from_state(std::move(state), ledger.new_subnet_parameters());
+    ledger.step_block();
+    return ledger.state().subnets.at(1).pending.root;
+  };
+  EXPECT_EQ(pending_root(I96F32::one()), 0U);
+  EXPECT_GT(pending_root(I96F32::from_bits(I96F32::one().bits() + 1)), 0U);
+}
+
 TEST(Ledger, FollowsSpec233FromItsOptions) {
   LedgerOptions options;
   options.blocks = "spec233";

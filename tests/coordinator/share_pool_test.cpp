@@ -26,6 +26,12 @@ TEST(SafeFloat, StaysBetweenTenToTheTwentyAndTenToTheTwentyOne) {
   }
 }
 
+TEST(SafeFloat, ANumberTwentyTwoDigitsSmallerAddsNothing) {
+  const SafeFloat large = SafeFloat::normalised(5, 22);
+  EXPECT_EQ(add(large, SafeFloat::of(1)), large);
+  EXPECT_NE(add(SafeFloat::normalised(5, 20), SafeFloat::of(1)), SafeFloat::normalised(5, 20));
+}
+
 TEST(SharePool, ADividendReachesEverybodyInProportion) {
   SharePool pool;
   ASSERT_TRUE(pool.deposit(owner(1), 3'000));
