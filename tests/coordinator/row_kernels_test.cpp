@@ -91,7 +91,8 @@ TEST_P(RowKernelSets, ClipRankAndBlendLikeTheFixedPointProducts) {
       const I32F32 clipped = share(unpack_share(std::min(weight[k], limit[k])));
       const I32F32 blended = w.saturating_add(ratio.saturating_mul(clipped.saturating_sub(w)));
       // 2^32 - 1 has no packed form; rows of normalised weights never blend to it.
-      if (bits(blended) != kShareOne - 1) ASSERT_EQ(unpack_share(out[k]), bits(blended));
+      if (bits(blended) == kShareOne - 1) continue;
+      ASSERT_EQ(unpack_share(out[k]), bits(blended));
     }
   }
 }
