@@ -30,6 +30,8 @@ class RandomEpoch {
       in.registered_at.push_back(draw_block());
       in.permit.push_back(below(4) != 0);
     }
+    // Often right at a registration, where the bonds' mask decides.
+    if (below(3) == 0) in.last_step_block = in.registered_at[below(n_)] + 1 - below(2);
     const std::size_t mechanisms = below(4) == 0 ? 1 + below(3) : 1;
     for (std::size_t k = 0; k < mechanisms; ++k) in.mechanisms.push_back(draw_mechanism());
     if (mechanisms > 1 && below(2) == 0) {

@@ -167,6 +167,67 @@ TEST(Epoch, NeverHandsOutMoreThanItGot) {
   }
 }
 
+// Two validators, uids 0 and 1, whose stakes are to each other as `first` to 65535 - first, and 18 miners. Validator 0
+// gives every miner more of its weight than validator 1, which also weighs uid 0.
+EpochInput two_validators(std::uint16_t first, bool dense) {
+  const std::size_t n = dense ? 20 : 10;
+  EpochInput input;
+  input.block = 1000;
+  input.emission = 1'000'000'000;
+  input.last_step_block = 500;
+  input.stake.assign(n, I64F64::zero());
+  input.stake[0] = I64F64::from_integer(first);
+  input.stake[1] = I64F64::from_integer(65535 - first);
+  input.registered_at.assign(n, 0);
+  input.permit.assign(n, 1);
+  input.mechanisms.resize(1);
+  MechanismInput& m = input.mechanisms[0];
+  m.last_update.assign(n, 999);
+  m.weights.resize(n);
+  m.bonds.resize(n);
+  for (std::uint16_t j = 2; j < n; ++j) {
+    m.weights[0].push_back({j, 100});
+    m.weights[1].push_back({j, 100});
+    m.bonds[0].push_back({j, 40000});
+  }
+  m.weights[1].push_back({0, 65535});
+  return input;
+}
+
+// A weight is the consensus when the stake at or above it is at least kappa: exactly kappa is enough.
+TEST(Epoch, TakesTheWeightThatExactlyKappaOfTheStakeSupports) {
+  for (const bool dense : {false, true}) {
+    EpochInput input = two_validators(26214, dense);
+    input.parameters.kappa = 26214;
+    const std::uint16_t at_kappa = run_epoch(input).consensus[2];
+    input.parameters.kappa = 26215;
+    const std::uint16_t over_kappa = run_epoch(input).consensus[2];
+    const double miners = static_cast<double>(input.stake.size() - 2);
+    EXPECT_EQ(at_kappa, static_cast<std::uint16_t>(65535 / miners));
+    EXPECT_LT(over_kappa, 200);
+  }
+}
+
+// The bonds' mask compares with the block after the last step: registered in the step's block is old, later is new.
+TEST(Epoch, KeepsBondsToNeuronsRegisteredUpToTheLastStep) {
+  for (const bool dense : {false, true}) {
+    EpochInput input = two_validators(30000, dense);
+    input.mechanisms[0].weights[0].clear();
+    input.mechanisms[0].weights[1].clear();
+    input.registered_at[2] = 499;
+    input.registered_at[3] = 500;
+    input.registered_at[4] = 501;
+    const Row kept = run_epoch(input).mechanisms[0].bonds[0];
+    const auto has = [&](std::uint16_t uid) {
+      return std::any_of(kept.begin(), kept.end(), [&](const Entry& e) { return e.uid == uid; });
+    };
+    EXPECT_TRUE(has(2));
+    EXPECT_TRUE(has(3));
+    EXPECT_FALSE(has(4));
+    EXPECT_TRUE(has(5));
+  }
+}
+
 EpochInput one_neuron() {
   EpochInput input;
   input.stake = {I64F64::one()};
