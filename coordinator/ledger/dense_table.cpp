@@ -36,7 +36,8 @@ void DenseTable::run(MechanismRows& rows) {
   }
   rows.store_consensus(consensus_);
   rows.store_incentive(rank_, unclipped_rank_);
-  for (std::size_t r = 0; r < live_count_; ++r) rows.out.validator_trust[rows.live[r]] = share_of(trust_[r]);
+  for (std::size_t r = 0; r < live_count_; ++r)
+    rows.out.validator_trust[rows.live[r]] = share_of(trust_[r]);
   fresh_sum_.finish();
   rates_ = rows.column_rates();
   rates_.resize(padded, 0);
@@ -61,7 +62,8 @@ void DenseTable::fill_cells(const Row& stored, std::uint64_t registered_before, 
     if (all_old && e.uid + kRunBlock <= n) {
       // Rows mostly name uids in order, so most of them is copied in blocks.
       const std::size_t count = std::min(stored.size() - k, n - e.uid);
-      const std::size_t done = kernels_.take_run(stored.data() + k, count, cells_.data() + e.uid, seen);
+      const std::size_t done =
+          kernels_.take_run(stored.data() + k, count, cells_.data() + e.uid, seen);
       k += done;
       if (done > 0) continue;
     }
@@ -69,7 +71,8 @@ void DenseTable::fill_cells(const Row& stored, std::uint64_t registered_before, 
     if (e.uid >= n) continue;
     std::uint32_t& cell = cells_[e.uid];
     seen |= cell;
-    cell = kSeen | (all_old || rows_->input->registered_at[e.uid] < registered_before ? e.value : 0U);
+    cell =
+        kSeen | (all_old || rows_->input->registered_at[e.uid] < registered_before ? e.value : 0U);
   }
   if (self < n) cells_[self] = 0;
   if (seen != 0) refuse_repeated_uid();
@@ -79,7 +82,8 @@ void DenseTable::read(std::uint32_t r) {
   const std::uint32_t uid = rows_->live[r];
   const std::size_t padded = cells_.size();
   if (rows_->shared->old_permit[uid]) {
-    fill_cells(rows_->mechanism->weights[uid], rows_->weights_registered_before(uid), rows_->self_column(uid));
+    fill_cells(rows_->mechanism->weights[uid], rows_->weights_registered_before(uid),
+               rows_->self_column(uid));
     kernels_.normalize(cells_.data(), row_weights_.data(), padded);
   } else {
     std::fill(row_weights_.begin(), row_weights_.end(), 0U);
@@ -87,8 +91,10 @@ void DenseTable::read(std::uint32_t r) {
   fill_cells(rows_->mechanism->bonds[uid], rows_->bonds_registered_before(uid), rows_->n);
   kernels_.take_raw(cells_.data(), row_raw_.data(), raw_sum_.by.data(), padded);
   for (std::size_t tile = 0; tile < tiles_; ++tile) {
-    std::memcpy(weights(tile) + r * kTile, row_weights_.data() + tile * kTile, kTile * sizeof(std::uint32_t));
-    std::memcpy(raw(tile) + r * kTile, row_raw_.data() + tile * kTile, kTile * sizeof(std::uint16_t));
+    std::memcpy(weights(tile) + r * kTile, row_weights_.data() + tile * kTile,
+                kTile * sizeof(std::uint32_t));
+    std::memcpy(raw(tile) + r * kTile, row_raw_.data() + tile * kTile,
+                kTile * sizeof(std::uint16_t));
   }
 }
 
@@ -98,7 +104,8 @@ void DenseTable::find_medians(std::size_t tile) {
   if (voters.row.empty()) return;
   if (voters.row.size() == 1) {
     // One vote decides, whatever its stake.
-    if (voters.row[0] != Voters::kNoRow) std::copy_n(weights(tile) + voters.row[0] * kTile, kTile, medians);
+    if (voters.row[0] != Voters::kNoRow)
+      std::copy_n(weights(tile) + voters.row[0] * kTile, kTile, medians);
     return;
   }
   const std::uint32_t* votes = weights(tile);
@@ -127,7 +134,8 @@ void DenseTable::rank(std::size_t tile) {
     const std::uint32_t* const row = weights(tile) + r * kTile;
     const std::uint64_t stake = rows_->stake_of(r);
     trust_[r] += kernels_.clip_and_rank(row, rule.limit, stake, rank_.data() + first, kTile);
-    if (rows_->input->rules.old_scores) kernels_.add_scaled(row, stake, unclipped_rank_.data() + first, kTile);
+    if (rows_->input->rules.old_scores)
+      kernels_.add_scaled(row, stake, unclipped_rank_.data() + first, kTile);
     if (!needs_fresh) continue;
     kernels_.bond_weights(row, rule, row_weights_.data(), kTile);
     kernels_.add_scaled(row_weights_.data(), stake, fresh_sum_.by.data() + first, kTile);
@@ -159,7 +167,8 @@ void DenseTable::dividends(std::size_t tile) {
   const std::uint64_t* const incentive = incentive_.data() + first;
   for (std::size_t r = 0; r < live_count_; ++r) {
     std::uint64_t* const bonds = bonds_.data() + r * kTile;
-    dividends_[r] += relative_ ? kernels_.dividend_and_share(bonds, sum, incentive, largest_.by.data() + first, kTile)
+    dividends_[r] += relative_ ? kernels_.dividend_and_share(bonds, sum, incentive,
+                                                             largest_.by.data() + first, kTile)
                                : kernels_.dividend(bonds, sum, incentive, kTile);
   }
   if (relative_) largest_.finish(first, kTile);

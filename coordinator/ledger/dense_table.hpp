@@ -1,6 +1,7 @@
 #pragma once
-// A mechanism whose rows name most columns: a cell for every column, kept in tiles of kTile columns by all live rows,
-// so that whatever concerns a column (median, sums, shares) is worked out while its tile is in the cache.
+// A mechanism whose rows name most columns: a cell for every column, kept in tiles of kTile columns
+// by all live rows, so that whatever concerns a column (median, sums, shares) is worked out while
+// its tile is in the cache.
 
 #include <cstdint>
 #include <vector>

@@ -1,4 +1,5 @@
-// The epoch of a subnet: checks the input, finds stake shares and permits, runs every mechanism and adds them up.
+// The epoch of a subnet: checks the input, finds stake shares and permits, runs every mechanism and
+// adds them up.
 
 #include "coordinator/epoch.hpp"
 
@@ -19,20 +20,26 @@ void require(bool holds, const char* what) {
 void check_input(const EpochInput& in) {
   const std::size_t n = in.stake.size();
   require(n <= 65535, "more than 65535 neurons");
-  require(in.registered_at.size() == n && in.permit.size() == n, "registrations and permits must have one entry a uid");
+  require(in.registered_at.size() == n && in.permit.size() == n,
+          "registrations and permits must have one entry a uid");
   require(!in.mechanisms.empty(), "no mechanism");
   require(in.parameters.yuma == 2 || in.parameters.yuma == 3, "yuma is 2 or 3");
-  require(in.parameters.bonds_moving_average <= 1'000'000, "bonds_moving_average is at most 1000000");
+  require(in.parameters.bonds_moving_average <= 1'000'000,
+          "bonds_moving_average is at most 1000000");
   for (const MechanismInput& m : in.mechanisms) {
-    require(m.weights.size() == n && m.bonds.size() == n, "weights and bonds must have one row a uid");
+    require(m.weights.size() == n && m.bonds.size() == n,
+            "weights and bonds must have one row a uid");
     require(m.last_update.size() <= n, "last_update is longer than the list of neurons");
-    require(m.first_commit.empty() || m.first_commit.size() == n, "first_commit must have one entry a uid");
+    require(m.first_commit.empty() || m.first_commit.size() == n,
+            "first_commit must have one entry a uid");
   }
 }
 
 EpochStake stake_shares(const EpochInput& in) {
   const std::size_t n = in.stake.size();
-  const auto exempt = [&](std::size_t i) { return in.rules.owner_exempt && in.owner_uid && *in.owner_uid == i; };
+  const auto exempt = [&](std::size_t i) {
+    return in.rules.owner_exempt && in.owner_uid && *in.owner_uid == i;
+  };
   EpochStake out{in.permit, {}, {}};
   std::vector<I64F64> counted = in.stake;
   I64F64 total;
@@ -45,7 +52,8 @@ EpochStake stake_shares(const EpochInput& in) {
   }
   out.stake.reserve(n);
   for (const I64F64 stake : counted) {
-    out.stake.push_back((total == I64F64::zero() ? stake : stake.safe_div(total)).convert<I32F32>());
+    out.stake.push_back(
+        (total == I64F64::zero() ? stake : stake.safe_div(total)).convert<I32F32>());
   }
   out.new_permit = largest_k(out.stake, in.parameters.max_allowed_validators);
   for (std::size_t i = 0; i < n; ++i) {
@@ -65,8 +73,8 @@ struct Payout {
   std::vector<I32F32> combined;
 };
 
-// Incentives and dividends as shares of their sum. Where nobody earns, emission follows active stake, or all stake
-// when nobody is active.
+// Incentives and dividends as shares of their sum. Where nobody earns, emission follows active
+// stake, or all stake when nobody is active.
 Payout shares_of_emission(const MechanismShares& shares, const EpochStake& stake) {
   const std::size_t n = stake.stake.size();
   Payout out{std::vector<I32F32>(n), std::vector<I32F32>(n), std::vector<I32F32>(n)};
@@ -107,8 +115,8 @@ U64F64 weight_of_mechanism(std::size_t k, std::uint64_t part, std::uint64_t emis
   return U64F64::from_integer(part).safe_div(U64F64::from_integer(emission));
 }
 
-MechanismOutput add_mechanism(const EpochInput& in, const EpochStake& stake, MechanismShares shares, U64F64 weight,
-                              std::uint64_t part, EpochOutput& out) {
+MechanismOutput add_mechanism(const EpochInput& in, const EpochStake& stake, MechanismShares shares,
+                              U64F64 weight, std::uint64_t part, EpochOutput& out) {
   const Payout payout = shares_of_emission(shares, stake);
   const auto u16 = [](const std::vector<I32F32>& values) {
     return [&values](std::size_t i) { return share_to_u16(values[i]); };
@@ -160,8 +168,8 @@ void EpochRunner::run(const EpochInput& input, EpochOutput& out) {
   out.mechanisms.resize(input.mechanisms.size());
   const auto parts = split_emission(input.emission, input.mechanisms.size(), input.emission_split);
   for (std::size_t k = 0; k < parts.size(); ++k) {
-    MechanismShares shares =
-        buffers_->mechanisms.run(input, input.mechanisms[k], stake, std::move(out.mechanisms[k].bonds));
+    MechanismShares shares = buffers_->mechanisms.run(input, input.mechanisms[k], stake,
+                                                      std::move(out.mechanisms[k].bonds));
     const U64F64 weight = weight_of_mechanism(k, parts[k], input.emission);
     out.mechanisms[k] = add_mechanism(input, stake, std::move(shares), weight, parts[k], out);
   }

@@ -1,4 +1,5 @@
-// The small rules around an epoch: stake that enters it, the split over mechanisms, permits, rates, u16 forms.
+// The small rules around an epoch: stake that enters it, the split over mechanisms, permits, rates,
+// u16 forms.
 
 #include <algorithm>
 #include <numeric>
@@ -24,7 +25,8 @@ std::uint64_t inherited_stake(std::uint64_t own, std::span<const std::uint64_t> 
 
 I64F64 total_stake(std::uint64_t alpha, std::uint64_t tao, std::uint64_t tao_weight) {
   const I64F64 weight = share_of_u64(tao_weight).convert<I64F64>();
-  return I64F64::from_integer(alpha).saturating_add(I64F64::from_integer(tao).saturating_mul(weight));
+  return I64F64::from_integer(alpha).saturating_add(
+      I64F64::from_integer(tao).saturating_mul(weight));
 }
 
 std::vector<std::uint64_t> split_emission(std::uint64_t emission, std::size_t count,

@@ -25,25 +25,34 @@ I32F32 logit_below(I32F32 z) { return ln(kOne.safe_div(z).saturating_sub(kOne)).
 }  // namespace
 
 LiquidRate::LiquidRate(I32F32 low, I32F32 high, std::int16_t steepness)
-    : low_(low), high_(high), slope_(I32F32::from_integer(steepness).safe_div(I32F32::from_integer(-100))) {}
+    : low_(low),
+      high_(high),
+      slope_(I32F32::from_integer(steepness).safe_div(I32F32::from_integer(-100))) {}
 
-std::uint64_t LiquidRate::at(std::uint64_t consensus, std::uint64_t weight, std::uint64_t bond) const {
-  const auto share = [](std::uint64_t bits) { return I32F32::from_bits(static_cast<std::int64_t>(bits)); };
+std::uint64_t LiquidRate::at(std::uint64_t consensus, std::uint64_t weight,
+                             std::uint64_t bond) const {
+  const auto share = [](std::uint64_t bits) {
+    return I32F32::from_bits(static_cast<std::int64_t>(bits));
+  };
   const I32F32 w = share(weight);
-  const I32F32 distance = weight >= bond ? to_share(w - share(consensus)) : to_share(share(bond) - w);
-  const I32F32 power = exp_safe(slope_.saturating_mul(distance - I32F32::from_bits(std::int64_t{1} << 31)));
+  const I32F32 distance =
+      weight >= bond ? to_share(w - share(consensus)) : to_share(share(bond) - w);
+  const I32F32 power =
+      exp_safe(slope_.saturating_mul(distance - I32F32::from_bits(std::int64_t{1} << 31)));
   const I32F32 sigmoid = kOne.saturating_div(kOne.saturating_add(power));
   const I32F32 rate = low_.saturating_add(sigmoid.saturating_mul(high_.saturating_sub(low_)));
   return static_cast<std::uint64_t>(std::max(low_, std::min(high_, rate)).bits());
 }
 
-I32F32 liquid_rate(I32F32 consensus, I32F32 weight, I32F32 bond, I32F32 low, I32F32 high, std::int16_t steepness) {
+I32F32 liquid_rate(I32F32 consensus, I32F32 weight, I32F32 bond, I32F32 low, I32F32 high,
+                   std::int16_t steepness) {
   const auto bits = [](I32F32 x) { return static_cast<std::uint64_t>(std::max(kZero, x).bits()); };
-  return I32F32::from_bits(
-      static_cast<std::int64_t>(LiquidRate(low, high, steepness).at(bits(consensus), bits(weight), bits(bond))));
+  return I32F32::from_bits(static_cast<std::int64_t>(
+      LiquidRate(low, high, steepness).at(bits(consensus), bits(weight), bits(bond))));
 }
 
-std::optional<std::vector<I32F32>> quantile_rates(const EpochParameters& p, std::span<const I32F32> consensus) {
+std::optional<std::vector<I32F32>> quantile_rates(const EpochParameters& p,
+                                                  std::span<const I32F32> consensus) {
   if (consensus.empty()) return std::nullopt;
   std::vector<I32F32> sorted(consensus.begin(), consensus.end());
   std::sort(sorted.begin(), sorted.end());

@@ -23,8 +23,8 @@ class LiquidRate {
   I32F32 slope_;
 };
 
-// A rate a column, from the quartiles of the consensus (until spec 273); nothing when its guard asks for the constant
-// rate.
+// A rate a column, from the quartiles of the consensus (until spec 273); nothing when its guard
+// asks for the constant rate.
 std::optional<std::vector<I32F32>> quantile_rates(const EpochParameters& parameters,
                                                   std::span<const I32F32> consensus);
 

@@ -14,8 +14,9 @@ struct MechanismRunner::Tables {
 
 namespace {
 
-// The choice is one of speed alone: where only sums and products matter, a cell that is absent and one of 0 give the
-// same. Rates by cell depend on which columns a row names, so those keep the rows as stored.
+// The choice is one of speed alone: where only sums and products matter, a cell that is absent and
+// one of 0 give the same. Rates by cell depend on which columns a row names, so those keep the rows
+// as stored.
 bool is_dense(const MechanismRows& rows) {
   const bool asks_for_presence = rows.parameters().yuma == 3 && rows.parameters().liquid_alpha &&
                                  rows.input->rules.liquid == LiquidAlpha::cell;

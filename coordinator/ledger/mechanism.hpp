@@ -32,9 +32,10 @@ class MechanismRunner {
  public:
   MechanismRunner();
   ~MechanismRunner();
-  // input has been checked: lengths agree, n <= 65535. `bonds` are rows whose memory may be used again.
-  MechanismShares run(const EpochInput& input, const MechanismInput& mechanism, const EpochStake& shared,
-                      std::vector<Row> bonds);
+  // input has been checked: lengths agree, n <= 65535. `bonds` are rows whose memory may be used
+  // again.
+  MechanismShares run(const EpochInput& input, const MechanismInput& mechanism,
+                      const EpochStake& shared, std::vector<Row> bonds);
 
  private:
   struct Tables;

@@ -20,7 +20,8 @@ void MechanismRows::begin(const EpochInput& new_input, const MechanismInput& new
   for (Row& row : out.bonds) row.clear();
   out.validator_trust.assign(n, I32F32::zero());
   newest_registration = 0;
-  for (const std::uint64_t block : input->registered_at) newest_registration = std::max(newest_registration, block);
+  for (const std::uint64_t block : input->registered_at)
+    newest_registration = std::max(newest_registration, block);
   find_active();
   find_live();
   find_voters();
@@ -35,7 +36,8 @@ void MechanismRows::find_active() {
   out.active_stake = shared->stake;
   for (std::size_t i = 0; i < n; ++i) {
     const std::uint64_t updated = last_update(i);
-    out.active[i] = input->block <= updated || input->block - updated <= parameters().activity_cutoff;
+    out.active[i] =
+        input->block <= updated || input->block - updated <= parameters().activity_cutoff;
     if (!out.active[i] || !shared->old_permit[i]) out.active_stake[i] = I32F32::zero();
   }
   normalize(out.active_stake);
@@ -74,10 +76,12 @@ void MechanismRows::find_voters() {
 
 std::uint64_t MechanismRows::weights_registered_before(std::uint32_t uid) const {
   const std::uint64_t before = last_update(uid);
-  if (!input->rules.commits_mask_weights || !parameters().commit_reveal || mechanism->first_commit.empty()) {
+  if (!input->rules.commits_mask_weights || !parameters().commit_reveal ||
+      mechanism->first_commit.empty()) {
     return before;
   }
-  // Registered after the oldest commit is dropped, registered with it is kept: `<` where the other mask has `<=`.
+  // Registered after the oldest commit is dropped, registered with it is kept: `<` where the other
+  // mask has `<=`.
   const std::uint64_t commit = mechanism->first_commit[uid];
   return std::min(before, commit == kNoCommit ? commit : commit + 1);
 }
@@ -91,7 +95,8 @@ std::uint64_t MechanismRows::bonds_registered_before(std::uint32_t uid) const {
 std::vector<std::uint64_t> MechanismRows::column_rates() const {
   const std::uint64_t memory = parameters().bonds_moving_average * kShareOne / 1'000'000;
   std::vector<std::uint64_t> rates(n, kShareOne - memory);
-  if (parameters().yuma == 2 && parameters().liquid_alpha && input->rules.liquid == LiquidAlpha::quantile) {
+  if (parameters().yuma == 2 && parameters().liquid_alpha &&
+      input->rules.liquid == LiquidAlpha::quantile) {
     if (const auto liquid = quantile_rates(parameters(), out.consensus)) {
       for (std::size_t j = 0; j < n; ++j) rates[j] = bits_of((*liquid)[j]);
     }
@@ -109,7 +114,8 @@ void MechanismRows::store_incentive(std::span<const std::uint64_t> rank,
   out.incentive.clear();
   for (std::size_t j = 0; j < n; ++j) {
     out.incentive.push_back(share_of(rank[j]));
-    if (input->rules.old_scores) out.trust.push_back(share_of(rank[j]).safe_div(share_of(unclipped_rank[j])));
+    if (input->rules.old_scores)
+      out.trust.push_back(share_of(rank[j]).safe_div(share_of(unclipped_rank[j])));
   }
   normalize(out.incentive);
   incentive.clear();
@@ -122,7 +128,9 @@ void MechanismRows::store_dividends(std::span<const std::uint64_t> sums) {
   for (std::size_t r = 0; r < live.size(); ++r) {
     const I32F32 sum = share_of(sums[r]);
     I32F32& dividend = out.dividends[live[r]];
-    dividend = parameters().yuma == 2 ? sum : sum.checked_mul(out.active_stake[live[r]]).value_or(I32F32::zero());
+    dividend = parameters().yuma == 2
+                   ? sum
+                   : sum.checked_mul(out.active_stake[live[r]]).value_or(I32F32::zero());
   }
   normalize(out.dividends);
 }
@@ -134,7 +142,8 @@ void normalize(std::vector<I32F32>& values) {
 }
 
 void refuse_repeated_uid() {
-  throw Error(ErrorCode::config_invalid, "running an epoch: a uid stands twice in one row of weights or bonds");
+  throw Error(ErrorCode::config_invalid,
+              "running an epoch: a uid stands twice in one row of weights or bonds");
 }
 
 }  // namespace yumoe::ledger

@@ -1,5 +1,6 @@
 #pragma once
-// What a mechanism's epoch knows before it looks at a single weight, and what its sparse and dense tables share.
+// What a mechanism's epoch knows before it looks at a single weight, and what its sparse and dense
+// tables share.
 
 #include <cstdint>
 #include <memory>
@@ -13,7 +14,9 @@
 namespace yumoe::ledger {
 
 constexpr std::uint64_t bits_of(I32F32 share) { return static_cast<std::uint64_t>(share.bits()); }
-constexpr I32F32 share_of(std::uint64_t bits) { return I32F32::from_bits(static_cast<std::int64_t>(bits)); }
+constexpr I32F32 share_of(std::uint64_t bits) {
+  return I32F32::from_bits(static_cast<std::int64_t>(bits));
+}
 
 // Column sums with their reciprocals.
 struct ColumnDivisors {
@@ -63,7 +66,8 @@ struct Voters {
 class MechanismRows {
  public:
   // Forgets the mechanism before; keeps its memory.
-  void begin(const EpochInput& input, const MechanismInput& mechanism, const EpochStake& shared, std::vector<Row> bonds);
+  void begin(const EpochInput& input, const MechanismInput& mechanism, const EpochStake& shared,
+             std::vector<Row> bonds);
 
   const EpochParameters& parameters() const { return input->parameters; }
   bool is_exempt_owner(std::size_t uid) const {
@@ -74,14 +78,19 @@ class MechanismRows {
   // Columns registered from this block on are dropped from the row.
   std::uint64_t weights_registered_before(std::uint32_t uid) const;
   std::uint64_t bonds_registered_before(std::uint32_t uid) const;
-  std::uint32_t penalty() const { return pack_share(bits_of(share_of_u16(parameters().bonds_penalty))); }
-  std::uint64_t stake_of(std::size_t live_row) const { return bits_of(out.active_stake[live[live_row]]); }
+  std::uint32_t penalty() const {
+    return pack_share(bits_of(share_of_u16(parameters().bonds_penalty)));
+  }
+  std::uint64_t stake_of(std::size_t live_row) const {
+    return bits_of(out.active_stake[live[live_row]]);
+  }
   // A learning rate a column: the constant one, or by quantiles of the consensus.
   std::vector<std::uint64_t> column_rates() const;
 
   // consensus (packed) and rank sums to shares.
   void store_consensus(std::span<const std::uint32_t> consensus);
-  void store_incentive(std::span<const std::uint64_t> rank, std::span<const std::uint64_t> unclipped_rank);
+  void store_incentive(std::span<const std::uint64_t> rank,
+                       std::span<const std::uint64_t> unclipped_rank);
   void store_dividends(std::span<const std::uint64_t> sums);  // by live row
 
   const EpochInput* input = nullptr;

@@ -1,7 +1,7 @@
 #define YUMOE_KERNEL_SET portable
-#include "ledger/row_kernels_impl.hpp"
-
 #include <string_view>
+
+#include "ledger/row_kernels_impl.hpp"
 
 namespace yumoe::ledger {
 

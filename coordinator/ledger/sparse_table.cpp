@@ -19,8 +19,9 @@ void SparseTable::run(MechanismRows& rows) {
   raw_sum_.finish();
   find_consensus();
   rank();
-  const bool is_liquid = rows.parameters().liquid_alpha && rows.input->rules.liquid == LiquidAlpha::cell &&
-                         std::any_of(consensus_.begin(), consensus_.end(), [](std::uint32_t c) { return c != 0; });
+  const bool is_liquid =
+      rows.parameters().liquid_alpha && rows.input->rules.liquid == LiquidAlpha::cell &&
+      std::any_of(consensus_.begin(), consensus_.end(), [](std::uint32_t c) { return c != 0; });
   if (rows.parameters().yuma == 2) {
     relative_bonds();
     relative_dividends();
@@ -51,7 +52,8 @@ void SparseTable::forget() {
 }
 
 // The entries that pass the masks, in stored order; valid until the next call.
-std::span<const Entry> SparseTable::kept(const Row& stored, std::uint64_t registered_before, std::size_t self) {
+std::span<const Entry> SparseTable::kept(const Row& stored, std::uint64_t registered_before,
+                                         std::size_t self) {
   ++seen_row_;
   kept_.clear();
   const bool all_old = rows_->newest_registration < registered_before;
@@ -59,7 +61,8 @@ std::span<const Entry> SparseTable::kept(const Row& stored, std::uint64_t regist
     if (e.uid >= rows_->n) continue;
     if (seen_[e.uid] == seen_row_) refuse_repeated_uid();
     seen_[e.uid] = seen_row_;
-    if (e.uid == self || (!all_old && rows_->input->registered_at[e.uid] >= registered_before)) continue;
+    if (e.uid == self || (!all_old && rows_->input->registered_at[e.uid] >= registered_before))
+      continue;
     kept_.push_back(e);
   }
   return kept_;
@@ -69,8 +72,8 @@ void SparseTable::read_weights(std::uint32_t r) {
   const std::uint32_t uid = rows_->live[r];
   weight_rows_.push_back({weights_.size(), 0});
   if (!rows_->shared->old_permit[uid]) return;
-  const auto entries =
-      kept(rows_->mechanism->weights[uid], rows_->weights_registered_before(uid), rows_->self_column(uid));
+  const auto entries = kept(rows_->mechanism->weights[uid], rows_->weights_registered_before(uid),
+                            rows_->self_column(uid));
   weight_rows_.back().count = entries.size();
   row_weights_.clear();
   for (const Entry& e : entries) {
@@ -78,12 +81,14 @@ void SparseTable::read_weights(std::uint32_t r) {
     weight_columns_.push_back(e.uid);
   }
   weights_.resize(weights_.size() + entries.size());
-  kernels_.normalize(row_weights_.data(), weights_.data() + weight_rows_.back().first, entries.size());
+  kernels_.normalize(row_weights_.data(), weights_.data() + weight_rows_.back().first,
+                     entries.size());
 }
 
 void SparseTable::read_bonds(std::uint32_t r) {
   const std::uint32_t uid = rows_->live[r];
-  const auto entries = kept(rows_->mechanism->bonds[uid], rows_->bonds_registered_before(uid), rows_->n);
+  const auto entries =
+      kept(rows_->mechanism->bonds[uid], rows_->bonds_registered_before(uid), rows_->n);
   raw_rows_.push_back({raw_.size(), entries.size()});
   for (const Entry& e : entries) {
     raw_.push_back(e.value);
@@ -98,7 +103,8 @@ void SparseTable::find_consensus() {
   if (voters.row.size() == 1 && voters.row[0] != Voters::kNoRow) {
     // One vote decides, whatever its stake.
     const Span row = weight_rows_[voters.row[0]];
-    for (std::size_t k = row.first; k < row.first + row.count; ++k) consensus_[weight_columns_[k]] = weights_[k];
+    for (std::size_t k = row.first; k < row.first + row.count; ++k)
+      consensus_[weight_columns_[k]] = weights_[k];
   } else if (voters.row.size() > 1) {
     find_medians();
   }
@@ -130,8 +136,10 @@ void SparseTable::find_medians() {
   for (std::size_t j = 0; j < n; ++j) {
     const std::size_t count = first[j + 1] - first[j];
     const bool some_vote_zero = count < voters.row.size();
-    const bool median_is_zero = some_vote_zero && static_cast<std::int64_t>(voting[j]) < voters.threshold;
-    if (count > 0 && !median_is_zero) consensus_[j] = median_of({votes.data() + first[j], count}, 0, voters.threshold);
+    const bool median_is_zero =
+        some_vote_zero && static_cast<std::int64_t>(voting[j]) < voters.threshold;
+    if (count > 0 && !median_is_zero)
+      consensus_[j] = median_of({votes.data() + first[j], count}, 0, voters.threshold);
   }
 }
 
@@ -151,19 +159,23 @@ void SparseTable::rank() {
       rows_->out.validator_trust[rows_->live[r]] = share_of(trust);
     });
     if (rows_->input->rules.old_scores) {
-      change(unclipped, [&](std::uint64_t* sum) { kernels_.add_scaled(weights, stake, sum, row.count); });
+      change(unclipped,
+             [&](std::uint64_t* sum) { kernels_.add_scaled(weights, stake, sum, row.count); });
     }
     if (!needs_fresh) continue;
     for_bonds_.resize(std::max(for_bonds_.size(), row.count));
     kernels_.bond_weights(weights, {limit, penalty}, for_bonds_.data(), row.count);
-    change(fresh_sum_.by, [&](std::uint64_t* sum) { kernels_.add_scaled(for_bonds_.data(), stake, sum, row.count); });
+    change(fresh_sum_.by, [&](std::uint64_t* sum) {
+      kernels_.add_scaled(for_bonds_.data(), stake, sum, row.count);
+    });
   }
   if (!needs_fresh) fresh_sum_.by = rank;
   fresh_sum_.finish();
   rows_->store_incentive(rank, unclipped);
 }
 
-// Puts the weights for bonds and the stored bonds of a row side by side, over the columns that either names.
+// Puts the weights for bonds and the stored bonds of a row side by side, over the columns that
+// either names.
 void SparseTable::align(std::size_t r) {
   const Span w = weight_rows_[r];
   const Span b = raw_rows_[r];
@@ -172,7 +184,8 @@ void SparseTable::align(std::size_t r) {
   columns_ = std::span(weight_columns_).subspan(w.first, w.count);
   const std::uint32_t* const limit = over(consensus_, limits_);
   for_bonds_.resize(std::max(for_bonds_.size(), w.count));
-  kernels_.bond_weights(weights_.data() + w.first, {limit, rows_->penalty()}, for_bonds_.data(), w.count);
+  kernels_.bond_weights(weights_.data() + w.first, {limit, rows_->penalty()}, for_bonds_.data(),
+                        w.count);
   for (std::size_t k = 0; k < w.count; ++k) {
     mark(columns_[k]);
     weight_cells_[columns_[k]] = for_bonds_[k];
@@ -213,8 +226,8 @@ void SparseTable::relative_bonds() {
     const Divisors raw = over(raw_sum_, 1);
     const std::uint64_t* const rate = over(rates, numbers_[2]);
     change(bond_sum_.by, [&](std::uint64_t* sum) {
-      kernels_.relative_bonds(row_weights_.data(), rows_->stake_of(r), fresh, row_raw_.data(), raw, rate,
-                              bonds_.data() + bond_rows_[r].first, sum, columns_.size());
+      kernels_.relative_bonds(row_weights_.data(), rows_->stake_of(r), fresh, row_raw_.data(), raw,
+                              rate, bonds_.data() + bond_rows_[r].first, sum, columns_.size());
     });
   }
   bond_sum_.finish();
@@ -227,7 +240,8 @@ void SparseTable::relative_dividends() {
     const Divisors sum = over(bond_sum_, 0);
     const std::uint64_t* const incentive = over(rows_->incentive, numbers_[1]);
     change(largest_.by, [&](std::uint64_t* largest) {
-      dividends_[r] = kernels_.dividend_and_share(bonds_.data() + row.first, sum, incentive, largest, row.count);
+      dividends_[r] = kernels_.dividend_and_share(bonds_.data() + row.first, sum, incentive,
+                                                  largest, row.count);
     });
   }
   largest_.finish();
@@ -242,12 +256,13 @@ void SparseTable::relative_dividends() {
 }
 
 void SparseTable::absolute_bonds() {
-  const std::uint64_t rate = kShareOne - rows_->parameters().bonds_moving_average * kShareOne / 1'000'000;
+  const std::uint64_t rate =
+      kShareOne - rows_->parameters().bonds_moving_average * kShareOne / 1'000'000;
   for (std::size_t r = 0; r < rows_->live.size(); ++r) {
     begin_row(r);
     change(bond_sum_.by, [&](std::uint64_t* sum) {
-      kernels_.absolute_bonds(row_weights_.data(), row_raw_.data(), rate, bonds_.data() + bond_rows_[r].first, sum,
-                              columns_.size());
+      kernels_.absolute_bonds(row_weights_.data(), row_raw_.data(), rate,
+                              bonds_.data() + bond_rows_[r].first, sum, columns_.size());
     });
   }
 }
@@ -256,17 +271,19 @@ void SparseTable::liquid_bonds() {
   for (std::size_t r = 0; r < rows_->live.size(); ++r) liquid_row(r);
 }
 
-// Only columns among the weights for bonds get a bond, in their order. A weight that is clipped to a consensus of 0 is
-// no longer among them; a stored weight of 0 is.
+// Only columns among the weights for bonds get a bond, in their order. A weight that is clipped to
+// a consensus of 0 is no longer among them; a stored weight of 0 is.
 void SparseTable::liquid_row(std::size_t r) {
   const Span w = weight_rows_[r];
   const Span b = raw_rows_[r];
   const EpochParameters& p = rows_->parameters();
-  const LiquidRate rate(share_of_u16(p.alpha_low), share_of_u16(p.alpha_high), p.alpha_sigmoid_steepness);
+  const LiquidRate rate(share_of_u16(p.alpha_low), share_of_u16(p.alpha_high),
+                        p.alpha_sigmoid_steepness);
   columns_ = std::span(weight_columns_).subspan(w.first, w.count);
   const std::uint32_t* const limit = over(consensus_, limits_);
   for_bonds_.resize(std::max(for_bonds_.size(), w.count));
-  kernels_.bond_weights(weights_.data() + w.first, {limit, rows_->penalty()}, for_bonds_.data(), w.count);
+  kernels_.bond_weights(weights_.data() + w.first, {limit, rows_->penalty()}, for_bonds_.data(),
+                        w.count);
   for (std::size_t k = b.first; k < b.first + b.count; ++k) raw_cells_[raw_columns_[k]] = raw_[k];
   const bool blended = p.bonds_penalty != 0 && p.bonds_penalty != 65535;
   std::vector<std::pair<std::uint16_t, std::uint64_t>> row;
@@ -276,8 +293,8 @@ void SparseTable::liquid_row(std::size_t r) {
     if (dropped) continue;
     const std::uint64_t old = share_of_raw(raw_cells_[columns_[k]]);
     const std::uint64_t learned = rate.at(unpack_share(limit[k]), weight, old);
-    const std::uint64_t bond =
-        std::min(kShareOne, multiply_shares(old, kShareOne - learned) + multiply_shares(weight, learned));
+    const std::uint64_t bond = std::min(
+        kShareOne, multiply_shares(old, kShareOne - learned) + multiply_shares(weight, learned));
     if (bond > 0) row.emplace_back(columns_[k], bond);
   }
   // In between the rules go through a dense matrix, which sorts.
@@ -297,8 +314,8 @@ void SparseTable::absolute_dividends() {
     const Span row = bond_rows_[r];
     columns_ = std::span(bond_columns_).subspan(row.first, row.count);
     const std::uint64_t* const bonds = bonds_.data() + row.first;
-    dividends_[r] =
-        kernels_.dividend(bonds, over(bond_sum_, 0), over(rows_->incentive, numbers_[1]), row.count);
+    dividends_[r] = kernels_.dividend(bonds, over(bond_sum_, 0),
+                                      over(rows_->incentive, numbers_[1]), row.count);
     u16_.resize(std::max(u16_.size(), row.count));
     kernels_.quantize(bonds, u16_.data(), row.count);
     store_bonds(r, {bonds, row.count});

@@ -1,5 +1,6 @@
 #pragma once
-// A mechanism whose rows name few columns, or whose rules ask which columns a row names (liquid alpha by cell).
+// A mechanism whose rows name few columns, or whose rules ask which columns a row names (liquid
+// alpha by cell).
 
 #include <array>
 #include <cstdint>

@@ -1,6 +1,6 @@
 #pragma once
-// The few SCALE forms that weight calls hash and seal; coordinator/scale.hpp is the general codec and belongs to the
-// chain part, which depends on the ledger's world and not the other way round.
+// The few SCALE forms that weight calls hash and seal; coordinator/scale.hpp is the general codec
+// and belongs to the chain part, which depends on the ledger's world and not the other way round.
 
 #include <cstdint>
 #include <optional>
@@ -40,7 +40,8 @@ class ScaleWriter {
   Bytes bytes_;
 };
 
-// Total: any bytes give a value or nothing. Bytes after the value are ignored, as the chain's decoder does.
+// Total: any bytes give a value or nothing. Bytes after the value are ignored, as the chain's
+// decoder does.
 class ScaleReader {
  public:
   explicit ScaleReader(ByteView bytes) : rest_(bytes) {}
@@ -82,7 +83,8 @@ class ScaleReader {
     const auto length = compact();
     if (!length || *length > rest_.size() / 2) return std::nullopt;
     std::vector<std::uint16_t> values;
-    for (std::size_t k = 0; k < *length; ++k) values.push_back(static_cast<std::uint16_t>(number(2)));
+    for (std::size_t k = 0; k < *length; ++k)
+      values.push_back(static_cast<std::uint16_t>(number(2)));
     return values;
   }
   ByteView rest_;

@@ -15,9 +15,13 @@ std::optional<std::uint16_t> uid_of(const WeightFacts& facts, const AccountId& w
   return static_cast<std::uint16_t>(at - facts.hotkeys.begin());
 }
 
-std::uint16_t index_of(const WeightFacts& facts) { return mechanism_index(facts.netuid, facts.mechanism); }
+std::uint16_t index_of(const WeightFacts& facts) {
+  return mechanism_index(facts.netuid, facts.mechanism);
+}
 
-bool is_owner(const WeightFacts& facts, const AccountId& who) { return facts.owner_hotkey && *facts.owner_hotkey == who; }
+bool is_owner(const WeightFacts& facts, const AccountId& who) {
+  return facts.owner_hotkey && *facts.owner_hotkey == who;
+}
 
 // The owner may set weights with any stake.
 bool has_stake(const WeightFacts& facts, const AccountId& who, std::optional<std::uint16_t> uid) {
@@ -42,8 +46,8 @@ bool has_duplicates(std::span<const std::uint16_t> uids) {
 }
 
 // Section 7.1 after the outer guard, in its order.
-std::optional<LedgerError> refusal_of(const WeightFacts& facts, const WeightSlot& slot, const AccountId& who,
-                                      const WeightVector& w) {
+std::optional<LedgerError> refusal_of(const WeightFacts& facts, const WeightSlot& slot,
+                                      const AccountId& who, const WeightVector& w) {
   const std::size_t n = facts.hotkeys.size();
   if (facts.netuid == 0) return LedgerError::CanNotSetRootNetworkWeights;
   if (w.uids.size() != w.values.size()) return LedgerError::WeightVecNotEqualSize;
@@ -52,18 +56,23 @@ std::optional<LedgerError> refusal_of(const WeightFacts& facts, const WeightSlot
   const auto uid = uid_of(facts, who);
   if (!uid) return LedgerError::HotKeyNotRegisteredInSubNet;
   if (!has_stake(facts, who, uid)) return LedgerError::NotEnoughStakeToSetWeights;
-  if (facts.version_key != 0 && w.version_key < facts.version_key) return LedgerError::IncorrectWeightVersionKey;
-  if (!facts.commit_reveal && is_rate_limited(facts, slot, *uid)) return LedgerError::SettingWeightsTooFast;
-  const bool may = is_self_weight(*uid, w.uids, w.values) || is_owner(facts, who) || facts.permit[*uid] != 0;
+  if (facts.version_key != 0 && w.version_key < facts.version_key)
+    return LedgerError::IncorrectWeightVersionKey;
+  if (!facts.commit_reveal && is_rate_limited(facts, slot, *uid))
+    return LedgerError::SettingWeightsTooFast;
+  const bool may =
+      is_self_weight(*uid, w.uids, w.values) || is_owner(facts, who) || facts.permit[*uid] != 0;
   if (!may) return LedgerError::NeuronNoValidatorPermit;
   if (has_duplicates(w.uids)) return LedgerError::DuplicateUids;
   if (std::any_of(w.uids.begin(), w.uids.end(), [&](std::uint16_t u) { return u >= n; })) {
     return LedgerError::UidVecContainInvalidOne;
   }
-  if (!has_enough_weights(static_cast<std::uint16_t>(n), facts.min_allowed_weights, *uid, w.uids, w.values)) {
+  if (!has_enough_weights(static_cast<std::uint16_t>(n), facts.min_allowed_weights, *uid, w.uids,
+                          w.values)) {
     return LedgerError::WeightVecLengthIsLow;
   }
-  if (!is_within_weight_limit(facts.max_weights_limit, *uid, w.uids, w.values)) return LedgerError::MaxWeightExceeded;
+  if (!is_within_weight_limit(facts.max_weights_limit, *uid, w.uids, w.values))
+    return LedgerError::MaxWeightExceeded;
   return std::nullopt;
 }
 
@@ -73,8 +82,8 @@ void check_facts(const WeightFacts& facts, const WeightSlot& slot) {
                slot.last_update.size() == n);
 }
 
-Outcome<Done> store_weights(const WeightFacts& facts, WeightSlot slot, const AccountId& who, const WeightVector& w,
-                            WeightEvents& events) {
+Outcome<Done> store_weights(const WeightFacts& facts, WeightSlot slot, const AccountId& who,
+                            const WeightVector& w, WeightEvents& events) {
   check_facts(facts, slot);
   if (const auto refusal = refusal_of(facts, slot, who, w)) return *refusal;
   const std::uint16_t uid = *uid_of(facts, who);
@@ -83,8 +92,13 @@ Outcome<Done> store_weights(const WeightFacts& facts, WeightSlot slot, const Acc
   for (std::size_t k = 0; k < scaled.size(); ++k) row.push_back({w.uids[k], scaled[k]});
   slot.weights[uid] = std::move(row);
   if (!facts.commit_reveal) slot.last_update[uid] = facts.block;
-  events.push_back({.kind = WeightEventKind::WeightsSet, .index = index_of(facts), .uid = uid, .who = who,
-                    .hashes = {}, .round = 0, .error = {}});
+  events.push_back({.kind = WeightEventKind::WeightsSet,
+                    .index = index_of(facts),
+                    .uid = uid,
+                    .who = who,
+                    .hashes = {},
+                    .round = 0,
+                    .error = {}});
   return Done{};
 }
 
@@ -102,7 +116,8 @@ std::deque<HashCommit> open_commits(const WeightFacts& facts, const std::deque<H
 }
 
 // The refusals that both kinds of commit share, before they look at their queues.
-std::optional<LedgerError> refusal_of_commit(const WeightFacts& facts, const WeightSlot& slot, const AccountId& who) {
+std::optional<LedgerError> refusal_of_commit(const WeightFacts& facts, const WeightSlot& slot,
+                                             const AccountId& who) {
   const auto uid = uid_of(facts, who);
   if (!uid) return LedgerError::HotKeyNotRegisteredInSubNet;
   if (is_rate_limited(facts, slot, *uid)) return LedgerError::CommittingWeightsTooFast;
@@ -115,10 +130,12 @@ Outcome<std::size_t> find_commit(const WeightFacts& facts, const std::deque<Hash
   const auto named = [&](const HashCommit& c) { return c.hash == hash; };
   const auto expired_end = all.begin() + static_cast<std::ptrdiff_t>(all.size() - open.size());
   const bool was_expired = std::any_of(all.begin(), expired_end, named);
-  if (open.empty()) return was_expired ? LedgerError::ExpiredWeightCommit : LedgerError::NoWeightsCommitFound;
+  if (open.empty())
+    return was_expired ? LedgerError::ExpiredWeightCommit : LedgerError::NoWeightsCommitFound;
   const auto at = std::find_if(open.begin(), open.end(), named);
   if (at == open.end()) {
-    return was_expired ? LedgerError::ExpiredWeightCommit : LedgerError::InvalidRevealCommitHashNotMatch;
+    return was_expired ? LedgerError::ExpiredWeightCommit
+                       : LedgerError::InvalidRevealCommitHashNotMatch;
   }
   if (!is_in_window(facts, at->epoch)) return LedgerError::RevealTooEarly;
   return static_cast<std::size_t>(at - open.begin());
@@ -147,16 +164,19 @@ std::optional<WeightVector> readable(const TimelockedCommit& commit) {
 
 }  // namespace
 
-bool is_self_weight(std::uint16_t uid, std::span<const std::uint16_t> uids, std::span<const std::uint16_t> values) {
+bool is_self_weight(std::uint16_t uid, std::span<const std::uint16_t> uids,
+                    std::span<const std::uint16_t> values) {
   return values.size() == 1 && uids.size() == 1 && uids.front() == uid;
 }
 
 bool has_enough_weights(std::uint16_t n, std::uint16_t min_allowed, std::uint16_t uid,
-                        std::span<const std::uint16_t> uids, std::span<const std::uint16_t> values) {
+                        std::span<const std::uint16_t> uids,
+                        std::span<const std::uint16_t> values) {
   return is_self_weight(uid, uids, values) || values.size() >= std::min(n, min_allowed);
 }
 
-bool is_within_weight_limit(std::uint16_t limit, std::uint16_t uid, std::span<const std::uint16_t> uids,
+bool is_within_weight_limit(std::uint16_t limit, std::uint16_t uid,
+                            std::span<const std::uint16_t> uids,
                             std::span<const std::uint16_t> values) {
   if (limit == 65535 || is_self_weight(uid, uids, values)) return true;
   std::vector<I32F32> shares;
@@ -165,7 +185,8 @@ bool is_within_weight_limit(std::uint16_t limit, std::uint16_t uid, std::span<co
     shares.push_back(I32F32::from_integer(v));
     sum += shares.back();
   }
-  const I32F32 most = shares.empty() ? I32F32::zero() : *std::max_element(shares.begin(), shares.end());
+  const I32F32 most =
+      shares.empty() ? I32F32::zero() : *std::max_element(shares.begin(), shares.end());
   return (sum == I32F32::zero() ? most : most.safe_div(sum)) <= share_of_u16(limit);
 }
 
@@ -175,33 +196,43 @@ std::vector<std::uint16_t> upscale_weights(std::span<const std::uint16_t> values
   return upscale_to_u16(numbers);
 }
 
-Outcome<Done> set_weights(const WeightFacts& facts, WeightSlot slot, const AccountId& who, const WeightVector& weights,
-                          WeightEvents& events) {
+Outcome<Done> set_weights(const WeightFacts& facts, WeightSlot slot, const AccountId& who,
+                          const WeightVector& weights, WeightEvents& events) {
   if (facts.commit_reveal) return LedgerError::CommitRevealEnabled;
   return store_weights(facts, slot, who, weights, events);
 }
 
 Digest commit_hash(const AccountId& who, std::uint16_t index, const WeightReveal& reveal) {
   ScaleWriter writer;
-  writer.raw(who).u16(index).list(reveal.weights.uids).list(reveal.weights.values).list(reveal.salt);
+  writer.raw(who)
+      .u16(index)
+      .list(reveal.weights.uids)
+      .list(reveal.weights.values)
+      .list(reveal.salt);
   writer.u64(reveal.weights.version_key);
   return digest_of(writer.bytes());
 }
 
-Outcome<Done> commit_weights(const WeightFacts& facts, WeightSlot slot, const AccountId& who, const Digest& hash,
-                             WeightEvents& events) {
+Outcome<Done> commit_weights(const WeightFacts& facts, WeightSlot slot, const AccountId& who,
+                             const Digest& hash, WeightEvents& events) {
   check_facts(facts, slot);
   if (!facts.exists) return LedgerError::MechanismDoesNotExist;
   if (!facts.commit_reveal) return LedgerError::CommitRevealDisabled;
   if (const auto refusal = refusal_of_commit(facts, slot, who)) return *refusal;
   const auto stored = slot.commits.hashed.find(who);
-  auto queue = open_commits(facts, stored == slot.commits.hashed.end() ? std::deque<HashCommit>() : stored->second);
+  auto queue = open_commits(
+      facts, stored == slot.commits.hashed.end() ? std::deque<HashCommit>() : stored->second);
   if (queue.size() >= kOpenCommitsMax) return LedgerError::TooManyUnrevealedCommits;
   queue.push_back({hash, facts.epoch, facts.block});
   keep_queue(slot.commits, who, std::move(queue));
   slot.last_update[*uid_of(facts, who)] = facts.block;
-  events.push_back({.kind = WeightEventKind::WeightsCommitted, .index = index_of(facts), .uid = 0, .who = who,
-                    .hashes = {hash}, .round = 0, .error = {}});
+  events.push_back({.kind = WeightEventKind::WeightsCommitted,
+                    .index = index_of(facts),
+                    .uid = 0,
+                    .who = who,
+                    .hashes = {hash},
+                    .round = 0,
+                    .error = {}});
   return Done{};
 }
 
@@ -218,8 +249,13 @@ Outcome<Done> reveal_weights(const WeightFacts& facts, WeightSlot slot, const Ac
   if (!set) return set;
   open.erase(open.begin(), open.begin() + static_cast<std::ptrdiff_t>(*at + 1));
   keep_queue(slot.commits, who, std::move(open));
-  events.push_back({.kind = WeightEventKind::WeightsRevealed, .index = index_of(facts), .uid = 0, .who = who,
-                    .hashes = {hash}, .round = 0, .error = {}});
+  events.push_back({.kind = WeightEventKind::WeightsRevealed,
+                    .index = index_of(facts),
+                    .uid = 0,
+                    .who = who,
+                    .hashes = {hash},
+                    .round = 0,
+                    .error = {}});
   return Done{};
 }
 
@@ -235,30 +271,40 @@ Outcome<Done> batch_reveal_weights(const WeightFacts& facts, WeightSlot slot, co
     const auto at = find_commit(facts, stored->second, open, hashes.back());
     if (!at) return at.error();
   }
-  // Applied on copies of the two things a set changes, so that a late refusal leaves nothing behind.
+  // Applied on copies of the two things a set changes, so that a late refusal leaves nothing
+  // behind.
   std::vector<Row> weights = slot.weights;
   WeightEvents news;
   for (std::size_t k = 0; k < reveals.size(); ++k) {
-    const auto at = std::find_if(open.begin(), open.end(), [&](const HashCommit& c) { return c.hash == hashes[k]; });
+    const auto at = std::find_if(open.begin(), open.end(),
+                                 [&](const HashCommit& c) { return c.hash == hashes[k]; });
     if (at == open.end()) return LedgerError::InvalidRevealCommitHashNotMatch;
     open.erase(at);
-    const auto set = store_weights(facts, {weights, slot.last_update, slot.commits}, who, reveals[k].weights, news);
+    const auto set = store_weights(facts, {weights, slot.last_update, slot.commits}, who,
+                                   reveals[k].weights, news);
     if (!set) return set;
   }
   slot.weights = std::move(weights);
   keep_queue(slot.commits, who, std::move(open));
   events.insert(events.end(), news.begin(), news.end());
-  events.push_back({.kind = WeightEventKind::WeightsBatchRevealed, .index = facts.netuid, .uid = 0, .who = who,
-                    .hashes = hashes, .round = 0, .error = {}});
+  events.push_back({.kind = WeightEventKind::WeightsBatchRevealed,
+                    .index = facts.netuid,
+                    .uid = 0,
+                    .who = who,
+                    .hashes = hashes,
+                    .round = 0,
+                    .error = {}});
   return Done{};
 }
 
-Outcome<Done> commit_timelocked_weights(const WeightFacts& facts, WeightSlot slot, const AccountId& who, Bytes sealed,
-                                        Bytes plaintext, std::uint64_t round, std::uint16_t version,
+Outcome<Done> commit_timelocked_weights(const WeightFacts& facts, WeightSlot slot,
+                                        const AccountId& who, Bytes sealed, Bytes plaintext,
+                                        std::uint64_t round, std::uint16_t version,
                                         std::uint64_t last_round, WeightEvents& events) {
   check_facts(facts, slot);
   if (sealed.size() > kTimelockedBytesMax || plaintext.size() > kTimelockedBytesMax) {
-    throw Error(ErrorCode::message_too_large, "committing timelocked weights: at most 5000 bytes are stored");
+    throw Error(ErrorCode::message_too_large,
+                "committing timelocked weights: at most 5000 bytes are stored");
   }
   if (round < last_round) return LedgerError::InvalidRevealRound;
   if (!facts.exists) return LedgerError::MechanismDoesNotExist;
@@ -266,20 +312,29 @@ Outcome<Done> commit_timelocked_weights(const WeightFacts& facts, WeightSlot slo
   if (version != kCommitRevealVersion) return LedgerError::IncorrectCommitRevealVersion;
   if (const auto refusal = refusal_of_commit(facts, slot, who)) return *refusal;
   std::vector<TimelockedCommit>& of_epoch = slot.commits.sealed[facts.epoch];
-  const auto own = std::count_if(of_epoch.begin(), of_epoch.end(), [&](const auto& c) { return c.who == who; });
-  if (static_cast<std::size_t>(own) >= kOpenCommitsMax) return LedgerError::TooManyUnrevealedCommits;
+  const auto own =
+      std::count_if(of_epoch.begin(), of_epoch.end(), [&](const auto& c) { return c.who == who; });
+  if (static_cast<std::size_t>(own) >= kOpenCommitsMax)
+    return LedgerError::TooManyUnrevealedCommits;
   const Digest digest = digest_of(sealed);
   of_epoch.push_back({who, facts.block, std::move(sealed), std::move(plaintext), round});
   slot.last_update[*uid_of(facts, who)] = facts.block;
-  events.push_back({.kind = WeightEventKind::TimelockedWeightsCommitted, .index = index_of(facts), .uid = 0,
-                    .who = who, .hashes = {digest}, .round = round, .error = {}});
+  events.push_back({.kind = WeightEventKind::TimelockedWeightsCommitted,
+                    .index = index_of(facts),
+                    .uid = 0,
+                    .who = who,
+                    .hashes = {digest},
+                    .round = round,
+                    .error = {}});
   return Done{};
 }
 
 void reveal_timelocked_weights(const WeightFacts& facts, WeightSlot slot,
-                               const std::function<bool(std::uint64_t round)>& pulse_known, WeightEvents& events) {
+                               const std::function<bool(std::uint64_t round)>& pulse_known,
+                               WeightEvents& events) {
   auto& sealed = slot.commits.sealed;
-  const std::uint64_t due = facts.epoch > facts.reveal_period ? facts.epoch - facts.reveal_period : 0;
+  const std::uint64_t due =
+      facts.epoch > facts.reveal_period ? facts.epoch - facts.reveal_period : 0;
   sealed.erase(sealed.begin(), sealed.lower_bound(due));
   if (facts.epoch < facts.reveal_period) return;
   const auto at = sealed.find(due);
@@ -292,8 +347,13 @@ void reveal_timelocked_weights(const WeightFacts& facts, WeightSlot slot,
     }
     const auto weights = readable(commit);
     if (!weights || !store_weights(facts, slot, commit.who, *weights, events)) continue;
-    events.push_back({.kind = WeightEventKind::TimelockedWeightsRevealed, .index = index_of(facts), .uid = 0,
-                      .who = commit.who, .hashes = {}, .round = 0, .error = {}});
+    events.push_back({.kind = WeightEventKind::TimelockedWeightsRevealed,
+                      .index = index_of(facts),
+                      .uid = 0,
+                      .who = commit.who,
+                      .hashes = {},
+                      .round = 0,
+                      .error = {}});
   }
   at->second = std::move(waiting);
   if (at->second.empty()) sealed.erase(at);
@@ -301,30 +361,47 @@ void reveal_timelocked_weights(const WeightFacts& facts, WeightSlot slot,
 
 Bytes timelocked_plaintext(const AccountId& who, const WeightVector& weights) {
   ScaleWriter writer;
-  writer.compact(who.size()).raw(who).list(weights.uids).list(weights.values).u64(weights.version_key);
+  writer.compact(who.size())
+      .raw(who)
+      .list(weights.uids)
+      .list(weights.values)
+      .u64(weights.version_key);
   return writer.bytes();
 }
 
-Outcome<Done> run_weight_batch(std::size_t netuids, std::size_t payloads, std::span<const BatchItem> items,
-                               WeightEvents& events) {
+Outcome<Done> run_weight_batch(std::size_t netuids, std::size_t payloads,
+                               std::span<const BatchItem> items, WeightEvents& events) {
   if (netuids != payloads) return LedgerError::InputLengthsUnequal;
   bool failed = false;
   for (const BatchItem& item : items) {
     const auto done = item.run(events);
     if (done) continue;
-    const auto event = [&](WeightEventKind kind, std::uint16_t index, std::optional<LedgerError> error) {
-      events.push_back({.kind = kind, .index = index, .uid = 0, .who = {}, .hashes = {}, .round = 0, .error = error});
+    const auto event = [&](WeightEventKind kind, std::uint16_t index,
+                           std::optional<LedgerError> error) {
+      events.push_back({.kind = kind,
+                        .index = index,
+                        .uid = 0,
+                        .who = {},
+                        .hashes = {},
+                        .round = 0,
+                        .error = error});
     };
     if (!failed) event(WeightEventKind::BatchCompletedWithErrors, 0, std::nullopt);
     failed = true;
     event(WeightEventKind::BatchWeightItemFailed, item.netuid, done.error());
   }
-  events.push_back({.kind = WeightEventKind::BatchWeightsCompleted, .index = 0, .uid = 0, .who = {}, .hashes = {},
-                    .round = 0, .error = {}});
+  events.push_back({.kind = WeightEventKind::BatchWeightsCompleted,
+                    .index = 0,
+                    .uid = 0,
+                    .who = {},
+                    .hashes = {},
+                    .round = 0,
+                    .error = {}});
   return Done{};
 }
 
-std::uint64_t first_open_commit(const WeightFacts& facts, const WeightCommits& commits, const AccountId& who) {
+std::uint64_t first_open_commit(const WeightFacts& facts, const WeightCommits& commits,
+                                const AccountId& who) {
   std::uint64_t first = kNoCommit;
   const auto hashed = commits.hashed.find(who);
   if (hashed != commits.hashed.end()) {
@@ -340,7 +417,8 @@ std::uint64_t first_open_commit(const WeightFacts& facts, const WeightCommits& c
   return first;
 }
 
-std::optional<ValidityError> validity_of_set(const WeightFacts& facts, const WeightSlot& slot, const AccountId& who) {
+std::optional<ValidityError> validity_of_set(const WeightFacts& facts, const WeightSlot& slot,
+                                             const AccountId& who) {
   const auto uid = uid_of(facts, who);
   if (!has_stake(facts, who, uid)) return ValidityError::StakeAmountTooLow;
   if (uid && is_rate_limited(facts, slot, *uid)) return ValidityError::RateLimitExceeded;
@@ -352,8 +430,8 @@ std::optional<ValidityError> validity_of_commit(const WeightFacts& facts, const 
   return validity_of_set(facts, slot, who);
 }
 
-std::optional<ValidityError> validity_of_reveal(const WeightFacts& facts, const WeightSlot& slot, const AccountId& who,
-                                                const WeightReveal& reveal) {
+std::optional<ValidityError> validity_of_reveal(const WeightFacts& facts, const WeightSlot& slot,
+                                                const AccountId& who, const WeightReveal& reveal) {
   if (!has_stake(facts, who, uid_of(facts, who))) return ValidityError::StakeAmountTooLow;
   const auto stored = slot.commits.hashed.find(who);
   if (stored == slot.commits.hashed.end()) return ValidityError::CommitNotFound;

@@ -1,7 +1,11 @@
-// The epoch against numpy's f32 bisection (../shared/peers/yuma.py), one thread each, in the same run. Ours is exact,
-// handles masks and emission, and reads and writes rows as they are stored; the peer computes on ready matrices.
+// The epoch against numpy's f32 bisection (../shared/peers/yuma.py), one thread each, in the same
+// run. Ours is exact, handles masks and emission, and reads and writes rows as they are stored; the
+// peer computes on ready matrices.
 //
-// Rows: ms an epoch, ours first; then what was spent beyond reading and writing the same bytes once.
+// Rows: ms an epoch, ours first; then what was spent beyond reading and writing the same bytes
+// once.
+
+#include "coordinator/epoch.hpp"
 
 #include <algorithm>
 #include <array>
@@ -11,15 +15,13 @@
 #include <cstdlib>
 #include <filesystem>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <random>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "row.hpp"
-#include "coordinator/epoch.hpp"
 
 namespace {
 
@@ -47,8 +49,10 @@ EpochInput subnet(std::size_t validators, std::size_t n, int yuma, double densit
     input.permit[i] = 1;
     for (std::size_t j = 0; j < n; ++j) {
       if (static_cast<double>(random() % 1000) >= density * 1000) continue;
-      m.weights[i].push_back({static_cast<std::uint16_t>(j), static_cast<std::uint16_t>(1 + random() % 65535)});
-      m.bonds[i].push_back({static_cast<std::uint16_t>(j), static_cast<std::uint16_t>(1 + random() % 65535)});
+      m.weights[i].push_back(
+          {static_cast<std::uint16_t>(j), static_cast<std::uint16_t>(1 + random() % 65535)});
+      m.bonds[i].push_back(
+          {static_cast<std::uint16_t>(j), static_cast<std::uint16_t>(1 + random() % 65535)});
     }
   }
   return input;
@@ -68,7 +72,8 @@ double milliseconds_of(const EpochInput& input) {
     times.push_back(std::chrono::duration<double, std::milli>(Clock::now() - before).count());
   }
   if (sink == 0) std::abort();
-  std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
+  std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2),
+                   times.end());
   return times[times.size() / 2];
 }
 
@@ -93,19 +98,27 @@ double peer_milliseconds(const std::string& shape) {
                                      "' --reps 5 --shapes " + shape);
   const std::size_t start = text.find('{');
   if (start == std::string::npos) return 0;
-  return nlohmann::json::parse(text.substr(start)).at("results").at(shape).at("ms").at("np_f32_bisect").get<double>();
+  return nlohmann::json::parse(text.substr(start))
+      .at("results")
+      .at(shape)
+      .at("ms")
+      .at("np_f32_bisect")
+      .get<double>();
 }
 
-// Ours and the peer's take turns, and each keeps its best turn: other load on the machine then favours neither.
+// Ours and the peer's take turns, and each keeps its best turn: other load on the machine then
+// favours neither.
 constexpr int kTurns = 3;
 
 }  // namespace
 
 int main() {
   yumoe::bench::Report report;
-  for (const auto& [validators, n] : {std::pair<std::size_t, std::size_t>{64, 256}, {256, 256}, {1024, 1024}}) {
+  for (const auto& [validators, n] :
+       {std::pair<std::size_t, std::size_t>{64, 256}, {256, 256}, {1024, 1024}}) {
     const std::string shape = std::to_string(validators) + "x" + std::to_string(n);
-    const std::array<EpochInput, 2> inputs = {subnet(validators, n, 2, 1.0), subnet(validators, n, 3, 1.0)};
+    const std::array<EpochInput, 2> inputs = {subnet(validators, n, 2, 1.0),
+                                              subnet(validators, n, 3, 1.0)};
     std::array<double, 2> ours = {1e9, 1e9};
     double peer = 1e9;
     for (int turn = 0; turn < kTurns; ++turn) {
@@ -113,18 +126,21 @@ int main() {
       peer = std::min(peer, peer_milliseconds(shape));
     }
     for (std::size_t k = 0; k < 2; ++k) {
-      const std::string what = "epoch " + shape + " dense, Yuma " + std::to_string(k + 2) + ", ms against ";
+      const std::string what =
+          "epoch " + shape + " dense, Yuma " + std::to_string(k + 2) + ", ms against ";
       report.row(what + "numpy f32 bisection", ours[k], peer,
                  peer > 0 ? yumoe::bench::Bar::at_most : yumoe::bench::Bar::none, 1.0,
                  peer > 0 ? "" : "peer not found: set YUMOE_PYTHON_ENV and YUMOE_PEERS");
       // Weights and bonds read and bonds written once, 4 bytes an entry.
       const double bytes = static_cast<double>(validators * n) * 12;
-      report.row(what + "one pass over its rows at 10 GB/s", ours[k], bytes / 10e9 * 1e3, yumoe::bench::Bar::none, 0);
+      report.row(what + "one pass over its rows at 10 GB/s", ours[k], bytes / 10e9 * 1e3,
+                 yumoe::bench::Bar::none, 0);
     }
   }
   // Linear in stored weights: a subnet with a tenth of them.
   const double full = milliseconds_of(subnet(256, 1024, 3, 1.0));
   const double tenth = milliseconds_of(subnet(256, 1024, 3, 0.1));
-  report.row("epoch 256x1024, a tenth of the weights, ms against all of them", tenth, full, yumoe::bench::Bar::none, 0);
+  report.row("epoch 256x1024, a tenth of the weights, ms against all of them", tenth, full,
+             yumoe::bench::Bar::none, 0);
   return report.finish();
 }

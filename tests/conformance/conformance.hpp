@@ -1,12 +1,12 @@
 #pragma once
-// What the subcommands of yumoe-conformance share: counting cases and the table from a vector's kind to its check.
+// What the subcommands of yumoe-conformance share: counting cases and the table from a vector's
+// kind to its check.
 
 #include <cstdint>
 #include <map>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
-
-#include <nlohmann/json_fwd.hpp>
 
 namespace yumoe::conformance {
 
@@ -43,12 +43,13 @@ Handlers weights_handlers();
 // ledger_pools.cpp: pools, shares, coinbase, registration, networks; likewise.
 Handlers pool_handlers();
 
-// Files of chain/epoch are arrays of cases without a kind: "epoch_head", "epoch_chain148", ... is told from the shape
-// of the first case (see chain_kind in ledger.cpp). The handler is given one case. A case that refers to another file
-// (epoch_head takes stakes from the case of that id in epoch_chain148.json of the same folder) has that case under
-// "base".
+// Files of chain/epoch are arrays of cases without a kind: "epoch_head", "epoch_chain148", ... is
+// told from the shape of the first case (see chain_kind in ledger.cpp). The handler is given one
+// case. A case that refers to another file (epoch_head takes stakes from the case of that id in
+// epoch_chain148.json of the same folder) has that case under "base".
 
-// Integers over 2^53 are decimal strings in the vectors; both forms are read. Throws std::exception on anything else.
+// Integers over 2^53 are decimal strings in the vectors; both forms are read. Throws std::exception
+// on anything else.
 std::uint64_t u64_of(const nlohmann::json& value);
 std::int64_t i64_of(const nlohmann::json& value);
 __extension__ typedef __int128 Int128;

@@ -6,9 +6,8 @@
 #include <cstdio>
 #include <filesystem>
 #include <memory>
-#include <stdexcept>
-
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "conformance/conformance.hpp"
 
@@ -45,7 +44,8 @@ std::vector<std::string> files_of(const std::vector<std::string>& paths) {
       continue;
     }
     for (const auto& entry : fs::recursive_directory_iterator(path)) {
-      if (entry.is_regular_file() && is_vector_file(entry.path())) files.push_back(entry.path().string());
+      if (entry.is_regular_file() && is_vector_file(entry.path()))
+        files.push_back(entry.path().string());
     }
   }
   std::sort(files.begin(), files.end());
@@ -61,11 +61,13 @@ std::string chain_kind(const json& first) {
   if (has("inputs") && has("epochs")) return "chain_epoch_148";
   if (has("config") && has("actions")) return "chain_dtao_233";
   if (has("config") && has("accounts")) return "chain_dtao_218";
-  if (has("case") && has("params")) return first.contains("kind") ? "chain_epoch_head" : "chain_epoch_233";
+  if (has("case") && has("params"))
+    return first.contains("kind") ? "chain_epoch_head" : "chain_epoch_233";
   return "unknown shape";
 }
 
-// The cases of epoch_chain148.json beside `file`, by their id without the file's prefix ("y2s148-").
+// The cases of epoch_chain148.json beside `file`, by their id without the file's prefix
+// ("y2s148-").
 json base_cases(const fs::path& file) {
   json cases = json::object();
   for (const char* name : {"epoch_chain148.json", "epoch_chain148.json.gz"}) {
@@ -77,7 +79,8 @@ json base_cases(const fs::path& file) {
     }
     return cases;
   }
-  throw std::runtime_error(file.string() + " refers to cases of epoch_chain148.json, which is not beside it");
+  throw std::runtime_error(file.string() +
+                           " refers to cases of epoch_chain148.json, which is not beside it");
 }
 
 void run_vector(const Handlers& handlers, const std::string& kind, const std::string& name,
@@ -94,7 +97,8 @@ void run_vector(const Handlers& handlers, const std::string& kind, const std::st
   }
 }
 
-void run_document(const Handlers& handlers, const std::string& path, const json& document, Tally& tally) {
+void run_document(const Handlers& handlers, const std::string& path, const json& document,
+                  Tally& tally) {
   if (document.is_object() && document.contains("vectors")) {
     for (const json& vector : document.at("vectors")) {
       const std::string kind = vector.at("kind").get<std::string>();
@@ -146,7 +150,8 @@ Int128 i128_of(const json& value) {
   const std::string text = value.get<std::string>();
   const bool negative = text.starts_with('-');
   Int128 magnitude = 0;
-  if (text.size() == (negative ? 1U : 0U) || text.size() > 39) throw std::runtime_error("not an integer: " + text);
+  if (text.size() == (negative ? 1U : 0U) || text.size() > 39)
+    throw std::runtime_error("not an integer: " + text);
   for (const char c : text.substr(negative ? 1 : 0)) {
     if (c < '0' || c > '9') throw std::runtime_error("not an integer: " + text);
     magnitude = magnitude * 10 + (c - '0');
@@ -162,7 +167,8 @@ std::string decimal(Int128 value) {
   __extension__ typedef unsigned __int128 UInt128;
   UInt128 size = value < 0 ? UInt128{0} - static_cast<UInt128>(value) : static_cast<UInt128>(value);
   std::string text;
-  for (; size != 0; size /= 10) text.push_back(static_cast<char>('0' + static_cast<int>(size % 10)));
+  for (; size != 0; size /= 10)
+    text.push_back(static_cast<char>('0' + static_cast<int>(size % 10)));
   if (value < 0) text.push_back('-');
   return {text.rbegin(), text.rend()};
 }

@@ -1,11 +1,11 @@
-// Vector kinds of numbers, epochs and mechanisms. Numbers are checked bit by bit against the reference model's output
-// where a vector has one, and within the vector's tolerance against the chain's own expectation.
+// Vector kinds of numbers, epochs and mechanisms. Numbers are checked bit by bit against the
+// reference model's output where a vector has one, and within the vector's tolerance against the
+// chain's own expectation.
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
-
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "conformance/conformance.hpp"
 #include "conformance/plain_epoch.hpp"
@@ -16,8 +16,6 @@ namespace {
 
 using nlohmann::json;
 using namespace yumoe::ledger;
-
-// -- reading inputs -------------------------------------------------------------------------------------------------
 
 std::vector<Row> rows_of(const json& rows, std::size_t n) {
   std::vector<Row> out(n);
@@ -47,7 +45,8 @@ EpochInput input_of_chain_case(const json& in) {
   p.max_allowed_validators = in.at("MaxAllowedValidators").get<std::uint16_t>();
   p.activity_cutoff = u64_of(in.at("ActivityCutoff"));
   p.tempo = in.at("Tempo").get<std::uint16_t>();
-  for (const json& v : in.at("TotalHotkeyStake")) input.stake.push_back(I64F64::from_integer(u64_of(v)));
+  for (const json& v : in.at("TotalHotkeyStake"))
+    input.stake.push_back(I64F64::from_integer(u64_of(v)));
   input.registered_at = numbers_of<std::uint64_t>(in.at("BlockAtRegistration"));
   input.permit = numbers_of<std::uint8_t>(in.at("ValidatorPermit"));
   input.mechanisms.resize(1);
@@ -57,30 +56,32 @@ EpochInput input_of_chain_case(const json& in) {
   return input;
 }
 
-// -- comparing outputs ----------------------------------------------------------------------------------------------
-
 template <typename T>
-std::string difference_of(const std::string& name, const std::vector<T>& got, const json& expected) {
+std::string difference_of(const std::string& name, const std::vector<T>& got,
+                          const json& expected) {
   if (got.size() != expected.size()) {
-    return name + ": length " + std::to_string(got.size()) + ", expected " + std::to_string(expected.size());
+    return name + ": length " + std::to_string(got.size()) + ", expected " +
+           std::to_string(expected.size());
   }
   for (std::size_t i = 0; i < got.size(); ++i) {
     const Int128 want = i128_of(expected.at(i));
     if (static_cast<Int128>(got[i]) != want) {
-      return name + "[" + std::to_string(i) + "]: " + decimal(static_cast<Int128>(got[i])) + ", expected " +
-             decimal(want);
+      return name + "[" + std::to_string(i) + "]: " + decimal(static_cast<Int128>(got[i])) +
+             ", expected " + decimal(want);
     }
   }
   return "";
 }
 
-std::string difference_of_rows(const std::string& name, const std::vector<Row>& got, const json& expected) {
+std::string difference_of_rows(const std::string& name, const std::vector<Row>& got,
+                               const json& expected) {
   if (got.size() != expected.size()) return name + ": row count";
   for (std::size_t i = 0; i < got.size(); ++i) {
     json row = json::array();
     for (const Entry& e : got[i]) row.push_back({e.uid, e.value});
     if (row != expected.at(i)) {
-      return name + "[" + std::to_string(i) + "]: " + row.dump() + ", expected " + expected.at(i).dump();
+      return name + "[" + std::to_string(i) + "]: " + row.dump() + ", expected " +
+             expected.at(i).dump();
     }
   }
   return "";
@@ -90,7 +91,8 @@ std::string difference_of_epoch(const EpochOutput& got, const json& expected) {
   const MechanismOutput& m = got.mechanisms.at(0);
   std::string found;
   const auto compare = [&](const char* name, const auto& values) {
-    if (found.empty() && expected.contains(name)) found = difference_of(name, values, expected.at(name));
+    if (found.empty() && expected.contains(name))
+      found = difference_of(name, values, expected.at(name));
   };
   compare("Active", got.active);
   compare("Consensus", got.consensus);
@@ -123,8 +125,6 @@ void carry_over(EpochInput& input, const EpochOutput& out) {
   input.mechanisms[0].bonds = out.mechanisms[0].bonds;
 }
 
-// -- epochs of real runtimes ----------------------------------------------------------------------------------------
-
 void chain_epoch_148(const json& one, Tally& tally) {
   const std::string id = one.at("id").get<std::string>();
   const json& in = one.at("inputs");
@@ -147,14 +147,16 @@ void chain_epoch_148(const json& one, Tally& tally) {
     std::vector<std::uint64_t> stake;
     for (const I64F64 v : input.stake) stake.push_back(v.to_u64());
     std::string found = difference_of_run(input, expected, out);
-    if (found.empty()) found = difference_of("TotalHotkeyStake", stake, expected.at("TotalHotkeyStake"));
+    if (found.empty())
+      found = difference_of("TotalHotkeyStake", stake, expected.at("TotalHotkeyStake"));
     tally.check(found.empty(), id + " at block " + std::to_string(input.block) + ": " + found);
     pending = 0;
     last_block = input.block;
     carry_over(input, out);
     // The payout list: dropped whole when its sum is larger than what was drained.
     UInt128 paid = 0;
-    for (std::size_t i = 0; i < out.stake.size(); ++i) paid += out.server_emission[i] + out.validator_emission[i];
+    for (std::size_t i = 0; i < out.stake.size(); ++i)
+      paid += out.server_emission[i] + out.validator_emission[i];
     json list = json::array();
     for (std::size_t i = 0; paid <= input.emission && i < out.stake.size(); ++i) {
       list.push_back({in.at("hotkeys").at(i), std::to_string(out.server_emission[i]),
@@ -192,7 +194,8 @@ void chain_epoch_head(const json& one, Tally& tally) {
   p.alpha_high = params.at("alpha_high").get<std::uint16_t>();
   p.alpha_sigmoid_steepness = params.at("alpha_sigmoid_steepness").get<std::int16_t>();
   p.stake_threshold = u64_of(params.at("stake_threshold"));
-  if (!params.at("owner_uid").is_null()) input.owner_uid = params.at("owner_uid").get<std::uint16_t>();
+  if (!params.at("owner_uid").is_null())
+    input.owner_uid = params.at("owner_uid").get<std::uint16_t>();
   if (!params.at("root_stake").is_null()) {
     const json& alpha = one.at("base").at("inputs").at("TotalHotkeyStake");
     for (std::size_t i = 0; i < input.stake.size(); ++i) {
@@ -206,13 +209,12 @@ void chain_epoch_head(const json& one, Tally& tally) {
     input.block = u64_of(expected.at("block"));
     EpochOutput out;
     const std::string found = difference_of_run(input, expected, out);
-    tally.check(found.empty(), one.at("id").get<std::string>() + " at block " + std::to_string(input.block) + ": " + found);
+    tally.check(found.empty(), one.at("id").get<std::string>() + " at block " +
+                                   std::to_string(input.block) + ": " + found);
     carry_over(input, out);
     input.last_step_block = input.block;
   }
 }
-
-// -- epochs of the chain's own tests --------------------------------------------------------------------------------
 
 EpochInput input_of_config(const json& config) {
   EpochInput input;
@@ -228,16 +230,19 @@ EpochInput input_of_config(const json& config) {
   p.alpha_sigmoid_steepness = config.at("alpha_sigmoid_steepness").get<std::int16_t>();
   p.max_allowed_validators = config.at("max_allowed_validators").get<std::uint16_t>();
   p.tempo = config.at("tempo").get<std::uint16_t>();
-  p.activity_cutoff = std::max<std::uint64_t>(1, u64_of(config.at("activity_cutoff_factor_milli")) * p.tempo / 1000);
+  p.activity_cutoff = std::max<std::uint64_t>(
+      1, u64_of(config.at("activity_cutoff_factor_milli")) * p.tempo / 1000);
   p.stake_threshold = u64_of(config.at("stake_threshold"));
   p.commit_reveal = config.at("commit_reveal").get<bool>();
   input.last_step_block = u64_of(config.at("last_step_block"));
   input.emission = u64_of(config.at("rao_emission"));
-  if (!config.at("owner_uid").is_null()) input.owner_uid = config.at("owner_uid").get<std::uint16_t>();
+  if (!config.at("owner_uid").is_null())
+    input.owner_uid = config.at("owner_uid").get<std::uint16_t>();
   const json& registered = config.at("registered_at");
   for (std::size_t i = 0; i < n; ++i) {
     const std::uint64_t alpha = u64_of(config.at("stake_alpha").at(i));
-    const std::uint64_t tao = config.contains("stake_tao") ? u64_of(config.at("stake_tao").at(i)) : 0;
+    const std::uint64_t tao =
+        config.contains("stake_tao") ? u64_of(config.at("stake_tao").at(i)) : 0;
     input.stake.push_back(total_stake(alpha, tao, u64_of(config.at("tao_weight"))));
     input.registered_at.push_back(u64_of(registered.is_array() ? registered.at(i) : registered));
   }
@@ -256,13 +261,16 @@ void set_weights(EpochInput& input, std::size_t uid, const json& uids, const jso
   for (const json& v : values) raw.push_back(I32F32::from_integer(v.get<std::uint16_t>()));
   const auto scaled = upscale_to_u16(raw);
   Row row;
-  for (std::size_t k = 0; k < uids.size(); ++k) row.push_back({uids.at(k).get<std::uint16_t>(), scaled.at(k)});
+  for (std::size_t k = 0; k < uids.size(); ++k)
+    row.push_back({uids.at(k).get<std::uint16_t>(), scaled.at(k)});
   input.mechanisms[0].weights.at(uid) = row;
   input.mechanisms[0].last_update.at(uid) = input.block;
 }
 
 std::string near(const std::string& name, double got, double want, double eps) {
-  return std::abs(got - want) <= eps ? "" : name + ": " + std::to_string(got) + ", expected " + std::to_string(want);
+  return std::abs(got - want) <= eps
+             ? ""
+             : name + ": " + std::to_string(got) + ", expected " + std::to_string(want);
 }
 
 std::uint16_t bond_of(const EpochOutput& out, std::size_t i, std::uint16_t j) {
@@ -282,8 +290,8 @@ std::string difference_of_table(const EpochOutput& out, const json& expect, doub
         const int first = std::stoi(name.substr(14));
         for (std::size_t k = 0; found.empty() && k < table.at(i).size(); ++k) {
           const auto j = static_cast<std::uint16_t>(first + static_cast<int>(k));
-          found = near("bond " + std::to_string(i) + "," + std::to_string(j), bond_of(out, i, j) / 65535.0,
-                       table.at(i).at(k).get<double>(), eps);
+          found = near("bond " + std::to_string(i) + "," + std::to_string(j),
+                       bond_of(out, i, j) / 65535.0, table.at(i).at(k).get<double>(), eps);
         }
       } else {
         throw std::runtime_error("unknown expectation " + name);
@@ -300,7 +308,9 @@ void run_scenario(const json& vector, bool dense_variant, Tally& tally) {
   };
   EpochInput input = input_of_config(config);
   const bool liquid = input.parameters.liquid_alpha;
-  input.block = u64_of(config.at("registered_at").is_array() ? config.at("registered_at").at(0) : config.at("registered_at")) + 1;
+  input.block = u64_of(config.at("registered_at").is_array() ? config.at("registered_at").at(0)
+                                                             : config.at("registered_at")) +
+                1;
   input.parameters.liquid_alpha = config.value("liquid_alpha_during_setup_epoch", liquid);
   carry_over(input, run(input));
   input.parameters.liquid_alpha = liquid;
@@ -320,14 +330,17 @@ void run_scenario(const json& vector, bool dense_variant, Tally& tally) {
     if (!dense_variant || !step.contains("expect")) {
       if (step.contains("model_dividends_u16") && !dense_variant) {
         found = difference_of("dividends", out.dividends, step.at("model_dividends_u16"));
-        if (found.empty()) found = difference_of("emission", out.emission, step.at("model_emission"));
-        if (found.empty()) found = difference_of_rows("bonds", out.mechanisms[0].bonds, step.at("model_bonds_u16"));
+        if (found.empty())
+          found = difference_of("emission", out.emission, step.at("model_emission"));
+        if (found.empty())
+          found = difference_of_rows("bonds", out.mechanisms[0].bonds, step.at("model_bonds_u16"));
       }
     }
     if (found.empty() && step.contains("expect")) {
       found = difference_of_table(out, step.at("expect"), vector.at("eps").get<double>());
     }
-    tally.check(found.empty(), std::string(dense_variant ? "dense" : "sparse") + " step " + step.at("epoch").dump() + ": " + found);
+    tally.check(found.empty(), std::string(dense_variant ? "dense" : "sparse") + " step " +
+                                   step.at("epoch").dump() + ": " + found);
     carry_over(input, out);
   }
 }
@@ -341,7 +354,9 @@ void epoch_scenario(const json& vector, Tally& tally) {
 std::string difference_of_script(const EpochOutput& out, const json& values, Int128 eps) {
   const auto check = [&](const std::string& name, Int128 got, const json& want) {
     const Int128 gap = got - i128_of(want);
-    return gap <= eps && -gap <= eps ? "" : name + ": " + decimal(got) + ", expected " + decimal(i128_of(want));
+    return gap <= eps && -gap <= eps
+               ? ""
+               : name + ": " + decimal(got) + ", expected " + decimal(i128_of(want));
   };
   for (const auto& [name, by_uid] : values.items()) {
     for (const auto& [key, want] : by_uid.items()) {
@@ -405,7 +420,9 @@ void epoch_script(const json& vector, Tally& tally) {
     const std::string name = op.at("op").get<std::string>();
     ++number;
     const auto range = [&](const auto& each) {
-      for (auto u = op.at("uid_from").get<std::size_t>(); u < op.at("uid_to").get<std::size_t>(); ++u) each(u);
+      for (auto u = op.at("uid_from").get<std::size_t>(); u < op.at("uid_to").get<std::size_t>();
+           ++u)
+        each(u);
     };
     if (name == "block") {
       input.block = op.contains("to") ? u64_of(op.at("to")) : input.block + 1;
@@ -414,23 +431,28 @@ void epoch_script(const json& vector, Tally& tally) {
     } else if (name == "set_weights_range") {
       json uids = json::array();
       json values = json::array();
-      for (auto t = op.at("target_from").get<std::size_t>(); t < op.at("target_to").get<std::size_t>(); ++t) {
+      for (auto t = op.at("target_from").get<std::size_t>();
+           t < op.at("target_to").get<std::size_t>(); ++t) {
         uids.push_back(t);
         values.push_back(op.at("value"));
       }
       range([&](std::size_t u) { set_weights(input, u, uids, values); });
     } else if (name == "set_self_weight_range") {
-      range([&](std::size_t u) { set_weights(input, u, json::array({u}), json::array({op.at("value")})); });
+      range([&](std::size_t u) {
+        set_weights(input, u, json::array({u}), json::array({op.at("value")}));
+      });
     } else if (name == "replace") {
       replace(input, op);
     } else if (name == "add_stake") {
       const auto uid = op.at("uid").get<std::size_t>();
-      input.stake.at(uid) += I64F64::from_integer(u64_of(op.contains("amount") ? op.at("amount") : op.at("stake")));
+      input.stake.at(uid) +=
+          I64F64::from_integer(u64_of(op.contains("amount") ? op.at("amount") : op.at("stake")));
     } else if (name == "epoch") {
       out = run_epoch(input);
       carry_over(input, out);
     } else if (name == "expect") {
-      const std::string found = difference_of_script(out, op.at("values"), i128_of(vector.value("eps", json(0))));
+      const std::string found =
+          difference_of_script(out, op.at("values"), i128_of(vector.value("eps", json(0))));
       tally.check(found.empty(), "op " + std::to_string(number) + ": " + found);
     } else {
       tally.unsupported("op " + name);
@@ -454,9 +476,10 @@ void compute_bonds_pair(const json& vector, Tally& tally) {
   const I32F32 high = share_of_u16(vector.at("alpha_high_u16").get<std::uint16_t>());
   plain::Mat rates = weights;
   plain::Mat plain_rates = weights;
-  const I32F32 plain_rate = I32F32::one() - I64F64::from_integer(u64_of(vector.at("bonds_moving_average")))
-                                                .safe_div(I64F64::from_integer(1000000))
-                                                .convert<I32F32>();
+  const I32F32 plain_rate =
+      I32F32::one() - I64F64::from_integer(u64_of(vector.at("bonds_moving_average")))
+                          .safe_div(I64F64::from_integer(1000000))
+                          .convert<I32F32>();
   for (std::size_t i = 0; i < rates.size(); ++i) {
     for (std::size_t j = 0; j < rates[i].size(); ++j) {
       const I32F32 consensus = I32F32::from_bits(i64_of(vector.at("consensus_bits").at(j)));
@@ -477,8 +500,6 @@ void compute_bonds_pair(const json& vector, Tally& tally) {
   }
   tally.check(found);
 }
-
-// -- small rules ----------------------------------------------------------------------------------------------------
 
 using CaseCheck = std::string (*)(const json& one, const json& vector);
 
@@ -505,9 +526,10 @@ std::string ln_case(const json& one, const json&) {
 }
 std::string sigmoid_case(const json& one, const json& vector) {
   const auto bits = [](const json& v) { return I32F32::from_bits(i64_of(v)); };
-  const I32F32 rate = liquid_rate(bits(one.at("consensus_bits")), bits(one.at("weight_bits")), bits(one.at("bond_bits")),
-                                  bits(vector.at("low_bits")), bits(vector.at("high_bits")),
-                                  vector.at("steepness").get<std::int16_t>());
+  const I32F32 rate =
+      liquid_rate(bits(one.at("consensus_bits")), bits(one.at("weight_bits")),
+                  bits(one.at("bond_bits")), bits(vector.at("low_bits")),
+                  bits(vector.at("high_bits")), vector.at("steepness").get<std::int16_t>());
   return same(rate.bits(), one.at("value_bits"));
 }
 std::string tao_weight_case(const json& one, const json&) {
@@ -519,12 +541,14 @@ std::string kappa_case(const json& one, const json&) {
 std::string split_case(const json& one, const json&) {
   std::vector<std::uint16_t> split;
   if (!one.at("split").is_null()) split = numbers_of<std::uint16_t>(one.at("split"));
-  return difference_of("parts", split_emission(u64_of(one.at("alpha")), one.at("count").get<std::size_t>(), split),
-                       one.at("expected"));
+  return difference_of(
+      "parts", split_emission(u64_of(one.at("alpha")), one.at("count").get<std::size_t>(), split),
+      one.at("expected"));
 }
 std::string index_case(const json& one, const json&) {
-  return same(mechanism_index(one.at("netuid").get<std::uint16_t>(), one.at("mecid").get<std::uint8_t>()),
-              one.at("expected"));
+  return same(
+      mechanism_index(one.at("netuid").get<std::uint16_t>(), one.at("mecid").get<std::uint8_t>()),
+      one.at("expected"));
 }
 std::string from_index_case(const json& one, const json&) {
   const auto index = one.at("index").get<std::uint16_t>();
@@ -536,7 +560,8 @@ std::string inherited_case(const json& one, const json& vector) {
   for (const json& p : one.at("parents")) parents.push_back({u64_of(p.at(0)), u64_of(p.at(1))});
   const auto children = numbers_of<std::uint64_t>(one.at("children"));
   const auto got = static_cast<Int128>(inherited_stake(u64_of(one.at("own")), children, parents));
-  if (one.contains("model") && !same(got, one.at("model")).empty()) return same(got, one.at("model"));
+  if (one.contains("model") && !same(got, one.at("model")).empty())
+    return same(got, one.at("model"));
   return same(got, one.at("expected"), i128_of(vector.value("eps", json(0))));
 }
 std::string blocks_until_case(const json& one, const json&) {
@@ -556,22 +581,22 @@ std::string first_block_case(const json& one, const json&) {
 
 Handlers epoch_handlers() {
   Handlers handlers = {{"chain_epoch_148", chain_epoch_148},
-          {"chain_epoch_233", chain_epoch_233},
-          {"chain_epoch_head", chain_epoch_head},
-          {"epoch_scenario", epoch_scenario},
-          {"epoch_script", epoch_script},
-          {"compute_bonds_pair", compute_bonds_pair},
-          {"exp_i32f32", each_case<exp_case>},
-          {"ln_i32f32", each_case<ln_case>},
-          {"alpha_sigmoid", each_case<sigmoid_case>},
-          {"tao_weight_u96f32", each_case<tao_weight_case>},
-          {"kappa_i32f32", each_case<kappa_case>},
-          {"split_emissions", each_case<split_case>},
-          {"mechanism_index", each_case<index_case>},
-          {"mechanism_from_index", each_case<from_index_case>},
-          {"inherited_stake", each_case<inherited_case>},
-          {"blocks_until_next_auto_epoch", each_case<blocks_until_case>},
-          {"legacy_first_block_of_epoch", each_case<first_block_case>}};
+                       {"chain_epoch_233", chain_epoch_233},
+                       {"chain_epoch_head", chain_epoch_head},
+                       {"epoch_scenario", epoch_scenario},
+                       {"epoch_script", epoch_script},
+                       {"compute_bonds_pair", compute_bonds_pair},
+                       {"exp_i32f32", each_case<exp_case>},
+                       {"ln_i32f32", each_case<ln_case>},
+                       {"alpha_sigmoid", each_case<sigmoid_case>},
+                       {"tao_weight_u96f32", each_case<tao_weight_case>},
+                       {"kappa_i32f32", each_case<kappa_case>},
+                       {"split_emissions", each_case<split_case>},
+                       {"mechanism_index", each_case<index_case>},
+                       {"mechanism_from_index", each_case<from_index_case>},
+                       {"inherited_stake", each_case<inherited_case>},
+                       {"blocks_until_next_auto_epoch", each_case<blocks_until_case>},
+                       {"legacy_first_block_of_epoch", each_case<first_block_case>}};
   handlers.merge(math_handlers());
   handlers.merge(weights_handlers());
   return handlers;

@@ -1,11 +1,11 @@
-// Vector kind "math_fn": the chain's matrix functions, by name. Every expected number must lie within the vector's
-// tolerance (in raw bits), and equal the reference model's where the vector has one.
+// Vector kind "math_fn": the chain's matrix functions, by name. Every expected number must lie
+// within the vector's tolerance (in raw bits), and equal the reference model's where the vector has
+// one.
 
 #include <algorithm>
 #include <functional>
-#include <stdexcept>
-
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 
 #include "conformance/conformance.hpp"
 #include "conformance/plain_epoch.hpp"
@@ -50,7 +50,8 @@ SMat all_cells(const Mat& rows) {
   SMat out;
   for (const Vec& row : rows) {
     out.emplace_back();
-    for (std::size_t j = 0; j < row.size(); ++j) out.back().emplace_back(static_cast<std::uint16_t>(j), row[j]);
+    for (std::size_t j = 0; j < row.size(); ++j)
+      out.back().emplace_back(static_cast<std::uint16_t>(j), row[j]);
   }
   return out;
 }
@@ -78,7 +79,9 @@ json json_of(const SMat& rows) {
   return out;
 }
 
-bool is_number(const json& v) { return v.is_number() || (v.is_string() && !v.get<std::string>().empty()); }
+bool is_number(const json& v) {
+  return v.is_number() || (v.is_string() && !v.get<std::string>().empty());
+}
 
 bool within(const json& got, const json& want, Int128 eps) {
   if (got.is_boolean() || want.is_boolean()) return i128_of(got) == i128_of(want);
@@ -154,11 +157,21 @@ void add_scalars(std::map<std::string, Function>& table) {
   table["fixed_to_u64"] = [](const json& a) { return json_of(x_of(a.at(0)).to_u64()); };
   table["fixed_to_u16"] = [](const json& a) { return json_of(x_of(a.at(0)).to_u16()); };
   table["fixed64_to_u64"] = [](const json& a) { return json_of(x64_of(a.at(0)).to_u64()); };
-  table["fixed64_to_fixed32"] = [](const json& a) { return json_of(x64_of(a.at(0)).convert<I32F32>()); };
-  table["fixed32_to_fixed64"] = [](const json& a) { return json_of(x_of(a.at(0)).convert<I64F64>()); };
-  table["u16_to_fixed"] = [](const json& a) { return json_of(I32F32::from_integer(u64_of(a.at(0)))); };
-  table["u16_proportion_to_fixed"] = [](const json& a) { return json_of(share_of_u16(a.at(0).get<std::uint16_t>())); };
-  table["fixed_proportion_to_u16"] = [](const json& a) { return json_of(share_to_u16(x_of(a.at(0)))); };
+  table["fixed64_to_fixed32"] = [](const json& a) {
+    return json_of(x64_of(a.at(0)).convert<I32F32>());
+  };
+  table["fixed32_to_fixed64"] = [](const json& a) {
+    return json_of(x_of(a.at(0)).convert<I64F64>());
+  };
+  table["u16_to_fixed"] = [](const json& a) {
+    return json_of(I32F32::from_integer(u64_of(a.at(0))));
+  };
+  table["u16_proportion_to_fixed"] = [](const json& a) {
+    return json_of(share_of_u16(a.at(0).get<std::uint16_t>()));
+  };
+  table["fixed_proportion_to_u16"] = [](const json& a) {
+    return json_of(share_to_u16(x_of(a.at(0))));
+  };
   table["checked_sum"] = [](const json& a) {
     UInt128 total = 0;
     for (const json& v : a.at(0)) total += u64_of(v);
@@ -184,13 +197,18 @@ void add_vectors(std::map<std::string, Function>& table) {
     for (const I64F64 v : vec64_of(a.at(0))) out.push_back(v.convert<I32F32>());
     return json_of(out);
   };
-  table["vec_max_upscale_to_u16"] = [](const json& a) { return json_of(upscale_to_u16(vec_of(a.at(0)))); };
+  table["vec_max_upscale_to_u16"] = [](const json& a) {
+    return json_of(upscale_to_u16(vec_of(a.at(0))));
+  };
   table["vec_u16_max_upscale_to_u16"] = table["vec_max_upscale_to_u16"];
-  table["is_topk"] = [](const json& a) { return json_of(largest_k(vec_of(a.at(0)), a.at(1).get<std::size_t>())); };
+  table["is_topk"] = [](const json& a) {
+    return json_of(largest_k(vec_of(a.at(0)), a.at(1).get<std::size_t>()));
+  };
   table["is_topk_nonzero"] = [](const json& a) {
     const Vec values = vec_of(a.at(0));
     auto chosen = largest_k(values, a.at(1).get<std::size_t>());
-    for (std::size_t i = 0; i < values.size(); ++i) chosen[i] = chosen[i] && values[i] != I32F32::zero();
+    for (std::size_t i = 0; i < values.size(); ++i)
+      chosen[i] = chosen[i] && values[i] != I32F32::zero();
     return json_of(chosen);
   };
   table["inplace_mask_vector"] = [](const json& a) {
@@ -209,42 +227,52 @@ void add_vectors(std::map<std::string, Function>& table) {
   table["vec_mul"] = [](const json& a) {
     Vec out = vec_of(a.at(0));
     const Vec by = vec_of(a.at(1));
-    for (std::size_t i = 0; i < out.size(); ++i) out[i] = out[i].checked_mul(by.at(i)).value_or(I32F32::zero());
+    for (std::size_t i = 0; i < out.size(); ++i)
+      out[i] = out[i].checked_mul(by.at(i)).value_or(I32F32::zero());
     return json_of(out);
   };
   table["weighted_median"] = [](const json& a) {
-    return json_of(plain::weighted_median(vec_of(a.at(0)), vec_of(a.at(1)), a.at(2).get<std::vector<std::size_t>>(),
-                                          x_of(a.at(3)), x_of(a.at(4)), x_of(a.at(5))));
+    return json_of(plain::weighted_median(vec_of(a.at(0)), vec_of(a.at(1)),
+                                          a.at(2).get<std::vector<std::size_t>>(), x_of(a.at(3)),
+                                          x_of(a.at(4)), x_of(a.at(5))));
   };
   table["weighted_median_col"] = [](const json& a) {
     const Mat rows = mat_of(a.at(1));
-    return json_of(plain::weighted_median_columns(vec_of(a.at(0)), all_cells(rows),
-                                                  rows.empty() ? 0 : rows.front().size(), x_of(a.at(2))));
+    return json_of(plain::weighted_median_columns(
+        vec_of(a.at(0)), all_cells(rows), rows.empty() ? 0 : rows.front().size(), x_of(a.at(2))));
   };
   table["weighted_median_col_sparse"] = [](const json& a) {
-    return json_of(plain::weighted_median_columns(vec_of(a.at(0)), smat_of(a.at(1)), a.at(2).get<std::size_t>(),
-                                                  x_of(a.at(3))));
+    return json_of(plain::weighted_median_columns(vec_of(a.at(0)), smat_of(a.at(1)),
+                                                  a.at(2).get<std::size_t>(), x_of(a.at(3))));
   };
 }
 
 void add_dense(std::map<std::string, Function>& table) {
   const I32F32 zero = I32F32::zero();
-  table["row_sum"] = [](const json& a) { return json_of(plain::row_sum(all_cells(mat_of(a.at(0))))); };
+  table["row_sum"] = [](const json& a) {
+    return json_of(plain::row_sum(all_cells(mat_of(a.at(0)))));
+  };
   table["col_sum"] = [](const json& a) { return json_of(column_sum(mat_of(a.at(0)))); };
-  table["matmul"] = [](const json& a) { return json_of(plain::matmul(all_cells(mat_of(a.at(0))), vec_of(a.at(1)))); };
+  table["matmul"] = [](const json& a) {
+    return json_of(plain::matmul(all_cells(mat_of(a.at(0))), vec_of(a.at(1))));
+  };
   table["matmul_transpose"] = [](const json& a) {
     return json_of(plain::matmul_transpose(all_cells(mat_of(a.at(0))), vec_of(a.at(1))));
   };
   table["row_hadamard"] = [](const json& a) {
     const Vec by = vec_of(a.at(1));
-    return json_of(cells(mat_of(a.at(0)), [&](std::size_t i, std::size_t, I32F32& v) { v = v.saturating_mul(by.at(i)); }));
+    return json_of(cells(mat_of(a.at(0)), [&](std::size_t i, std::size_t, I32F32& v) {
+      v = v.saturating_mul(by.at(i));
+    }));
   };
   table["mat_vec_mul"] = [](const json& a) {
     // Row and vector are walked in step: the shorter one ends the row.
     const Vec by = vec_of(a.at(1));
     Mat rows = mat_of(a.at(0));
     for (Vec& row : rows) row.resize(std::min(row.size(), by.size()));
-    return json_of(cells(std::move(rows), [&](std::size_t, std::size_t j, I32F32& v) { v = v.saturating_mul(by.at(j)); }));
+    return json_of(cells(std::move(rows), [&](std::size_t, std::size_t j, I32F32& v) {
+      v = v.saturating_mul(by.at(j));
+    }));
   };
   table["interpolate"] = [](const json& a) {
     const Mat other = mat_of(a.at(1));
@@ -261,12 +289,15 @@ void add_dense(std::map<std::string, Function>& table) {
     const Mat old = mat_of(a.at(1));
     const I32F32 alpha = x_of(a.at(2));
     return json_of(cells(mat_of(a.at(0)), [&](std::size_t i, std::size_t j, I32F32& v) {
-      v = alpha.saturating_mul(v).saturating_add(I32F32::one().saturating_sub(alpha).saturating_mul(old.at(i).at(j)));
+      v = alpha.saturating_mul(v).saturating_add(
+          I32F32::one().saturating_sub(alpha).saturating_mul(old.at(i).at(j)));
     }));
   };
   table["inplace_col_clip"] = [](const json& a) {
     const Vec limit = vec_of(a.at(1));
-    return json_of(cells(mat_of(a.at(0)), [&](std::size_t, std::size_t j, I32F32& v) { v = std::min(v, limit.at(j)); }));
+    return json_of(cells(mat_of(a.at(0)), [&](std::size_t, std::size_t j, I32F32& v) {
+      v = std::min(v, limit.at(j));
+    }));
   };
   table["inplace_row_normalize"] = [](const json& a) {
     Mat rows = mat_of(a.at(0));
@@ -323,7 +354,8 @@ void add_sparse(std::map<std::string, Function>& table) {
   };
   table["mat_vec_mul_sparse"] = [](const json& a) {
     SMat rows = plain::mat_vec_mul(smat_of(a.at(0)), vec_of(a.at(1)));
-    for (auto& row : rows) std::erase_if(row, [](const auto& e) { return e.second == I32F32::zero(); });
+    for (auto& row : rows)
+      std::erase_if(row, [](const auto& e) { return e.second == I32F32::zero(); });
     return json_of(rows);
   };
   table["matmul_transpose_sparse"] = [](const json& a) {
@@ -334,13 +366,18 @@ void add_sparse(std::map<std::string, Function>& table) {
     out.resize(a.at(2).get<std::size_t>(), I32F32::zero());
     return json_of(out);
   };
-  table["inplace_row_normalize_sparse"] = [](const json& a) { return json_of(plain::row_normalize(smat_of(a.at(0)))); };
+  table["inplace_row_normalize_sparse"] = [](const json& a) {
+    return json_of(plain::row_normalize(smat_of(a.at(0))));
+  };
   table["inplace_col_normalize_sparse"] = [](const json& a) {
     return json_of(plain::col_normalize(smat_of(a.at(0)), a.at(1).get<std::size_t>()));
   };
-  table["col_clip_sparse"] = [](const json& a) { return json_of(plain::col_clip(smat_of(a.at(0)), vec_of(a.at(1)))); };
+  table["col_clip_sparse"] = [](const json& a) {
+    return json_of(plain::col_clip(smat_of(a.at(0)), vec_of(a.at(1))));
+  };
   table["interpolate_sparse"] = [](const json& a) {
-    return json_of(plain::interpolate(smat_of(a.at(0)), smat_of(a.at(1)), a.at(2).get<std::size_t>(), x_of(a.at(3))));
+    return json_of(plain::interpolate(smat_of(a.at(0)), smat_of(a.at(1)),
+                                      a.at(2).get<std::size_t>(), x_of(a.at(3))));
   };
   table["mat_ema_alpha_sparse"] = [](const json& a) {
     return json_of(plain::ema_alpha(smat_of(a.at(0)), smat_of(a.at(1)), mat_of(a.at(2))));
@@ -351,19 +388,23 @@ void add_sparse(std::map<std::string, Function>& table) {
     const I32F32 alpha = x_of(a.at(2));
     const std::size_t columns = std::max(columns_of(fresh), columns_of(old));
     const Mat before = plain::dense(old, columns);
-    return json_of(plain::sparse(cells(plain::dense(fresh, columns), [&](std::size_t i, std::size_t j, I32F32& v) {
-      v = alpha.saturating_mul(v).saturating_add(I32F32::one().saturating_sub(alpha).saturating_mul(before.at(i).at(j)));
-    })));
+    return json_of(plain::sparse(
+        cells(plain::dense(fresh, columns), [&](std::size_t i, std::size_t j, I32F32& v) {
+          v = alpha.saturating_mul(v).saturating_add(
+              I32F32::one().saturating_sub(alpha).saturating_mul(before.at(i).at(j)));
+        })));
   };
   table["mask_rows_sparse"] = [](const json& a) {
-    return json_of(without(smat_of(a.at(1)), [&](std::size_t i, std::size_t) { return a.at(0).at(i).get<bool>(); }));
+    return json_of(without(smat_of(a.at(1)),
+                           [&](std::size_t i, std::size_t) { return a.at(0).at(i).get<bool>(); }));
   };
   table["mask_diag_sparse"] = [](const json& a) {
     return json_of(without(smat_of(a.at(0)), [](std::size_t i, std::size_t j) { return i == j; }));
   };
   table["mask_diag_sparse_except_index"] = [](const json& a) {
     const auto except = a.at(1).get<std::size_t>();
-    return json_of(without(smat_of(a.at(0)), [&](std::size_t i, std::size_t j) { return i == j && i != except; }));
+    return json_of(without(smat_of(a.at(0)),
+                           [&](std::size_t i, std::size_t j) { return i == j && i != except; }));
   };
   table["vec_mask_sparse_matrix"] = [](const json& a) {
     const auto masks = comparison(a.at(3).get<std::string>());
@@ -398,7 +439,8 @@ void math_fn(const json& vector, Tally& tally) {
   const Int128 eps = i128_of(vector.value("eps", json(0)));
   const bool near = within(got, vector.at("expected"), eps);
   const bool exact = !vector.contains("model") || within(got, vector.at("model"), 0);
-  tally.check(near && exact, name + vector.at("args").dump().substr(0, 200) + ": got " + got.dump().substr(0, 200));
+  tally.check(near && exact, name + vector.at("args").dump().substr(0, 200) + ": got " +
+                                 got.dump().substr(0, 200));
 }
 
 }  // namespace

@@ -11,7 +11,9 @@ namespace {
 using nlohmann::json;
 using namespace yumoe::ledger;
 
-std::vector<std::uint16_t> u16s(const json& values) { return values.get<std::vector<std::uint16_t>>(); }
+std::vector<std::uint16_t> u16s(const json& values) {
+  return values.get<std::vector<std::uint16_t>>();
+}
 
 // A signed call on the real runtime: what was stored, or the error.
 void chain_set_weights(const json& one, Tally& tally) {
@@ -37,12 +39,14 @@ void chain_set_weights(const json& one, Tally& tally) {
   facts.stake = stake;
   facts.permit = permit;
   WeightEvents events;
-  const auto done = set_weights(facts, {weights, last_update, commits}, hotkeys.at(uid),
-                                {u16s(one.at("uids")), u16s(one.at("values")), u64_of(one.at("version_key"))}, events);
+  const auto done = set_weights(
+      facts, {weights, last_update, commits}, hotkeys.at(uid),
+      {u16s(one.at("uids")), u16s(one.at("values")), u64_of(one.at("version_key"))}, events);
   json stored = json::array();
   for (const Entry& e : weights.at(uid)) stored.push_back({e.uid, e.value});
   const std::string error = done ? "" : std::string(name_of(done.error()));
-  const std::string expected = one.at("error").is_null() ? "" : one.at("error").at("name").get<std::string>();
+  const std::string expected =
+      one.at("error").is_null() ? "" : one.at("error").at("name").get<std::string>();
   tally.check(error == expected && stored == one.at("stored_weights"),
               one.at("id").get<std::string>() + ": error '" + error + "', stored " + stored.dump());
 }
@@ -56,13 +60,16 @@ void each_case(const json& vector, Tally& tally) {
 
 std::uint16_t u16(const json& one, const char* name) { return one.at(name).get<std::uint16_t>(); }
 
-bool self_case(const json& one) { return is_self_weight(u16(one, "uid"), u16s(one.at("uids")), u16s(one.at("weights"))); }
+bool self_case(const json& one) {
+  return is_self_weight(u16(one, "uid"), u16s(one.at("uids")), u16s(one.at("weights")));
+}
 bool length_case(const json& one) {
-  return has_enough_weights(u16(one, "subnet_n"), u16(one, "min_allowed"), u16(one, "uid"), u16s(one.at("uids")),
-                            u16s(one.at("weights")));
+  return has_enough_weights(u16(one, "subnet_n"), u16(one, "min_allowed"), u16(one, "uid"),
+                            u16s(one.at("uids")), u16s(one.at("weights")));
 }
 bool limit_case(const json& one) {
-  return is_within_weight_limit(u16(one, "limit"), u16(one, "uid"), u16s(one.at("uids")), u16s(one.at("weights")));
+  return is_within_weight_limit(u16(one, "limit"), u16(one, "uid"), u16s(one.at("uids")),
+                                u16s(one.at("weights")));
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// yumoe-conformance ledger|chain PATH...: runs vector files or folders through our rules, one JSON line a file.
-// Exit status 0 only if no case failed; 2 for a wrong call or an unreadable file.
+// yumoe-conformance ledger|chain PATH...: runs vector files or folders through our rules, one JSON
+// line a file. Exit status 0 only if no case failed; 2 for a wrong call or an unreadable file.
 
 #include <cstdio>
 #include <exception>

@@ -45,7 +45,8 @@ I32F32 interpolated_quantile(Vec sorted, double quantile) {
   std::sort(sorted.begin(), sorted.end());
   const double position = quantile * static_cast<double>(sorted.size() - 1);
   const auto low = static_cast<std::size_t>(position);
-  const auto high = std::min(low + (position > static_cast<double>(low) ? 1 : 0), sorted.size() - 1);
+  const auto high =
+      std::min(low + (position > static_cast<double>(low) ? 1 : 0), sorted.size() - 1);
   if (low == high) return sorted[low];
   const I32F32 weight = I32F32::from_literal(position - static_cast<double>(low));
   return sorted[low] + (sorted[high] - sorted[low]).saturating_mul(weight);
@@ -81,8 +82,11 @@ Mat union_ema(const Mat& fresh, const Mat& old, const Mat& alpha) {
   Mat out = fresh;
   for (std::size_t i = 0; i < out.size(); ++i) {
     for (std::size_t j = 0; j < out[i].size(); ++j) {
-      out[i][j] = alpha.at(i).at(j).saturating_mul(fresh.at(i).at(j)).saturating_add(
-          kOne.saturating_sub(alpha.at(i).at(j)).saturating_mul(old.at(i).at(j)));
+      out[i][j] = alpha.at(i)
+                      .at(j)
+                      .saturating_mul(fresh.at(i).at(j))
+                      .saturating_add(
+                          kOne.saturating_sub(alpha.at(i).at(j)).saturating_mul(old.at(i).at(j)));
     }
   }
   return out;
@@ -132,7 +136,8 @@ std::uint64_t last_update_of(const MechanismInput& m, std::size_t i) {
   return i < m.last_update.size() ? m.last_update[i] : 0;
 }
 
-SMat masked_weights(const EpochInput& in, const MechanismInput& m, const Shared& s, bool exempt, bool commits) {
+SMat masked_weights(const EpochInput& in, const MechanismInput& m, const Shared& s, bool exempt,
+                    bool commits) {
   SMat w = keep_if(rows_of(m.weights, s.n), [&](std::size_t i, std::uint16_t j) {
     if (!s.old_permit[i] || (i == j && !is_owner(in, i, exempt))) return false;
     if (last_update_of(m, i) <= in.registered_at[j]) return false;
@@ -176,16 +181,19 @@ MechanismResult run_mechanism(const EpochInput& in, const MechanismInput& m, con
                                        ? (in.block > p.tempo ? in.block - p.tempo : 0)
                                        : in.last_step_block + 1;
   SMat bonds = keep_if(rows_of(m.bonds, n), [&](std::size_t i, std::uint16_t j) {
-    return (in.rules.bonds_masked_by_last_step ? last_tempo : last_update_of(m, i)) > in.registered_at[j];
+    return (in.rules.bonds_masked_by_last_step ? last_tempo : last_update_of(m, i)) >
+           in.registered_at[j];
   });
-  const I32F32 plain_rate =
-      kOne - I64F64::from_integer(p.bonds_moving_average).safe_div(I64F64::from_integer(1000000)).convert<I32F32>();
+  const I32F32 plain_rate = kOne - I64F64::from_integer(p.bonds_moving_average)
+                                       .safe_div(I64F64::from_integer(1000000))
+                                       .convert<I32F32>();
   Mat rates(n, Vec(n, plain_rate));
   if (p.yuma == 3) {
     for (SparseRow& row : bonds) {
       for (auto& [j, v] : row) v = v.safe_div(I32F32::from_integer(65535));
     }
-    const bool some = std::any_of(r.consensus.begin(), r.consensus.end(), [](I32F32 c) { return c != kZero; });
+    const bool some =
+        std::any_of(r.consensus.begin(), r.consensus.end(), [](I32F32 c) { return c != kZero; });
     const Mat dw = dense(for_bonds, n);
     const Mat db = dense(bonds, n);
     if (p.liquid_alpha && in.rules.liquid == LiquidAlpha::cell && some) {
@@ -195,7 +203,8 @@ MechanismResult run_mechanism(const EpochInput& in, const MechanismInput& m, con
                                     share_of_u16(p.alpha_high), p.alpha_sigmoid_steepness);
         }
       }
-      r.bonds = dense_variant ? sparse(ema_alpha_dense(dw, db, rates)) : ema_alpha(for_bonds, bonds, rates);
+      r.bonds = dense_variant ? sparse(ema_alpha_dense(dw, db, rates))
+                              : ema_alpha(for_bonds, bonds, rates);
     } else {
       r.bonds = sparse(union_ema(dw, db, rates));
     }
@@ -258,9 +267,7 @@ void accumulate(std::vector<T>& into, const std::vector<T>& from, U64F64 share) 
 
 }  // namespace
 
-I32F32 sum(const Vec& values) {
-  return std::accumulate(values.begin(), values.end(), kZero);
-}
+I32F32 sum(const Vec& values) { return std::accumulate(values.begin(), values.end(), kZero); }
 
 Vec normalize(Vec values) {
   const I32F32 total = sum(values);
@@ -373,7 +380,8 @@ SMat interpolate(const SMat& a, const SMat& b, std::size_t columns, I32F32 ratio
   const Mat other = dense(b, columns);
   for (std::size_t i = 0; i < out.size(); ++i) {
     for (std::size_t j = 0; j < columns; ++j) {
-      out[i][j] = out[i][j].saturating_add(ratio.saturating_mul(other[i][j].saturating_sub(out[i][j])));
+      out[i][j] =
+          out[i][j].saturating_add(ratio.saturating_mul(other[i][j].saturating_sub(out[i][j])));
     }
   }
   return sparse(out);
@@ -387,8 +395,8 @@ SMat ema_alpha(const SMat& fresh, const SMat& old, const Mat& alpha) {
     for (const auto& [j, v] : fresh[i]) {
       if (j >= alpha[i].size()) continue;
       const I32F32 decayed = kOne.saturating_sub(alpha.at(i).at(j)).saturating_mul(before[j]);
-      const I32F32 value =
-          std::min(kOne, decayed.saturating_add(std::max(kZero, alpha.at(i).at(j).saturating_mul(v))));
+      const I32F32 value = std::min(
+          kOne, decayed.saturating_add(std::max(kZero, alpha.at(i).at(j).saturating_mul(v))));
       if (value > kZero) out[i].emplace_back(j, value);
     }
   }
@@ -407,8 +415,8 @@ Mat ema_alpha_dense(const Mat& fresh, const Mat& old, const Mat& alpha) {
   return out;
 }
 
-I32F32 weighted_median(const Vec& stake, const Vec& score, std::vector<std::size_t> partition, I32F32 minority,
-                       I32F32 low, I32F32 high) {
+I32F32 weighted_median(const Vec& stake, const Vec& score, std::vector<std::size_t> partition,
+                       I32F32 minority, I32F32 low, I32F32 high) {
   for (std::size_t rounds = partition.size(); rounds > 0; --rounds) {
     if (partition.size() == 1) return score[partition.front()];
     const I32F32 pivot = score[partition[partition.size() / 2]];
@@ -438,7 +446,8 @@ I32F32 weighted_median(const Vec& stake, const Vec& score, std::vector<std::size
   return kZero;
 }
 
-Vec weighted_median_columns(const Vec& stake, const SMat& rows, std::size_t columns, I32F32 majority) {
+Vec weighted_median_columns(const Vec& stake, const SMat& rows, std::size_t columns,
+                            I32F32 majority) {
   Vec held;
   std::vector<std::size_t> row_of;
   for (std::size_t i = 0; i < stake.size(); ++i) {
@@ -459,7 +468,8 @@ Vec weighted_median_columns(const Vec& stake, const SMat& rows, std::size_t colu
   }
   Vec out;
   for (std::size_t j = 0; j < columns; ++j) {
-    out.push_back(weighted_median(held, scores[j], all, total.saturating_sub(majority), kZero, total));
+    out.push_back(
+        weighted_median(held, scores[j], all, total.saturating_sub(majority), kZero, total));
   }
   return out;
 }
@@ -474,10 +484,12 @@ EpochOutput run_epoch(const EpochInput& input, bool dense_variant) {
   out.validator_emission.assign(shared.n, 0);
   const auto parts = split_emission(input.emission, input.mechanisms.size(), input.emission_split);
   for (std::size_t k = 0; k < parts.size(); ++k) {
-    const MechanismResult r = run_mechanism(input, input.mechanisms[k], shared, parts[k], dense_variant);
-    const U64F64 share = input.emission == 0 ? U64F64::from_integer(k == 0 ? 1 : 0)
-                                             : U64F64::from_integer(parts[k]).safe_div(
-                                                   U64F64::from_integer(input.emission));
+    const MechanismResult r =
+        run_mechanism(input, input.mechanisms[k], shared, parts[k], dense_variant);
+    const U64F64 share =
+        input.emission == 0
+            ? U64F64::from_integer(k == 0 ? 1 : 0)
+            : U64F64::from_integer(parts[k]).safe_div(U64F64::from_integer(input.emission));
     accumulate(out.stake_weight, to_u16(shared.stake), share);
     accumulate(out.consensus, to_u16(r.consensus), share);
     accumulate(out.dividends, to_u16(r.dividends), share);

@@ -1,5 +1,6 @@
 #pragma once
-// Random epochs of every shape: sparse and dense, few and many validators, ties, extremes, all rules.
+// Random epochs of every shape: sparse and dense, few and many validators, ties, extremes, all
+// rules.
 
 #include <cstdint>
 #include <numeric>
@@ -70,10 +71,14 @@ class RandomEpoch {
 
   std::uint64_t draw_stake() {
     switch (below(5)) {
-      case 0: return 0;
-      case 1: return below(4);
-      case 2: return 1'000'000'000;
-      default: return next_() >> (12 + below(40));
+      case 0:
+        return 0;
+      case 1:
+        return below(4);
+      case 2:
+        return 1'000'000'000;
+      default:
+        return next_() >> (12 + below(40));
     }
   }
   std::uint64_t draw_block() { return below(3) == 0 ? 98000 + below(2001) : below(90000); }
@@ -87,7 +92,8 @@ class RandomEpoch {
         row.push_back({static_cast<std::uint16_t>(j), static_cast<std::uint16_t>(below(range))});
       }
     }
-    for (std::size_t k = 0; below(2) == 0 && k < row.size(); ++k) std::swap(row[k], row[below(row.size())]);
+    for (std::size_t k = 0; below(2) == 0 && k < row.size(); ++k)
+      std::swap(row[k], row[below(row.size())]);
     return row;
   }
 

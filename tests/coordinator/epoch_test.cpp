@@ -1,5 +1,5 @@
-// What the epoch promises beyond the vectors: equal to the plain epoch on random subnets, blind to the order of uids,
-// fair to a stake that is split, and clear about input it cannot use.
+// What the epoch promises beyond the vectors: equal to the plain epoch on random subnets, blind to
+// the order of uids, fair to a stake that is split, and clear about input it cannot use.
 
 #include "coordinator/epoch.hpp"
 
@@ -18,7 +18,9 @@
 namespace yumoe::ledger {
 namespace {
 
-bool same(const MechanismOutput& a, const MechanismOutput& b) { return a.incentive == b.incentive && a.bonds == b.bonds; }
+bool same(const MechanismOutput& a, const MechanismOutput& b) {
+  return a.incentive == b.incentive && a.bonds == b.bonds;
+}
 
 std::string difference(const EpochOutput& a, const EpochOutput& b) {
   if (a.active != b.active) return "active";
@@ -32,7 +34,8 @@ std::string difference(const EpochOutput& a, const EpochOutput& b) {
   if (a.validator_emission != b.validator_emission) return "validator_emission";
   if (a.stake != b.stake) return "stake";
   for (std::size_t k = 0; k < a.mechanisms.size(); ++k) {
-    if (!same(a.mechanisms[k], b.mechanisms[k])) return "incentive or bonds of mechanism " + std::to_string(k);
+    if (!same(a.mechanisms[k], b.mechanisms[k]))
+      return "incentive or bonds of mechanism " + std::to_string(k);
   }
   return "";
 }
@@ -113,10 +116,11 @@ RC_GTEST_PROP(Epoch, RenamingUidsRenamesResultsAndChangesNothingElse, ()) {
   }
 }
 
-// A validator whose stake is split between two with the same row. Consensus sees the same stake; every later product
-// is floored once more, so the two halves together may miss a few units of 2^-32 a column. Miners' emission agrees
-// within that under both Yumas. Validators' does under Yuma 2 only: Yuma 3 divides bonds by their plain column sum
-// before it multiplies by stake, so a second holder of the same bond halves what each is worth (the chain's rule).
+// A validator whose stake is split between two with the same row. Consensus sees the same stake;
+// every later product is floored once more, so the two halves together may miss a few units of
+// 2^-32 a column. Miners' emission agrees within that under both Yumas. Validators' does under Yuma
+// 2 only: Yuma 3 divides bonds by their plain column sum before it multiplies by stake, so a second
+// holder of the same bond halves what each is worth (the chain's rule).
 TEST(Epoch, SplittingAStakeBetweenTwoEqualValidatorsMovesAtMostRounding) {
   for (std::uint64_t seed = 0; seed < 300; ++seed) {
     std::mt19937_64 random(seed);
@@ -136,20 +140,25 @@ TEST(Epoch, SplittingAStakeBetweenTwoEqualValidatorsMovesAtMostRounding) {
     m.bonds.resize(n);
     for (std::size_t i = 0; i < 4; ++i) {
       one.stake[i] = I64F64::from_integer(2'000'000'000ULL * (1 + random() % 1000));
-      for (std::uint16_t j = 4; j < last; ++j) m.weights[i].push_back({j, static_cast<std::uint16_t>(random())});
+      for (std::uint16_t j = 4; j < last; ++j)
+        m.weights[i].push_back({j, static_cast<std::uint16_t>(random())});
     }
     EpochInput two = one;
     two.stake[0] = two.stake[last] = I64F64::from_bits(one.stake[0].bits() / 2);
     two.mechanisms[0].weights[last] = m.weights[0];
     const EpochOutput a = run_epoch(one);
     const EpochOutput b = run_epoch(two);
-    const auto near = [](std::uint64_t x, std::uint64_t y) { return (x > y ? x - y : y - x) <= 20'000; };  // of 10^12
+    const auto near = [](std::uint64_t x, std::uint64_t y) {
+      return (x > y ? x - y : y - x) <= 20'000;
+    };  // of 10^12
     for (std::size_t j = 4; j < last; ++j) {
       ASSERT_NEAR(a.consensus[j], b.consensus[j], 1) << seed;
-      ASSERT_TRUE(near(a.emission[j], b.emission[j])) << seed << ": " << a.emission[j] << " " << b.emission[j];
+      ASSERT_TRUE(near(a.emission[j], b.emission[j]))
+          << seed << ": " << a.emission[j] << " " << b.emission[j];
     }
     if (one.parameters.yuma == 3) continue;
-    ASSERT_TRUE(near(a.validator_emission[0], b.validator_emission[0] + b.validator_emission[last])) << seed;
+    ASSERT_TRUE(near(a.validator_emission[0], b.validator_emission[0] + b.validator_emission[last]))
+        << seed;
   }
 }
 
@@ -167,8 +176,9 @@ TEST(Epoch, NeverHandsOutMoreThanItGot) {
   }
 }
 
-// Two validators, uids 0 and 1, whose stakes are to each other as `first` to 65535 - first, and 18 miners. Validator 0
-// gives every miner more of its weight than validator 1, which also weighs uid 0.
+// Two validators, uids 0 and 1, whose stakes are to each other as `first` to 65535 - first, and 18
+// miners. Validator 0 gives every miner more of its weight than validator 1, which also weighs uid
+// 0.
 EpochInput two_validators(std::uint16_t first, bool dense) {
   const std::size_t n = dense ? 20 : 10;
   EpochInput input;
@@ -194,7 +204,8 @@ EpochInput two_validators(std::uint16_t first, bool dense) {
   return input;
 }
 
-// A weight is the consensus when the stake at or above it is at least kappa: exactly kappa is enough.
+// A weight is the consensus when the stake at or above it is at least kappa: exactly kappa is
+// enough.
 TEST(Epoch, TakesTheWeightThatExactlyKappaOfTheStakeSupports) {
   for (const bool dense : {false, true}) {
     EpochInput input = two_validators(26214, dense);
@@ -208,7 +219,8 @@ TEST(Epoch, TakesTheWeightThatExactlyKappaOfTheStakeSupports) {
   }
 }
 
-// The bonds' mask compares with the block after the last step: registered in the step's block is old, later is new.
+// The bonds' mask compares with the block after the last step: registered in the step's block is
+// old, later is new.
 TEST(Epoch, KeepsBondsToNeuronsRegisteredUpToTheLastStep) {
   for (const bool dense : {false, true}) {
     EpochInput input = two_validators(30000, dense);

@@ -4,17 +4,20 @@
 
 #include <gtest/gtest.h>
 
-#include <random>
-
 #include <boost/multiprecision/cpp_int.hpp>
+#include <random>
 
 namespace yumoe::ledger {
 namespace {
 
 using boost::multiprecision::cpp_int;
 
-cpp_int big(UInt128 x) { return (cpp_int(static_cast<std::uint64_t>(x >> 64)) << 64) + static_cast<std::uint64_t>(x); }
-cpp_int big(Int128 x) { return x < 0 ? cpp_int(-big(UInt128{0} - static_cast<UInt128>(x))) : big(static_cast<UInt128>(x)); }
+cpp_int big(UInt128 x) {
+  return (cpp_int(static_cast<std::uint64_t>(x >> 64)) << 64) + static_cast<std::uint64_t>(x);
+}
+cpp_int big(Int128 x) {
+  return x < 0 ? cpp_int(-big(UInt128{0} - static_cast<UInt128>(x))) : big(static_cast<UInt128>(x));
+}
 cpp_int big(std::int64_t x) { return cpp_int(x); }
 cpp_int big(std::int32_t x) { return cpp_int(x); }
 
@@ -29,10 +32,14 @@ UInt128 any_bits(std::mt19937_64& random) {
   const UInt128 full = (static_cast<UInt128>(random()) << 64) | random();
   const UInt128 cut = full >> (random() % 128);
   switch (random() % 8) {
-    case 0: return ~cut;
-    case 1: return UInt128{0} - (random() % 4);
-    case 2: return UInt128{1} << (random() % 128);
-    default: return cut;
+    case 0:
+      return ~cut;
+    case 1:
+      return UInt128{0} - (random() % 4);
+    case 2:
+      return UInt128{1} << (random() % 128);
+    default:
+      return cut;
   }
 }
 
@@ -70,10 +77,13 @@ TYPED_TEST(FixedNumbers, AgreeWithUnboundedIntegersInEveryOperation) {
     const cpp_int top = (cpp_int(1) << 64) - 1;
     ASSERT_EQ(cpp_int(a.to_u64()), whole < 0 ? cpp_int(0) : (whole > top ? top : whole));
     const cpp_int half = cpp_int(1) << (F::kFraction - 1);
-    const cpp_int nearest = x < 0 ? cpp_int(-(((-x) + half) >> F::kFraction)) : cpp_int((x + half) >> F::kFraction);
+    const cpp_int nearest =
+        x < 0 ? cpp_int(-(((-x) + half) >> F::kFraction)) : cpp_int((x + half) >> F::kFraction);
     ASSERT_EQ(big(a.round().bits()), clamp(nearest << F::kFraction));
     const auto narrow = a.template convert<I32F32>();
-    cpp_int cut = F::kFraction >= 32 ? floor_shift(x, F::kFraction - 32) : cpp_int(x << (32 - F::kFraction < 0 ? 0 : 32 - F::kFraction));
+    cpp_int cut = F::kFraction >= 32
+                      ? floor_shift(x, F::kFraction - 32)
+                      : cpp_int(x << (32 - F::kFraction < 0 ? 0 : 32 - F::kFraction));
     const cpp_int i64_high = (cpp_int(1) << 63) - 1;
     const cpp_int i64_low = -(cpp_int(1) << 63);
     cut = cut > i64_high ? i64_high : (cut < i64_low ? i64_low : cut);

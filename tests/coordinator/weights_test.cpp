@@ -1,5 +1,5 @@
-// What weight calls promise: every refusal in the chain's order, nothing changed by a refused call, and commits that
-// open exactly in their window.
+// What weight calls promise: every refusal in the chain's order, nothing changed by a refused call,
+// and commits that open exactly in their window.
 
 #include "coordinator/weights.hpp"
 
@@ -41,7 +41,8 @@ class Subnet {
     return done ? "" : std::string(name_of(done.error()));
   }
   std::string commit(std::uint8_t who, const WeightReveal& reveal) {
-    const Digest hash = commit_hash(account(who), mechanism_index(facts.netuid, facts.mechanism), reveal);
+    const Digest hash =
+        commit_hash(account(who), mechanism_index(facts.netuid, facts.mechanism), reveal);
     const auto done = commit_weights(facts, slot(), account(who), hash, events);
     return done ? "" : std::string(name_of(done.error()));
   }
@@ -132,7 +133,8 @@ TEST(CommitHash, IsTheOneTheRealRuntimeAccepted) {
   AccountId id{};
   std::copy(who.begin(), who.end(), id.begin());
   const WeightReveal reveal{{{1, 2, 3}, {65535, 65535, 65535}, 5}, {1, 2, 3, 4, 5, 6, 7, 8}};
-  EXPECT_EQ(commit_hash(id, 2, reveal).hex(), "800b2ef7746b87b9bd98793a4ed9c4909ec3604e1987a741c1a788d30071e474");
+  EXPECT_EQ(commit_hash(id, 2, reveal).hex(),
+            "800b2ef7746b87b9bd98793a4ed9c4909ec3604e1987a741c1a788d30071e474");
 }
 
 const WeightReveal kReveal{{{1, 2}, {3, 4}, 0}, {7, 7}};
@@ -212,9 +214,10 @@ TEST(Timelocked, WaitsForThePulseOfItsRoundWithinItsEpoch) {
   s.facts.commit_reveal = true;
   const Bytes sealed = {1, 2, 3};
   const Bytes plaintext = timelocked_plaintext(account(1), {{1, 2}, {3, 4}, 0});
-  const auto commit = [&](std::uint8_t who, Bytes text, std::uint16_t version = 4, std::uint64_t round = 50) {
-    const auto done =
-        commit_timelocked_weights(s.facts, s.slot(), account(who), sealed, text, round, version, 40, s.events);
+  const auto commit = [&](std::uint8_t who, Bytes text, std::uint16_t version = 4,
+                          std::uint64_t round = 50) {
+    const auto done = commit_timelocked_weights(s.facts, s.slot(), account(who), sealed, text,
+                                                round, version, 40, s.events);
     return done ? std::string() : std::string(name_of(done.error()));
   };
   EXPECT_EQ(commit(1, plaintext, 4, 39), "InvalidRevealRound");
@@ -243,9 +246,11 @@ TEST(Timelocked, IsLostWhenItsEpochPasses) {
   Subnet s;
   s.facts.commit_reveal = true;
   const Bytes plaintext = timelocked_plaintext(account(1), {{1, 2}, {3, 4}, 0});
-  ASSERT_TRUE(commit_timelocked_weights(s.facts, s.slot(), account(1), {1}, plaintext, 50, 4, 0, s.events));
+  ASSERT_TRUE(
+      commit_timelocked_weights(s.facts, s.slot(), account(1), {1}, plaintext, 50, 4, 0, s.events));
   s.facts.epoch = 12;
-  reveal_timelocked_weights(s.facts, s.slot(), [](std::uint64_t) { return true; }, s.events);
+  reveal_timelocked_weights(
+      s.facts, s.slot(), [](std::uint64_t) { return true; }, s.events);
   EXPECT_TRUE(s.weights[0].empty());
   EXPECT_TRUE(s.commits.sealed.empty());
 }
@@ -256,19 +261,24 @@ TEST(Timelocked, ReadsTheOlderPlaintextWithoutAccountAndAnyBytesSafely) {
     Subnet s;
     s.facts.commit_reveal = true;
     const Bytes older(full.begin() + 33, full.end());
-    const Bytes text = cut == full.size() ? older : Bytes(full.begin(), full.begin() + static_cast<std::ptrdiff_t>(cut));
-    ASSERT_TRUE(commit_timelocked_weights(s.facts, s.slot(), account(1), {1}, text, 50, 4, 0, s.events));
+    const Bytes text = cut == full.size()
+                           ? older
+                           : Bytes(full.begin(), full.begin() + static_cast<std::ptrdiff_t>(cut));
+    ASSERT_TRUE(
+        commit_timelocked_weights(s.facts, s.slot(), account(1), {1}, text, 50, 4, 0, s.events));
     s.facts.epoch = 11;
-    reveal_timelocked_weights(s.facts, s.slot(), [](std::uint64_t) { return true; }, s.events);
+    reveal_timelocked_weights(
+        s.facts, s.slot(), [](std::uint64_t) { return true; }, s.events);
     EXPECT_EQ(s.weights[0].size(), cut == full.size() ? 2u : 0u) << cut;
   }
 }
 
 TEST(WeightBatch, RunsEveryItemAndReportsFailuresAsEvents) {
   WeightEvents events;
-  const BatchItem items[] = {{3, [](WeightEvents&) -> Outcome<Done> { return LedgerError::DuplicateUids; }},
-                             {4, [](WeightEvents&) -> Outcome<Done> { return Done{}; }},
-                             {5, [](WeightEvents&) -> Outcome<Done> { return LedgerError::CommitRevealEnabled; }}};
+  const BatchItem items[] = {
+      {3, [](WeightEvents&) -> Outcome<Done> { return LedgerError::DuplicateUids; }},
+      {4, [](WeightEvents&) -> Outcome<Done> { return Done{}; }},
+      {5, [](WeightEvents&) -> Outcome<Done> { return LedgerError::CommitRevealEnabled; }}};
   EXPECT_FALSE(run_weight_batch(3, 2, items, events));
   EXPECT_TRUE(run_weight_batch(3, 3, items, events));
   ASSERT_EQ(events.size(), 4u);
@@ -283,10 +293,12 @@ TEST(Validity, RepeatsStakeRateAndWindowBeforeDispatch) {
   s.facts.commit_reveal = true;
   s.facts.stake_threshold = 1;
   EXPECT_EQ(validity_of_set(s.facts, s.slot(), account(77)), ValidityError::StakeAmountTooLow);
-  EXPECT_EQ(validity_of_reveal(s.facts, s.slot(), account(1), kReveal), ValidityError::CommitNotFound);
+  EXPECT_EQ(validity_of_reveal(s.facts, s.slot(), account(1), kReveal),
+            ValidityError::CommitNotFound);
   s.commit(1, kReveal);
   EXPECT_EQ(validity_of_commit(s.facts, s.slot(), account(1)), ValidityError::RateLimitExceeded);
-  EXPECT_EQ(validity_of_reveal(s.facts, s.slot(), account(1), kReveal), ValidityError::CommitBlockNotInRevealRange);
+  EXPECT_EQ(validity_of_reveal(s.facts, s.slot(), account(1), kReveal),
+            ValidityError::CommitBlockNotInRevealRange);
   s.facts.epoch = 11;
   EXPECT_EQ(validity_of_reveal(s.facts, s.slot(), account(1), kReveal), std::nullopt);
 }

@@ -1,4 +1,5 @@
-// Epochs drawn from the fuzzer's bytes: no crash, no undefined behaviour, and always what the plain epoch says.
+// Epochs drawn from the fuzzer's bytes: no crash, no undefined behaviour, and always what the plain
+// epoch says.
 
 #include <cstddef>
 #include <cstdint>

@@ -1,11 +1,12 @@
 #pragma once
 // The chain's fixed-point numbers. A number holds an integer `bits` and means bits / 2^fraction.
 //
-// Rounding, everywhere: a product is exact and then floored (toward minus infinity), a quotient is truncated
-// toward zero, a conversion to fewer fraction bits or to an integer is floored and clamped. Nothing depends on the
-// machine's floating point. All functions are constexpr and never throw.
-// Source: the chain's `substrate-fixed` rules as restated in the project's ledger specification, section 0.
-// Cost: 64-bit types one multiplication; 128-bit types four, and a division at most two 128/64-bit ones.
+// Rounding, everywhere: a product is exact and then floored (toward minus infinity), a quotient is
+// truncated toward zero, a conversion to fewer fraction bits or to an integer is floored and
+// clamped. Nothing depends on the machine's floating point. All functions are constexpr and never
+// throw. Source: the chain's `substrate-fixed` rules as restated in the project's ledger
+// specification, section 0. Cost: 64-bit types one multiplication; 128-bit types four, and a
+// division at most two 128/64-bit ones.
 
 #include <bit>
 #include <compare>
@@ -97,15 +98,19 @@ class Fixed {
   static constexpr Fixed zero() { return Fixed(0); }
   static constexpr Fixed one() { return Fixed(Raw(1) << kFraction); }
   static constexpr Fixed max() {
-    return Fixed(static_cast<Raw>(kSigned ? ~UInt128{0} >> (129 - kBits) : ~UInt128{0} >> (128 - kBits)));
+    return Fixed(
+        static_cast<Raw>(kSigned ? ~UInt128{0} >> (129 - kBits) : ~UInt128{0} >> (128 - kBits)));
   }
-  static constexpr Fixed min() { return kSigned ? Fixed(static_cast<Raw>(~max().bits_)) : Fixed(0); }
+  static constexpr Fixed min() {
+    return kSigned ? Fixed(static_cast<Raw>(~max().bits_)) : Fixed(0);
+  }
 
   // Exact, clamped to the range.
   template <typename Integer>
   static constexpr Fixed from_integer(Integer value) {
     const bool negative = value < Integer(0);
-    const UInt128 size = negative ? UInt128{0} - static_cast<UInt128>(value) : static_cast<UInt128>(value);
+    const UInt128 size =
+        negative ? UInt128{0} - static_cast<UInt128>(value) : static_cast<UInt128>(value);
     return from_size(shift_left(Wide{0, size}, kFraction), negative);
   }
 
@@ -118,7 +123,8 @@ class Fixed {
     const int shift = (exponent == 0 ? 1 : exponent) - 1075 + kFraction;
     const bool negative = (image >> 63) != 0;
     if (shift >= 0) {
-      return shift > 200 ? (negative ? min() : max()) : from_size(shift_left(Wide{0, mantissa}, shift), negative);
+      return shift > 200 ? (negative ? min() : max())
+                         : from_size(shift_left(Wide{0, mantissa}, shift), negative);
     }
     if (shift < -63) return zero();
     const std::uint64_t whole = mantissa >> -shift;
@@ -156,25 +162,32 @@ class Fixed {
       const bool negative = cut < Raw(0);
       return Other::from_size(Wide{0, size_of(cut)}, negative);
     } else {
-      return Other::from_size(shift_left(Wide{0, size_of(bits_)}, Other::kFraction - kFraction), bits_ < Raw(0));
+      return Other::from_size(shift_left(Wide{0, size_of(bits_)}, Other::kFraction - kFraction),
+                              bits_ < Raw(0));
     }
   }
 
   // To the nearest whole number, ties away from zero; clamped.
   constexpr Fixed round() const {
     const bool negative = bits_ < Raw(0);
-    const UInt128 half = kFraction == 0 ? UInt128{0} : UInt128{1} << (kFraction == 0 ? 0 : kFraction - 1);
+    const UInt128 half =
+        kFraction == 0 ? UInt128{0} : UInt128{1} << (kFraction == 0 ? 0 : kFraction - 1);
     const UInt128 size = size_of(bits_);
     const UInt128 whole = ((size >> kFraction) + ((size & half) != 0 ? 1 : 0));
     return from_size(shift_left(Wide{0, whole}, kFraction), negative);
   }
 
-  constexpr Fixed absolute() const { return bits_ < Raw(0) ? from_size(Wide{0, size_of(bits_)}, false) : *this; }
-  constexpr Fixed operator-() const { return Fixed(static_cast<Raw>(UInt128{0} - static_cast<UInt128>(bits_))); }
+  constexpr Fixed absolute() const {
+    return bits_ < Raw(0) ? from_size(Wide{0, size_of(bits_)}, false) : *this;
+  }
+  constexpr Fixed operator-() const {
+    return Fixed(static_cast<Raw>(UInt128{0} - static_cast<UInt128>(bits_)));
+  }
 
   friend constexpr auto operator<=>(const Fixed&, const Fixed&) = default;
 
-  // Plain addition and subtraction wrap, as the chain's release build does; sane inputs never reach that.
+  // Plain addition and subtraction wrap, as the chain's release build does; sane inputs never reach
+  // that.
   friend constexpr Fixed operator+(Fixed a, Fixed b) {
     return Fixed(static_cast<Raw>(static_cast<UInt128>(a.bits_) + static_cast<UInt128>(b.bits_)));
   }
@@ -186,7 +199,8 @@ class Fixed {
 
   constexpr std::optional<Fixed> checked_add(Fixed b) const {
     const Fixed sum = *this + b;
-    if (kSigned ? (b.bits_ < Raw(0)) != (sum.bits_ < bits_) : sum.bits_ < bits_) return std::nullopt;
+    if (kSigned ? (b.bits_ < Raw(0)) != (sum.bits_ < bits_) : sum.bits_ < bits_)
+      return std::nullopt;
     return sum;
   }
   constexpr std::optional<Fixed> checked_sub(Fixed b) const {
@@ -210,7 +224,8 @@ class Fixed {
       return narrow((std::int64_t{bits_} * (std::int64_t{1} << kFraction)) / b.bits_);
     } else if constexpr (kBits == 64 && kSigned) {
       const Int128 up = Int128{bits_} * (Int128{1} << kFraction);
-      if (up == static_cast<std::int64_t>(up)) return narrow(Int128{static_cast<std::int64_t>(up) / b.bits_});
+      if (up == static_cast<std::int64_t>(up))
+        return narrow(Int128{static_cast<std::int64_t>(up) / b.bits_});
       return narrow(up / b.bits_);
     } else {
       const auto q = wide_divide(shift_left(Wide{0, size_of(bits_)}, kFraction), size_of(b.bits_));
@@ -319,7 +334,8 @@ constexpr F exp_safe(F x) {
   return exp(clamped).value_or(clamped <= F::zero() ? F::zero() : F::max());
 }
 
-// Nothing for x <= 0. Below 1 it is -log2(1/x); the reciprocal is taken in 128 bits, where it always fits.
+// Nothing for x <= 0. Below 1 it is -log2(1/x); the reciprocal is taken in 128 bits, where it
+// always fits.
 template <typename F>
 constexpr std::optional<F> log2(F x) {
   using Raw = typename F::Bits;
@@ -363,7 +379,8 @@ constexpr std::optional<F> ln(F x) {
   return power->checked_div(F::from_bits(Raw(12102203) << (F::kFraction - 23)));
 }
 
-// A u16 or u64 as a share of its maximum. A u64 share keeps 32 fraction bits and no more: 1.0 is exact.
+// A u16 or u64 as a share of its maximum. A u64 share keeps 32 fraction bits and no more: 1.0 is
+// exact.
 constexpr I32F32 share_of_u16(std::uint16_t value) {
   return I32F32::from_integer(value).safe_div(I32F32::from_integer(65535));
 }
