@@ -29,6 +29,14 @@ endif()
 # LibTorch: what a C++ program needs, never libtorch_python. Its include folder also carries fmt,
 # protobuf and pybind11, so it is searched after the system's (-idirafter).
 if(YUMOE_WITH_TORCH)
+  # oneDNN: the worker's matrix products. Opened at run time, not linked: LibTorch carries another
+  # version of it, and symbols of the two mix up (worker/model/product.cpp).
+  find_library(YUMOE_DNNL_LIBRARY NAMES libdnnl.so.2 dnnl REQUIRED)
+  find_path(YUMOE_DNNL_INCLUDE dnnl.h REQUIRED)
+  add_library(yumoe_dnnl INTERFACE)
+  target_include_directories(yumoe_dnnl SYSTEM INTERFACE ${YUMOE_DNNL_INCLUDE})
+  target_compile_definitions(yumoe_dnnl INTERFACE YUMOE_DNNL_LIBRARY="${YUMOE_DNNL_LIBRARY}")
+  target_link_libraries(yumoe_dnnl INTERFACE ${CMAKE_DL_LIBS})
   if(NOT YUMOE_PYTHON_ENV)  # where launch/setup puts it
     file(SHA256 ${PROJECT_SOURCE_DIR}/launch/requirements.txt digest)
     string(SUBSTRING ${digest} 0 12 digest)

@@ -1,5 +1,5 @@
 // The MoE layer, forward and backward, against the chain of dense products of equal FLOPs in the same
-// run, and against PyTorch's best way (shared/peers/moe_layer.py, where it is beside the checkout).
+// run (by LibTorch, as the bars are meant, and by the library we use), and against PyTorch's best way
 // One thread. GELU experts of two matrices, width 512, top-2, as in that script.
 
 #include <ATen/Parallel.h>
@@ -18,6 +18,7 @@
 #include "bench/peer.hpp"
 #include "bench/row.hpp"
 #include "model/moe_layer.hpp"
+#include "model/product.hpp"
 #include "worker/memory.hpp"
 
 namespace {
@@ -84,13 +85,13 @@ Times measure(std::int64_t experts, std::int64_t tokens, int repeats) {
   };
   at::Tensor h = at::mm(rows, first), y = at::mm(h, second), dh = at::mm(y, second.t()),
              d_second = at::mm(h.t(), y), dx = at::mm(dh, first.t()), d_first = at::mm(rows.t(), dh);
-  const auto dense_reused = [&] {  // the same into memory that is there already
-    at::mm_out(h, rows, first);
-    at::mm_out(y, h, second);
-    at::mm_out(dh, y, second.t());
-    at::mm_out(d_second, h.t(), y);
-    at::mm_out(dx, dh, first.t());
-    at::mm_out(d_first, rows.t(), dh);
+  const auto dense_reused = [&] {  // the same by our library, into memory that is there already
+    product(h, rows, first);
+    product(y, h, second);
+    product(dh, y, second.t());
+    product(d_second, h.t(), y);
+    product(dx, dh, first.t());
+    product(d_first, rows.t(), dh);
   };
   ours();
   dense();
@@ -120,8 +121,8 @@ int main() {
                              std::to_string(c.tokens) + " tokens";
     const Times times = measure(c.experts, c.tokens, c.tokens > 1'000 ? 7 : 31);
     report.row(name + ", dense chain / ours", times.dense, times.ours, bench::Bar::at_least, c.bar,
-               "seconds; dense allocates its results as in the peer script");
-    report.row(name + ", dense chain into reused memory / ours", times.dense_reused, times.ours,
+               "seconds of a core; dense chain as in the peer script");
+    report.row(name + ", dense chain by our library into reused memory / ours", times.dense_reused, times.ours,
                bench::Bar::none, 0);
     const auto peer = bench::run_peer(
         "moe_layer.py", "--threads 1 --dff 1024 --dtypes fp32 --experts " + std::to_string(c.experts) +

@@ -4,10 +4,8 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu.h>
 #include <ATen/ops/_scaled_dot_product_flash_attention_for_cpu_backward.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -15,6 +13,7 @@
 #include <cmath>
 
 #include "cluster/error.hpp"
+#include "model/product.hpp"
 
 namespace yumoe {
 namespace {
@@ -119,7 +118,7 @@ void collect_heads(const AttentionLayer& layer, const at::Tensor& d, const at::T
 struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& residual,
                             const at::Tensor& x, const AttentionLayer* layer, bool keep) {
-    const at::Tensor rows = at::mm(x, layer->query_key_value.value.t());
+    const at::Tensor rows = product(x, layer->query_key_value.value.t());
     rotate(*layer, rows, 1.0F);
     const HeadViews heads = split_heads(*layer, rows);
     const auto [mixed, log_sums] = at::_scaled_dot_product_flash_attention_for_cpu(
@@ -129,7 +128,9 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
       context->save_for_backward({x, rows, mixed, log_sums});
       context->saved_data["layer"] = reinterpret_cast<std::int64_t>(layer);
     }
-    return at::addmm(residual, flat, layer->out.value.t());
+    at::Tensor out = residual.clone();
+    add_product(out, flat, layer->out.value.t());
+    return out;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
@@ -138,10 +139,9 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
         *reinterpret_cast<const AttentionLayer*>(context->saved_data["layer"].toInt());
     const at::Tensor &x = saved[0], &rows = saved[1], &mixed = saved[2];
     const at::Tensor dy = gradients[0].contiguous();
-    at::Tensor out_gradient = layer.out.gradient, in_gradient = layer.query_key_value.gradient;
-    at::mm_out(out_gradient, dy.t(), mixed.transpose(1, 2).reshape({x.size(0), -1}));
+    product(layer.out.gradient, dy.t(), mixed.transpose(1, 2).reshape({x.size(0), -1}));
     const HeadViews heads = split_heads(layer, rows);
-    const at::Tensor d_mixed = at::mm(dy, layer.out.value)
+    const at::Tensor d_mixed = product(dy, layer.out.value)
                                    .view({-1, layer.context, layer.heads, mixed.size(3)})
                                    .transpose(1, 2);
     const auto [dq, dk, dv] = at::_scaled_dot_product_flash_attention_for_cpu_backward(
@@ -153,8 +153,8 @@ struct AttentionFunction : torch::autograd::Function<AttentionFunction> {
     collect_heads(layer, dk, d_heads.key);
     collect_heads(layer, dv, d_heads.value);
     rotate(layer, d_rows, -1.0F);
-    at::mm_out(in_gradient, d_rows.t(), x);
-    return {dy, at::mm(d_rows, layer.query_key_value.value), {}, {}};
+    product(layer.query_key_value.gradient, d_rows.t(), x);
+    return {dy, product(d_rows, layer.query_key_value.value), {}, {}};
   }
 };
 
@@ -210,24 +210,24 @@ void output_loss(const Parameter& weight, const at::Tensor& x,
   const std::int64_t piece = std::clamp<std::int64_t>(kPieceElements / vocabulary, 32, rows);
   const float scale = d_x.defined() ? 1.0F / static_cast<float>(rows) : 0.0F;
   const at::Tensor all_logits = at::empty({piece, vocabulary}, x.options());
-  at::Tensor gradient = weight.gradient;
+  const at::Tensor& gradient = weight.gradient;
   for (std::int64_t begin = 0; begin < rows; begin += piece) {
     const std::int64_t count = std::min(piece, rows - begin);
-    at::Tensor logits = all_logits.narrow(0, 0, count);
+    const at::Tensor logits = all_logits.narrow(0, 0, count);
     const at::Tensor some = x.narrow(0, begin, count);
-    at::mm_out(logits, some, weight.value.t());
+    product(logits, some, weight.value.t());
     float* data = logits.mutable_data_ptr<float>();
     at::parallel_for(0, count, 16, [&](std::int64_t first, std::int64_t last) {
       kernels::cross_entropy(data + first * vocabulary, targets.data() + begin + first,
                              losses.data() + begin + first, last - first, vocabulary, scale);
     });
     if (!d_x.defined()) continue;
-    at::Tensor d_some = d_x.narrow(0, begin, count);
-    at::mm_out(d_some, logits, weight.value);
+    const at::Tensor d_some = d_x.narrow(0, begin, count);
+    product(d_some, logits, weight.value);
     if (begin == 0) {
-      at::mm_out(gradient, logits.t(), some);
+      product(gradient, logits.t(), some);
     } else {
-      gradient.addmm_(logits.t(), some);
+      add_product(gradient, logits.t(), some);
     }
   }
 }

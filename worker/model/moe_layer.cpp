@@ -2,14 +2,14 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/mm.h>
+#include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
 #include "cluster/error.hpp"
+#include "model/product.hpp"
 
 namespace yumoe {
 namespace {
@@ -94,27 +94,23 @@ void scatter_add(const at::Tensor& from, const std::int32_t* index, const float*
   });
 }
 
-void product(at::Tensor out, const at::Tensor& a, const at::Tensor& b) { at::mm_out(out, a, b); }
-
 at::Tensor forward(const MoeLayer& layer, const at::Tensor& residual, const at::Tensor& x,
                    std::span<const float> bias, bool keep, Saved& saved) {
   const std::int64_t tokens = x.size(0), width = x.size(1);
   saved.layer = &layer;
-  saved.logits = at::mm(x, layer.gate.value.t());
+  saved.logits = product(x, layer.gate.value.t());
   saved.routing = route({saved.logits.const_data_ptr<float>(), static_cast<std::size_t>(saved.logits.numel())},
                         layer.gate.value.size(0), bias, layer.held, layer.routing);
   const Routing& routing = saved.routing;
 
-  at::Tensor out;
+  const at::Tensor out = residual.clone();
   if (layer.shared) {
     const std::int64_t inner = layer.shared->second.value.size(1);
-    saved.shared_hidden = at::mm(x, layer.shared->first.value.t());
+    saved.shared_hidden = product(x, layer.shared->first.value.t());
     const at::Tensor active = buffer(tokens, inner);
     activate(layer.activation, saved.shared_hidden, active);
-    out = at::addmm(residual, active, layer.shared->second.value.t());
+    add_product(out, active, layer.shared->second.value.t());
     if (!keep) saved.shared_hidden.reset();
-  } else {
-    out = residual.clone();
   }
 
   const std::int64_t most = most_rows(routing);
@@ -176,7 +172,7 @@ at::Tensor backward(const Saved& saved, const at::Tensor& d_out) {
   at::Tensor dx = at::empty_like(saved.x);
   if (layer.shared) {
     const FeedForward& shared = *layer.shared;
-    at::Tensor active = at::mm(d_out, shared.second.value);
+    at::Tensor active = product(d_out, shared.second.value);
     const at::Tensor d_hidden = at::empty_like(saved.shared_hidden);
     activate_backward(layer.activation, saved.shared_hidden, nullptr, active, d_hidden, nullptr);
     product(shared.second.gradient, d_out.t(), active);
@@ -192,7 +188,7 @@ at::Tensor backward(const Saved& saved, const at::Tensor& d_out) {
   route_backward(saved.routing, {saved.logits.const_data_ptr<float>(), count}, experts, layer.held,
                  d_weight, layer.routing, {d_logits.mutable_data_ptr<float>(), count});
   product(layer.gate.gradient, d_logits.t(), saved.x);
-  dx.addmm_(d_logits, layer.gate.value);
+  add_product(dx, d_logits, layer.gate.value);
   return dx;
 }
 
