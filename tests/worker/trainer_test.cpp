@@ -110,18 +110,22 @@ TEST(Trainer, AShardIsTheSameBitsWhateverWasTrainedBefore) {
   const InnerOptions inner = quick_training();
   const std::vector<float> base = initial(model);
   const TrainingShard shard = shard_of(inner, 6, {0, 2, 3});
-  Trainer once(model, inner, {});
-  once.load_base(base, {});
-  const Trained first = train(once, shard, base.size());
-  Trainer busy(model, inner, {});
-  busy.load_base(base, {});
-  train(busy, shard_of(inner, 3, all_experts(model)), base.size());
-  train(busy, shard_of(inner, 2, {0, 2, 3}), base.size());
-  const Trained second = train(busy, shard, base.size());
-  EXPECT_TRUE(same_bits(first.delta, second.delta));
-  EXPECT_TRUE(same_bits(first.result.gate_bias, second.result.gate_bias));
-  EXPECT_EQ(first.result.loss_last, second.result.loss_last);
-  EXPECT_EQ(first.result.expert_tokens, second.result.expert_tokens);
+  for (const std::int64_t threads : {2, 1}) {  // the last is what other tests go on with
+    DeviceOptions device;
+    device.threads = threads;
+    Trainer once(model, inner, device);
+    once.load_base(base, {});
+    const Trained first = train(once, shard, base.size());
+    Trainer busy(model, inner, device);
+    busy.load_base(base, {});
+    train(busy, shard_of(inner, 3, all_experts(model)), base.size());
+    train(busy, shard_of(inner, 2, {0, 2, 3}), base.size());
+    const Trained second = train(busy, shard, base.size());
+    EXPECT_TRUE(same_bits(first.delta, second.delta)) << threads;
+    EXPECT_TRUE(same_bits(first.result.gate_bias, second.result.gate_bias)) << threads;
+    EXPECT_EQ(first.result.loss_last, second.result.loss_last) << threads;
+    EXPECT_EQ(first.result.expert_tokens, second.result.expert_tokens) << threads;
+  }
 }
 
 TEST(Trainer, AStoppedShardEqualsAShorterOne) {
