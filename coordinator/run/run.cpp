@@ -151,7 +151,7 @@ void Run::on(const Joined& event, TimeMs now, std::vector<Action>& out) {
   Participant& participant = participants_[*uid];
   participant.name = event.name;
   participant.stake = event.stake;
-  participant.active = true;
+  set_active(participant, true);
   participant.reason = event.role == Role::worker ? "joined; work comes with the next round" : "";
   const double known_speed = participant.profile.tokens_per_s;
   participant.profile = event.profile;
@@ -171,7 +171,7 @@ void Run::on(const Joined& event, TimeMs now, std::vector<Action>& out) {
 void Run::on(const Left& event, TimeMs, std::vector<Action>&) {
   const auto found = participants_.find(event.uid);
   if (found == participants_.end()) return;
-  found->second.active = false;
+  set_active(found->second, false);
   found->second.reason = event.reason;
   await(event.uid);
 }
@@ -293,7 +293,7 @@ void Run::on(const Resumed&, TimeMs now, std::vector<Action>& out) {
 
 void Run::advance(TimeMs now, std::vector<Action>& out) {
   if (phase_ == Phase::gathering && started_ &&
-      active_workers() >= static_cast<std::size_t>(settings_.run.workers_min)) {
+      active_workers_ >= static_cast<std::size_t>(settings_.run.workers_min)) {
     start_round(now, out);
   }
   if (phase_ == Phase::training) {
@@ -393,7 +393,7 @@ void Run::start_revealing(TimeMs now, std::vector<Action>& out) {
   const bool anybody = std::any_of(round.shards.begin(), round.shards.end(), [](const auto& entry) {
     return entry.second.answer != Answer::missing;
   });
-  if (!anybody && active_workers() == 0) {
+  if (!anybody && active_workers_ == 0) {
     // Everybody is gone: wait for somebody and plan this round again.
     phase_ = Phase::gathering;
     return;
@@ -583,11 +583,11 @@ std::optional<Uid> Run::uid_of(const PublicKey& hotkey) const {
   return found == uids_.end() ? std::nullopt : std::optional(found->second);
 }
 
-std::size_t Run::active_workers() const {
-  return static_cast<std::size_t>(
-      std::count_if(participants_.begin(), participants_.end(), [](const auto& entry) {
-        return entry.second.role == Role::worker && entry.second.active;
-      }));
+void Run::set_active(Participant& participant, bool active) {
+  if (participant.role == Role::worker && participant.active != active) {
+    active ? ++active_workers_ : --active_workers_;
+  }
+  participant.active = active;
 }
 
 void Run::notify(Uid uid, std::vector<Action>& out) {

@@ -290,7 +290,7 @@ class Run {
   void await_all();
   bool all_scored(const RoundState& round) const;
   bool is_wanted(const RoundState& round, const ShardState& shard) const;
-  std::size_t active_workers() const;
+  void set_active(Participant& participant, bool active);
   RoundState* find_round(RoundId round);
   void notify(Uid uid, std::vector<Action>& out);
   void notify_all(std::vector<Action>& out);
@@ -307,6 +307,7 @@ class Run {
   bool started_ = false;
   TimeMs now_;                               // of the newest event
   std::uint64_t data_cursor_ = 0;            // first window not given out yet
+  std::size_t active_workers_ = 0;
   std::set<Uid> awaited_;                    // whose answer the phase waits for: those is_awaited() names
   std::map<Uid, Participant> participants_;
   std::map<std::array<std::uint8_t, 33>, Uid> uids_;   // key type and bytes
