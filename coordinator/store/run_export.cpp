@@ -8,6 +8,7 @@
 #include "schemas/run_file.hpp"
 #include "store/checkpoint_group.hpp"
 #include "store/structure_image.hpp"
+#include "store/tables.hpp"
 
 namespace yumoe {
 namespace {
@@ -46,7 +47,9 @@ class Exporter {
     write_blobs();
     write_checkpoints(passed_over);
     hdf5::create_group(at(), run_file::kTables);
-    for (const Table& table : tables) write_table(table);
+    for (const Table& table : tables) {
+      put_table(at(), std::string(run_file::kTables) + "/" + table.name, table);
+    }
     structure_.close("make " + file_.path().string(), ErrorCode::file_io);
     image_.complete(file_, std::move(sections_));
     file_.sync();
@@ -57,17 +60,9 @@ class Exporter {
  private:
   hid_t at() const { return structure_.get(); }
 
-  void describe(const hdf5::Dataset& dataset, const std::string& units,
-                const std::string& meaning) const {
-    if (!units.empty()) hdf5::write_attribute(dataset.get(), run_file::kUnits, units);
-    hdf5::write_attribute(dataset.get(), run_file::kMeaning, meaning);
-  }
-
   void put_column(const std::string& name, hid_t type, const hdf5::Shape& shape, const void* values,
                   const std::string& units, const std::string& meaning) const {
-    const hdf5::Dataset dataset = hdf5::reserve_dataset(at(), name, type, shape);
-    if (shape[0] > 0) hdf5::write_numbers(dataset, type, values);
-    describe(dataset, units, meaning);
+    yumoe::put_column(at(), name, type, shape, values, units, meaning);
   }
 
   void put_kinds(const std::string& name, const std::vector<std::string>& kinds,
@@ -193,27 +188,6 @@ class Exporter {
     write_planned(file_, planned);
     for (PlannedSection& one : planned) sections_.push_back(std::move(one.section));
     ++report_.checkpoints;
-  }
-
-  void write_table(const Table& table) const {
-    const std::string group = std::string(run_file::kTables) + "/" + table.name;
-    const hdf5::Group made = hdf5::create_group(at(), group);
-    hdf5::write_attribute(made.get(), run_file::kMeaning, table.meaning);
-    for (const Column& column : table.columns) write_table_column(group + "/", column);
-  }
-
-  void write_table_column(const std::string& group, const Column& column) const {
-    const std::string name = group + column.name;
-    if (const auto* texts = std::get_if<std::vector<std::string>>(&column.values)) {
-      describe(hdf5::write_texts(at(), name, *texts), column.units, column.meaning);
-    } else if (const auto* reals = std::get_if<std::vector<double>>(&column.values)) {
-      put_column(name, H5T_NATIVE_DOUBLE, {reals->size()}, reals->data(), column.units,
-                 column.meaning);
-    } else {
-      const auto& integers = std::get<std::vector<std::int64_t>>(column.values);
-      put_column(name, H5T_NATIVE_INT64, {integers.size()}, integers.data(), column.units,
-                 column.meaning);
-    }
   }
 
   fs::path run_folder_;

@@ -123,10 +123,17 @@ void print_json(const ledger::Scenario& scenario, const ledger::SimulationResult
 void simulate_economy(const SimulateChoice& choice) {
   const ledger::Scenario scenario = read_scenario(choice.scenario);
   const ledger::SimulationResult result = run_scenario(scenario, choice.scenario);
-  if (!choice.out.empty()) write_simulation(scenario, result, choice.out);
+  const bool hdf5 = choice.out.ends_with(".h5");
+  if (hdf5) {
+    write_simulation_hdf5(scenario, result, choice.out);
+  } else if (!choice.out.empty()) {
+    write_simulation(scenario, result, choice.out);
+  }
   if (choice.json) return print_json(scenario, result);
   print_table(scenario, result);
-  if (!choice.out.empty()) {
+  if (hdf5) {
+    std::printf("\nwrote %s, and the plot as .svg beside it\n", choice.out.c_str());
+  } else if (!choice.out.empty()) {
     std::printf("\nwrote subnets.csv, balances.csv, epochs.csv and plot.svg to %s\n", choice.out.c_str());
   }
 }
@@ -139,7 +146,7 @@ void add_ledger_simulate(CLI::App& ledger_group) {
       "simulate", "Run an invented economy for some blocks: prices, emission, balances");
   command->add_option("scenario", choice->scenario, "TOML file: who is there and what they do")
       ->required();
-  command->add_option("-o,--out", choice->out, "Folder for the tables as CSV and the plot as SVG");
+  command->add_option("-o,--out", choice->out, "FILE.h5 for the tables as HDF5 with FILE.svg, or a folder for CSV and SVG");
   command->add_flag("--json", choice->json, "One JSON object");
   command->footer("yumoe ledger simulate launch/examples/economy/two-subnets.toml --out economy");
   command->callback([choice] { simulate_economy(*choice); });

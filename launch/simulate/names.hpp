@@ -1,6 +1,7 @@
 #pragma once
 // What a scenario calls the ledger's numbers and keys. Private to simulate.
 
+#include <filesystem>
 #include <map>
 #include <string>
 
@@ -15,6 +16,14 @@ inline std::string subnet_name(const ledger::Scenario& scenario, std::uint16_t n
   if (netuid <= scenario.subnets.size()) return scenario.subnets[netuid - 1U].name;
   return "subnet-" + std::to_string(netuid);
 }
+
+// "run", "skipped" or "deferred".
+inline const char* state_of(const ledger::EpochReport& epoch) {
+  return epoch.skipped ? "skipped" : epoch.deferred ? "deferred" : "run";
+}
+
+// Writes a text file, whole or not at all. Throws Error{file_io}.
+void write_whole(const std::filesystem::path& path, const std::string& text);
 
 class HotkeyNames {
  public:

@@ -54,10 +54,7 @@ std::string epochs_csv(const ledger::Scenario& scenario, const ledger::Simulatio
   for (const ledger::EpochReport& epoch : result.epochs) {
     const std::string start = std::to_string(epoch.block) + ',' + std::to_string(epoch.netuid) +
                               ',' + subnet_name(scenario, epoch.netuid) + ',' +
-                              (epoch.skipped    ? "skipped"
-                               : epoch.deferred ? "deferred"
-                                                : "run") +
-                              ',' + std::to_string(epoch.owner_cut) + ',';
+                              state_of(epoch) + ',' + std::to_string(epoch.owner_cut) + ',';
     if (epoch.payouts.empty()) out << start << ",,,,,,,\n";
     for (const ledger::Payout& payout : epoch.payouts) {
       out << start << payout.uid << ',' << hotkeys.name_of(payout.hotkey) << ',' << payout.incentive
@@ -67,6 +64,8 @@ std::string epochs_csv(const ledger::Scenario& scenario, const ledger::Simulatio
   }
   return std::move(out).str();
 }
+
+}  // namespace
 
 void write_whole(const fs::path& path, const std::string& text) {
   fs::path part = path;
@@ -80,8 +79,6 @@ void write_whole(const fs::path& path, const std::string& text) {
     throw Error(ErrorCode::file_io, "write " + path.string() + ": check the folder and its free space");
   }
 }
-
-}  // namespace
 
 std::vector<double> worths_tao(const ledger::SimulationResult& result) {
   std::map<std::pair<std::uint64_t, std::uint16_t>, double> prices;

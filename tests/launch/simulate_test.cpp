@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <sstream>
 
@@ -212,6 +213,26 @@ TEST(Simulation, WritesTablesWithARowForEverySampleAndTheSameBytesAgain) {
   EXPECT_EQ(first.size(), 4U);
   write_simulation(scenario, ledger::simulate(scenario), folder);
   for (const auto& [name, text] : first) EXPECT_EQ(content_of(folder / name), text) << name;
+  std::filesystem::remove_all(folder);
+}
+
+// h5py finds in the file what the tables as CSV say, column by column, with units.
+TEST(Simulation, TheHdf5FileHoldsTheSameNumbersWithTheirUnits) {
+  const auto folder = std::filesystem::path(testing::TempDir()) / "yumoe-simulate-hdf5-test";
+  const ledger::Scenario scenario = parse_scenario(kSmall, "s.toml");
+  const ledger::SimulationResult result = ledger::simulate(scenario);
+  write_simulation(scenario, result, folder);
+  write_simulation_hdf5(scenario, result, folder / "all.h5");
+  EXPECT_EQ(content_of(folder / "all.svg"), content_of(folder / "plot.svg"));
+  const std::string command = std::string(YUMOE_PYTHON) + " " + YUMOE_SOURCE_DIR +
+                              "/tests/launch/read_simulation.py " + folder.string();
+  EXPECT_EQ(std::system(command.c_str()), 0);
+  try {
+    write_simulation_hdf5(scenario, result, "/dev/null/all.h5");
+    ADD_FAILURE() << "written below /dev/null";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("/dev/null"));
+  }
   std::filesystem::remove_all(folder);
 }
 

@@ -7,27 +7,13 @@
 #include <filesystem>
 #include <functional>
 #include <string>
-#include <variant>
 #include <vector>
 
 #include "cluster/error.hpp"
 #include "cluster/ids.hpp"
+#include "coordinator/table_file.hpp"
 
 namespace yumoe {
-
-struct Column {
-  std::string name;
-  std::string units;    // "tokens", "ms"; "1" for pure numbers, "" for text
-  std::string meaning;  // one clause
-  std::variant<std::vector<double>, std::vector<std::int64_t>, std::vector<std::string>> values;
-};
-
-// What events mean, for people: the store does not know. Columns are equally long.
-struct Table {
-  std::string name;  // "scores", "rounds"
-  std::string meaning;
-  std::vector<Column> columns;
-};
 
 struct ExportReport {
   std::uint64_t records = 0;

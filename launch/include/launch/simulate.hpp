@@ -36,4 +36,9 @@ std::string simulation_svg(const ledger::Scenario& scenario, const ledger::Simul
 void write_simulation(const ledger::Scenario& scenario, const ledger::SimulationResult& result,
                       const std::filesystem::path& folder);
 
+// The same tables as one HDF5 file of groups subnets, balances, epochs and payouts, and FILE.svg beside
+// FILE.h5 for the plot. Throws Error{file_io}, Error{disk_full}.
+void write_simulation_hdf5(const ledger::Scenario& scenario, const ledger::SimulationResult& result,
+                           const std::filesystem::path& file);
+
 }  // namespace yumoe
