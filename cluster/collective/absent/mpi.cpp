@@ -1,0 +1,14 @@
+#include "cluster/collective.hpp"
+#include "cluster/error.hpp"
+
+namespace yumoe {
+
+bool mpi_is_built() { return false; }
+
+std::unique_ptr<Collective> join_mpi(std::chrono::milliseconds) {
+  throw Error(ErrorCode::config_invalid,
+              "join the ranks that mpirun started: this build has no MPI; configure with "
+              "-DYUMOE_WITH_MPI=ON, or start one process without mpirun");
+}
+
+}  // namespace yumoe

@@ -1,0 +1,74 @@
+// One rank of the checks, started by mpirun: collective_peer mpi|nccl matrix, or
+// collective_peer mpi hang|kill|reform RANK, where RANK stops or dies within an all-to-all.
+
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <unistd.h>
+
+#include "cluster/collective_checks.hpp"
+#include "cluster/error.hpp"
+
+namespace yumoe {
+namespace {
+
+using std::chrono::milliseconds;
+
+int matrix(const std::string& backend) {
+  const auto control = join_mpi(milliseconds(60'000));
+  std::string wrong = collective_checks::check_all(*control, collective_checks::host_memory());
+  if (backend == "nccl") {
+    const auto group = join_nccl(*control, control->rank(), milliseconds(60'000));
+    wrong += collective_checks::check_all(*group, nccl_memory());
+  }
+  if (!wrong.empty()) std::fprintf(stderr, "rank %d: wrong: %s\n", control->rank(), wrong.c_str());
+  if (control->rank() == 0 && wrong.empty()) std::printf("all right with %d ranks\n", control->size());
+  return wrong.empty() ? 0 : 1;
+}
+
+int lose(const std::string& how, int victim) {
+  const auto group = join_mpi(milliseconds(1'500));
+  group->barrier();
+  if (group->rank() == victim) {
+    // Within the operation: the others have sent, and wait for it.
+    std::vector<std::size_t> bytes(static_cast<std::size_t>(group->size()), 1 << 20);
+    std::vector<std::uint8_t> some((1 << 20) * bytes.size()), into(some.size());
+    const auto started = group->start_all_to_all_v(some, bytes, into, bytes);
+    std::raise(how == "hang" ? SIGSTOP : SIGKILL);
+  }
+  try {
+    while (true) {
+      std::vector<std::size_t> bytes(static_cast<std::size_t>(group->size()), 1 << 20);
+      std::vector<std::uint8_t> some((1 << 20) * bytes.size()), into(some.size());
+      group->all_to_all_v(some, bytes, into, bytes);
+    }
+  } catch (const Error& error) {
+    std::fprintf(stderr, "rank %d: %s\n", group->rank(), error.what());
+    if (how == "reform") {
+      const auto smaller = group->reform();
+      const std::string wrong =
+          collective_checks::check_all(*smaller, collective_checks::host_memory());
+      std::fprintf(stderr, "rank %d: formed again with %d ranks%s\n", smaller->rank(),
+                   smaller->size(), wrong.empty() ? ", all right" : wrong.c_str());
+      if (wrong.empty()) _exit(0);
+    }
+    _exit(75);  // not through MPI's own end, which waits for the lost rank
+  }
+}
+
+}  // namespace
+}  // namespace yumoe
+
+int main(int argc, char** argv) {
+  const std::string backend = argc > 1 ? argv[1] : "", what = argc > 2 ? argv[2] : "";
+  try {
+    if (what == "matrix") return yumoe::matrix(backend);
+    if (argc == 4) return yumoe::lose(what, std::atoi(argv[3]));
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    return 2;
+  }
+  std::fprintf(stderr, "usage: collective_peer mpi|nccl matrix | mpi hang|kill|reform RANK\n");
+  return 2;
+}
