@@ -26,6 +26,27 @@ if(YUMOE_WITH_MPI)
   find_package(MPI REQUIRED COMPONENTS C)
 endif()
 
+# CUDA and NCCL from their wheels: headers, nvcc and libraries to link with, none of torch.
+if(YUMOE_WITH_CUDA)
+  if(NOT YUMOE_CUDA_ENV)  # where `launch/setup cuda` puts it
+    file(SHA256 ${PROJECT_SOURCE_DIR}/launch/cuda-requirements.txt digest)
+    string(SUBSTRING ${digest} 0 12 digest)
+    set(YUMOE_CUDA_ENV "$ENV{HOME}/.cache/yumoe/cuda-${digest}")
+  endif()
+  file(GLOB YUMOE_NVIDIA_DIR "${YUMOE_CUDA_ENV}/lib/python3.*/site-packages/nvidia")
+  if(NOT YUMOE_NVIDIA_DIR)
+    message(FATAL_ERROR "no CUDA wheels under YUMOE_CUDA_ENV='${YUMOE_CUDA_ENV}'. Run "
+                        "`launch/setup cuda`, or configure with -DYUMOE_WITH_CUDA=OFF.")
+  endif()
+  add_library(yumoe_nccl INTERFACE)  # the wheels have no names to link by, only versions
+  target_include_directories(yumoe_nccl SYSTEM INTERFACE
+    ${YUMOE_NVIDIA_DIR}/nccl/include ${YUMOE_NVIDIA_DIR}/cu13/include)
+  target_link_libraries(yumoe_nccl INTERFACE
+    "-L${YUMOE_NVIDIA_DIR}/nccl/lib" "-Wl,-rpath,${YUMOE_NVIDIA_DIR}/nccl/lib" -l:libnccl.so.2
+    "-L${YUMOE_NVIDIA_DIR}/cu13/lib" "-Wl,-rpath,${YUMOE_NVIDIA_DIR}/cu13/lib" -l:libcudart.so.13)
+  set(YUMOE_NVCC ${YUMOE_NVIDIA_DIR}/cu13/bin/nvcc)
+endif()
+
 # LibTorch: what a C++ program needs, never libtorch_python. Its include folder also carries fmt,
 # protobuf and pybind11, so it is searched after the system's (-idirafter).
 if(YUMOE_WITH_TORCH)
