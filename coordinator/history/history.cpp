@@ -138,7 +138,7 @@ std::vector<Table> RunHistory::tables() const {
         column<Int>("tokens", "tokens", "accepted in all", participants, [](const auto& p) { return p.tokens; }),
         column<Int>("missed", "rounds", "without a commitment in time", participants, [](const auto& p) { return p.missed; }),
         column<double>("stake", "alpha", "of a validator", participants, [](const auto& p) { return p.stake; }),
-        column<double>("rating", "nats/token", "running estimate of its worth", participants, [this](const auto& p) { return core_->scoring().rating(p.uid); }),
+        column<double>("rating", "1", "conservative Plackett-Luce rating: mu - 3 sigma", participants, [this](const auto& p) { return core_->scoring().rating(p.uid); }),
         column<Int>("weight", "1/65535", "by the validators together", participants, [this](const auto& p) { return core_->standing_of(p.uid).weight; })}},
   };
 }

@@ -26,17 +26,6 @@ bool is_open(const ShardState& shard) {
   return shard.answer == Answer::missing || shard.answer == Answer::committed;
 }
 
-// `count` of `uids`, chosen by a seed, in ascending order.
-std::vector<Uid> sample(std::vector<Uid> uids, std::size_t count, std::uint64_t seed) {
-  Random random(seed);
-  for (std::size_t i = 0; i + 1 < uids.size() && i < count; ++i) {
-    std::swap(uids[i], uids[i + random.below(uids.size() - i)]);
-  }
-  uids.resize(std::min(uids.size(), count));
-  std::sort(uids.begin(), uids.end());
-  return uids;
-}
-
 }  // namespace
 
 std::string_view name_of(Phase phase) {
@@ -199,6 +188,11 @@ void Run::on(const Revealed& event, TimeMs now, std::vector<Action>& out) {
   shard.evidence = event.evidence;
   shard.answer = event.filter.empty() ? Answer::revealed : Answer::refused;
   await(event.uid);
+  if (round.closed && event.filter.empty()) {
+    scoring_.answer_late(event.uid, std::max<std::uint64_t>(1, round_.value - round.id.value));
+  } else if (round.closed) {
+    scoring_.refuse_late(event.uid);
+  }
   if (event.filter.empty()) {
     shard.steps = event.steps;
     shard.tokens = event.tokens;
@@ -303,13 +297,7 @@ void Run::advance(TimeMs now, std::vector<Action>& out) {
   if (phase_ == Phase::revealing) {
     RoundState& round = rounds_.back();
     if (now >= round.deadline || awaited_.empty()) {
-      std::vector<Uid> revealed;
-      for (const auto& [uid, shard] : round.shards) {
-        if (shard.answer == Answer::revealed && shard.in_time) revealed.push_back(uid);
-      }
-      round.evaluated =
-          sample(std::move(revealed), static_cast<std::size_t>(settings_.run.evaluated_max),
-                 derive_seed("evaluated", {private_seed_, round.id.value}));
+      choose_evaluated(round);
       round.score_deadline = now + milliseconds(settings_.run.score_wait_max_ms);
       for (const auto& [uid, participant] : participants_) {
         if (participant.role == Role::validator && participant.active && !round.evaluated.empty()) {
@@ -337,6 +325,19 @@ void Run::advance(TimeMs now, std::vector<Action>& out) {
       out.push_back(Finish{});
     }
   }
+}
+
+// Who is uncertain, within a budget that grows slower than the number of workers.
+void Run::choose_evaluated(RoundState& round) const {
+  std::vector<Uid> revealed;
+  for (const auto& [uid, shard] : round.shards) {
+    if (shard.answer == Answer::revealed && shard.in_time) revealed.push_back(uid);
+  }
+  const auto most = static_cast<double>(settings_.run.evaluated_max);
+  const double root = std::sqrt(std::max(1.0, static_cast<double>(revealed.size()) / most));
+  round.evaluated =
+      scoring_.to_measure(revealed, static_cast<std::size_t>(std::ceil(most * root)), round.id,
+                          derive_seed("evaluated", {private_seed_, round.id.value}));
 }
 
 void Run::start_round(TimeMs now, std::vector<Action>& out) {
@@ -425,9 +426,10 @@ void Run::start_aggregating(TimeMs, std::vector<Action>& out) {
   RoundState& round = rounds_.back();
   std::vector<ShardOutcome> outcomes;
   for (const auto& [uid, shard] : round.shards) {
-    outcomes.push_back({uid, shard.answer == Answer::revealed, 0});
+    outcomes.push_back({uid, shard.answer == Answer::revealed, shard.answer == Answer::refused});
   }
   scoring_.close_round(round.id, outcomes);
+  round.closed = true;
   phase_ = Phase::aggregating;
   out.push_back(StartAggregation{});
   notify_all(out);
@@ -493,7 +495,8 @@ AggregationInput Run::aggregation() const {
     if (stale > static_cast<std::uint64_t>(settings_.run.stale_rounds_max)) continue;
     for (const auto& [uid, shard] : round.shards) {
       if (shard.answer != Answer::revealed || shard.aggregated) continue;
-      const double discount = std::pow(settings_.run.stale_discount, static_cast<double>(stale));
+      double discount = 1;
+      for (std::uint64_t i = 0; i < stale; ++i) discount *= settings_.run.stale_discount;
       input.items.push_back({uid, round.id, shard.blob, discount * scoring_.trust(uid)});
     }
   }
@@ -623,7 +626,6 @@ Digest Run::state_digest() const {
     add(participant.contributions);
     add(participant.missed);
     add(participant.profile.tokens_per_s);
-    add(scoring_.rating(uid));
     for (const std::uint32_t expert : participant.held) add(expert);
   }
   for (const RoundState& round : rounds_) {
@@ -640,7 +642,7 @@ Digest Run::state_digest() const {
     for (const auto& [uid, scored] : round.scored_by) add(static_cast<std::uint64_t>(scored));
   }
   for (const VersionStep& step : steps_) digester.update(step.version.bytes);
-  for (const auto& [uid, weight] : scoring_.consensus()) add(weight);
+  scoring_.digest_into(digester);
   return digester.finish();
 }
 

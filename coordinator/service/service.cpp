@@ -209,7 +209,10 @@ class Coordinator::Impl {
     reply.configuration = setup_.configuration;
     reply.configuration_digest = setup_.configuration_digest();
     reply.token_set = setup_.token_set;
-    reply.private_seed = joined.role == Role::validator ? core_->private_seed() : 0;
+    // Each validator draws its own: one that copies another's answers differs from what it would see itself.
+    reply.private_seed = joined.role == Role::validator
+                             ? derive_seed("validator's draw", {core_->private_seed(), uid.value})
+                             : 0;
     later(peer, reply);
   }
 

@@ -185,7 +185,7 @@ TEST_F(RunInTraining, TurnsScoresIntoRatingsAndWeights) {
                     {kTwo, Verdict::measured, {}, {3, 0.1, 0, 16}}};
   apply(Scored{kJudge, scores, {}});
   EXPECT_EQ(run.standing_of(kOne).weight, 65'535);
-  EXPECT_EQ(run.standing_of(kTwo).weight, 32'767);
+  EXPECT_EQ(run.standing_of(kTwo).weight, 16'383);
   EXPECT_EQ(run.standing_of(kTwo).rank, 2u);
   EXPECT_EQ(run.directive_for(kJudge).evaluate.round, RoundId{0});
   EXPECT_EQ(refused(Scored{kJudge, scores, {}}), ErrorCode::stale_round);

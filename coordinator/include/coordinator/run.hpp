@@ -69,7 +69,8 @@ struct RunOptions {
     option("stale_discount", stale_discount, {.unit = "share", .min = 0, .max = 1,
            .help = "factor on a contribution for each round it is late"});
     option("evaluated_max", evaluated_max, {.unit = "contributions", .min = 1, .max = 65'536,
-           .help = "contributions of a round that validators measure"});
+           .help = "contributions of a round that validators measure at most; with more workers than this, "
+                   "it grows as their root"});
     option("checkpoint_rounds", checkpoint_rounds, {.unit = "rounds", .min = 1, .max = 1'000,
            .help = "rounds from one checkpoint to the next"});
     option("scoring", scoring, {.choices = "overlapped|blocking",
@@ -215,6 +216,7 @@ struct RoundState {
   std::map<Uid, bool> scored_by;
   TimeMs score_deadline;
   Digest base;                    // version round - 1
+  bool closed = false;            // what comes now counts as late
 };
 
 struct AggregationInput {
@@ -291,6 +293,7 @@ class Run {
   bool all_scored(const RoundState& round) const;
   bool is_wanted(const RoundState& round, const ShardState& shard) const;
   void set_active(Participant& participant, bool active);
+  void choose_evaluated(RoundState& round) const;
   RoundState* find_round(RoundId round);
   void notify(Uid uid, std::vector<Action>& out);
   void notify_all(std::vector<Action>& out);
