@@ -20,6 +20,8 @@ struct Event {
     started @8 :Started;
     resumed @9 :Void;
     # The coordinator came back: deadlines move by the time it was away.
+    called @10 :Called;
+    # An account asked something of the ledger. Concerns the ledger alone.
   }
 
   struct Started {
@@ -69,6 +71,13 @@ struct Event {
     versionDigest @2 :Data;
     upBytes @3 :UInt64;           # of the contributions in it
     downBytes @4 :UInt64;         # of the aggregate
+  }
+  struct Called {
+    keyType @0 :UInt8;
+    account @1 :Data;
+    nonce @2 :UInt64;
+    operation @3 :Data;           # coordinator/include/coordinator/operation.hpp
+    evidence @4 :Data;            # the signed envelope around the call
   }
   struct Checkpointed {
     version @0 :UInt64;

@@ -22,6 +22,8 @@
 #   fetch (digest, offset)         ->
 #                                  <-   piece
 #   scores (validators)            ->
+#   call (an account)              ->
+#                                  <-   called (once it is durable)
 #
 # Everything is bounded before it is read: frames by TransportOptions.message_bytes_max, lists by
 # router/include/router/protocol.hpp. A message that breaks a bound costs its sender the connection.
@@ -98,6 +100,7 @@ struct ToCoordinator {
     scores @6 :Scores;
     leave @7 :Text;
     # Why, in words. The participant's work so far stays.
+    call @8 :Call;
   }
 
   struct Join {
@@ -107,6 +110,14 @@ struct ToCoordinator {
     # What the owner calls this machine; up to 64 bytes.
   }
   enum Role { worker @0; validator @1; }
+
+  struct Call {
+    # Asks something of the run's ledger for the account that signs; who calls need not have joined. An
+    # empty operation only asks where the account stands.
+    run @0 :Text;                 # a signed call holds for this run alone
+    nonce @1 :UInt64;             # calls of this account that were taken before: each is taken once
+    operation @2 :Data;           # coordinator/include/coordinator/operation.hpp, up to 64 KiB
+  }
 
   struct Heartbeat {
     directive @0 :UInt64;       # sequence of the newest directive received
@@ -189,6 +200,7 @@ struct ToParticipant {
     receipt @3 :Receipt;
     piece @4 :Piece;
     refusal @5 :Refusal;
+    called @6 :Called;
   }
 
   struct Challenge {
@@ -268,6 +280,14 @@ struct ToParticipant {
     digest @0 :Data;
     offset @1 :UInt64;
     totalBytes @2 :UInt64;
+  }
+
+  struct Called {
+    # Where the account stands after its call.
+    nonce @0 :UInt64;            # of its next call
+    error @1 :Text;              # why the call was not taken; "" if it was, or if nothing was asked for
+    block @2 :UInt64;            # of the ledger
+    free @3 :UInt64;             # rao
   }
 
   struct Refusal {

@@ -41,11 +41,14 @@ Revealed read(wire::Event::Revealed::Reader in) {
   return event;
 }
 
+PublicKey key_of(std::uint8_t type, capnp::Data::Reader bytes) {
+  if (type > 1) wire::malformed("unknown key type");
+  return {static_cast<KeyType>(type), wire::array_of<32>(bytes, "key")};
+}
+
 Joined read(wire::Event::Joined::Reader in) {
   Joined event;
-  if (in.getKeyType() > 1) wire::malformed("unknown key type");
-  event.hotkey = {static_cast<KeyType>(in.getKeyType()),
-                  wire::array_of<32>(in.getHotkey(), "hotkey")};
+  event.hotkey = key_of(in.getKeyType(), in.getHotkey());
   const auto role = static_cast<std::uint16_t>(in.getRole());
   if (role > 1) wire::malformed("unknown role");
   event.role = static_cast<Role>(role);
@@ -68,7 +71,8 @@ void write(wire::Event::Joined::Builder out, const Joined& event) {
 
 std::string_view kind_of(const Event& event) {
   constexpr std::string_view kKinds[] = {"started", "joined",     "left",         "committed", "revealed",
-                                         "scored",  "aggregated", "checkpointed", "tick",      "resumed"};
+                                         "scored",  "aggregated", "checkpointed", "tick",      "resumed",
+                                         "called"};
   return kKinds[event.index()];
 }
 
@@ -116,6 +120,14 @@ Bytes encode(const Event& event) {
                    },
                    [&](const Tick&) { out.setTick(); },
                    [&](const Resumed&) { out.setResumed(); },
+                   [&](const Called& e) {
+                     auto to = out.initCalled();
+                     to.setKeyType(static_cast<std::uint8_t>(e.account.type));
+                     to.setAccount(wire::data(e.account.bytes));
+                     to.setNonce(e.nonce);
+                     to.setOperation(wire::data(e.operation));
+                     to.setEvidence(wire::data(e.evidence));
+                   },
                },
                event);
   });
@@ -161,6 +173,12 @@ Event decode_event(ByteView bytes) {
             digest_of_field(in.getCheckpointed().getStateDigest(), "state digest")};
       case Which::TICK: return Tick{};
       case Which::RESUMED: return Resumed{};
+      case Which::CALLED: {
+        const auto from = in.getCalled();
+        return Called{key_of(from.getKeyType(), from.getAccount()), from.getNonce(),
+                      wire::bytes_of(from.getOperation(), kCallBytesMax, "operation"),
+                      wire::bytes_of(from.getEvidence(), kEvidenceBytesMax, "evidence")};
+      }
     }
     wire::malformed("unknown event");
   });

@@ -1,43 +1,15 @@
 #include "coordinator/run_ledger.hpp"
 
 #include "cluster/error.hpp"
+#include "run_ledger/accounts.hpp"
 
 namespace yumoe {
-namespace {
 
 using ledger::AccountId;
 
-constexpr double kRaoPerTao = 1e9;
-constexpr std::uint64_t kTreasuryRao = 20'000'000'000'000'000;  // 20 of 21 million TAO
-
-AccountId account_of(const PublicKey& key) { return key.bytes; }
-
-AccountId named(std::string_view name) { return digest_of(as_bytes(name)).bytes; }
-AccountId treasury() { return named("yumoe treasury"); }
-AccountId owner_coldkey() { return named("yumoe subnet owner"); }
-AccountId owner_hotkey() { return named("yumoe subnet owner hotkey"); }
-
-std::uint64_t rao_of(double tao) { return static_cast<std::uint64_t>(tao * kRaoPerTao); }
-
-void must(const ledger::Outcome<ledger::Done>& outcome, const char* what) {
-  if (!outcome) {
-    throw Error(ErrorCode::config_invalid, std::string("the ledger refused ") + what + ": " +
-                                               std::string(name_of(outcome.error())) +
-                                               "; see [ledger] in the configuration");
-  }
-}
-
-}  // namespace
-
 RunLedger::RunLedger(const ledger::LedgerOptions& rules, const EconomyOptions& economy)
     : ledger_(rules), economy_(economy) {
-  must(ledger_.apply(ledger::Fund{treasury(), kTreasuryRao}), "the treasury's funds");
-  const std::uint64_t lock = 2 * static_cast<std::uint64_t>(rules.network_lock);
-  must(ledger_.apply(ledger::TransferBalance{treasury(), owner_coldkey(), lock + rao_of(1)}),
-       "the owner's funds");
-  ledger_.step_block();
-  must(ledger_.apply(ledger::RegisterNetwork{owner_coldkey(), owner_hotkey(), 1}), "the subnet");
-  must(ledger_.apply(ledger::StartCall{owner_coldkey(), kNetuid}), "the subnet's start");
+  found(rules);
 }
 
 bool RunLedger::attempt(const ledger::Operation& operation, const PublicKey& who) {
@@ -48,15 +20,20 @@ bool RunLedger::attempt(const ledger::Operation& operation, const PublicKey& who
   return false;
 }
 
+std::uint64_t RunLedger::block_due(TimeMs now) const {
+  return start_ ? static_cast<std::uint64_t>((now - *start_).count() / economy_.block_ms) + 1 : 1;
+}
+
 void RunLedger::pass_time(TimeMs now) {
   if (!start_) start_ = now;
-  const auto due = static_cast<std::uint64_t>((now - *start_).count() / economy_.block_ms) + 1;
+  const std::uint64_t due = block_due(now);
   while (ledger_.state().block < due) {
     for (ledger::EpochReport& report : ledger_.step_block().epochs) {
       if (report.netuid != kNetuid) continue;
       epochs_.push_back({std::move(report), first_round_, last_round_});
       first_round_ = last_round_ = {};
     }
+    weigh_others();
   }
 }
 
@@ -69,6 +46,8 @@ void RunLedger::apply(const Event& event, const Run& core, TimeMs now) {
     if (first_round_.value == 0) first_round_ = scored->scores.round;
     last_round_ = scored->scores.round;
     set_weights(scored->validator, core);
+  } else if (const auto* called = std::get_if<Called>(&event)) {
+    take(*called);
   }
 }
 
@@ -88,18 +67,63 @@ void RunLedger::enrol(const Joined& event) {
   attempt(ledger::AddStake{account, account, 0, stake - stake / 10, std::nullopt}, event.hotkey);
 }
 
+// Where weights are committed first, they are sealed until a round of the beacon that genesis has told.
+ledger::Operation RunLedger::weight_call(const AccountId& hotkey, std::uint16_t netuid,
+                                         std::vector<std::uint16_t> uids,
+                                         std::vector<std::uint16_t> values) const {
+  const ledger::SubnetParameters& rules = ledger_.state().subnets.at(netuid).parameters;
+  if (!rules.commit_reveal_weights_enabled) {
+    return ledger::SetWeights{hotkey, netuid, 0, std::move(uids), std::move(values),
+                              rules.weights_version_key};
+  }
+  ledger::CommitTimelocked commit;
+  commit.hotkey = hotkey;
+  commit.netuid = netuid;
+  commit.plaintext = ledger::timelocked_plaintext(
+      hotkey, {std::move(uids), std::move(values), rules.weights_version_key});
+  const Digest sealed = digest_of(commit.plaintext);
+  commit.sealed.assign(sealed.bytes.begin(), sealed.bytes.end());
+  commit.round = ledger_.state().pulse_round;
+  return commit;
+}
+
 void RunLedger::set_weights(Uid validator, const Run& core) {
   const PublicKey& hotkey = core.participants().at(validator).hotkey;
-  ledger::SetWeights call;
-  call.hotkey = account_of(hotkey);
-  call.netuid = kNetuid;
+  std::vector<std::uint16_t> uids, values;
   for (const auto& [uid, weight] : core.scoring().weights(validator)) {
     const auto neuron = neuron_of(core.participants().at(uid).hotkey);
     if (!neuron) continue;
-    call.uids.push_back(*neuron);
-    call.values.push_back(weight);
+    uids.push_back(*neuron);
+    values.push_back(weight);
   }
-  if (!call.uids.empty()) attempt(call, hotkey);
+  if (uids.empty()) return;
+  attempt(weight_call(account_of(hotkey), kNetuid, std::move(uids), std::move(values)), hotkey);
+}
+
+// As a validator's own program would: once a tempo, while it holds a permit. It needs no report.
+void RunLedger::weigh_others() {
+  for (const Other& other : others_) {
+    const auto at = ledger_.state().subnets.find(other.netuid);
+    if (at == ledger_.state().subnets.end() || at->second.owner_coldkey != other_owner(other.name)) {
+      continue;  // dissolved on the way
+    }
+    const ledger::Subnet& subnet = at->second;
+    const std::uint64_t tempo = std::max<std::uint64_t>(subnet.parameters.tempo, 1);
+    const auto judge = subnet.uids.find(other_judge(other.name));
+    if (ledger_.state().block % tempo != 1 % tempo || judge == subnet.uids.end() ||
+        !subnet.neurons[judge->second].permit) {
+      continue;
+    }
+    std::vector<std::uint16_t> uids;
+    for (std::uint16_t i = 0; i < other.miners; ++i) {
+      const auto miner = subnet.uids.find(other_miner(other.name, i));
+      if (miner != subnet.uids.end()) uids.push_back(miner->second);
+    }
+    if (uids.empty()) continue;
+    std::vector<std::uint16_t> values(uids.size(), 65'535);
+    static_cast<void>(
+        ledger_.apply(weight_call(judge->first, other.netuid, std::move(uids), std::move(values))));
+  }
 }
 
 std::optional<std::uint16_t> RunLedger::neuron_of(const PublicKey& hotkey) const {
@@ -114,29 +138,48 @@ std::uint64_t RunLedger::alpha_of(const PublicKey& hotkey) const {
   return found == stakes.end() ? 0 : found->second.total();
 }
 
+std::uint64_t RunLedger::free_of(const PublicKey& account) const {
+  const auto found = ledger_.state().coldkeys.find(account_of(account));
+  return found == ledger_.state().coldkeys.end() ? 0 : found->second.free;
+}
+
+std::string RunLedger::subnet_name(std::uint16_t netuid) const {
+  if (netuid == 0) return "root";
+  if (netuid == kNetuid) return "run";
+  for (const Other& other : others_) {
+    if (other.netuid == netuid) return other.name;
+  }
+  return "subnet-" + std::to_string(netuid);
+}
+
 ledger::EpochReport RunLedger::preview(
     const std::optional<std::vector<std::pair<std::uint16_t, std::uint16_t>>>& weights) const {
+  if (!weights) return ledger_.preview(kNetuid, {});
+  // Weights that were set a moment ago, or are committed first, are still the ones asked about.
+  ledger::Ledger trial = ledger_;
+  trial.override_parameter(kNetuid, "weights_set_rate_limit", 0);
+  trial.override_parameter(kNetuid, "commit_reveal_weights_enabled", 0);
   std::vector<ledger::Operation> operations;
-  if (weights) {
-    for (const ledger::Neuron& neuron : ledger_.state().subnets.at(kNetuid).neurons) {
-      ledger::SetWeights call;
-      call.hotkey = neuron.hotkey;
-      call.netuid = kNetuid;
-      for (const auto& [uid, weight] : *weights) {
-        call.uids.push_back(uid);
-        call.values.push_back(weight);
-      }
-      operations.push_back(call);
+  for (const ledger::Neuron& neuron : trial.state().subnets.at(kNetuid).neurons) {
+    ledger::SetWeights call;
+    call.hotkey = neuron.hotkey;
+    call.netuid = kNetuid;
+    call.version_key = trial.state().subnets.at(kNetuid).parameters.weights_version_key;
+    for (const auto& [uid, weight] : *weights) {
+      call.uids.push_back(uid);
+      call.values.push_back(weight);
     }
+    operations.push_back(call);
   }
-  return ledger_.preview(kNetuid, operations);
+  return trial.preview(kNetuid, operations);
 }
 
 void RunLedger::override_rule(const std::string& name, std::uint64_t value) {
   if (ledger_.override_parameter(kNetuid, name, value)) return;
   if (ledger_.override_parameter(std::nullopt, name, value)) return;
-  throw Error(ErrorCode::usage, "no ledger rule is called '" + name +
-                                    "'; the names are those of docs/ledger.md");
+  throw Error(ErrorCode::usage, "no ledger rule is called '" + name + "', or " +
+                                    std::to_string(value) +
+                                    " is out of its bounds; the names are those of docs/ledger.md");
 }
 
 }  // namespace yumoe

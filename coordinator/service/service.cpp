@@ -14,6 +14,7 @@
 #include "coordinator/filter.hpp"
 #include "coordinator/journal.hpp"
 #include "coordinator/replay.hpp"
+#include "coordinator/run_ledger.hpp"
 #include "service/sessions.hpp"
 
 namespace yumoe {
@@ -120,9 +121,16 @@ class Coordinator::Impl {
           log_warning("passed over checkpoint " + file.path.string() + ": " + error.what());
         },
         journal_.size());
+    ledger_ = std::make_unique<RunLedger>(setup_.ledger, setup_.economy);
+    std::uint64_t ledger_knows = 0;  // records
+    if (checkpoint && !checkpoint->ledger_state.empty()) {
+      ledger_->restore(checkpoint->ledger_state);
+      ledger_knows = checkpoint->journal_sequence;
+    }
     ReplayWatcher watcher;
-    watcher.event = [this](const Record& record, const Event& event, const Run& core) {
+    watcher.event = [this, ledger_knows](const Record& record, const Event& event, const Run& core) {
       remember(record.time, event, core);
+      if (record.sequence > ledger_knows) ledger_->apply(event, core, record.time);
     };
     Replayed replayed = replay(
         layout_, setup_, [this](const auto& visit) { journal_.for_each(1, visit); }, find_blob,
@@ -330,6 +338,24 @@ class Coordinator::Impl {
     sessions_.forget(received.peer);
   }
 
+  // Said once the call is durable; a call that comes again because the answer was lost is answered again.
+  void on(const Received& received, const Sessions::Message& message, const LedgerCall& call,
+          std::size_t) {
+    const PublicKey& account = message.envelope.sender;
+    const Called event{account, call.nonce, call.operation, received.frames[0]};
+    std::string error;
+    if (call.operation.empty()) {
+      // only asks
+    } else if (call.run != setup_.run) {
+      error = "signed for run " + call.run + ", this is run " + setup_.run;
+    } else if (!ledger_->has_taken(event)) {
+      error = ledger_->refusal_of(event, now_).value_or("");
+      if (error.empty()) submit(event);
+    }
+    later(received.peer, LedgerAnswer{ledger_->next_nonce(account), std::move(error),
+                                      ledger_->ledger().state().block, ledger_->free_of(account)});
+  }
+
   // A message before joining is answered with a fresh challenge, which makes the sender join.
   std::optional<Uid> joined_uid(const Received& received, const Sessions::Message& message) {
     if (message.session->uid) return message.session->uid;
@@ -354,6 +380,7 @@ class Coordinator::Impl {
     YUMOE_ASSERT(!core_->refusal_of(event, now_));
     pending_.push_back({now_, std::string(kind_of(event)), encode(event)});
     const std::vector<Action> actions = core_->apply(event, now_);
+    ledger_->apply(event, *core_, now_);
     remember(now_, event, *core_);
     for (const Action& action : actions) {
       std::visit(Overloaded{
@@ -449,6 +476,7 @@ class Coordinator::Impl {
 
   void write_checkpoint_now() {
     const BaseVersion& base = model_->base();
+    const Bytes ledger = ledger_->snapshot();
     const CheckpointView view{base.round(),
                               setup_.run,
                               layout_,
@@ -457,7 +485,7 @@ class Coordinator::Impl {
                               model_->residual(),
                               base.gate_bias(),
                               {},
-                              {},
+                              ledger,
                               digest_of_parameters(layout_, base.parameters()),
                               journal_.size()};
     write_checkpoint(checkpoint_path(checkpoints(), base.round()), view);
@@ -538,6 +566,7 @@ class Coordinator::Impl {
   Sessions sessions_;
   Journal journal_;
   std::unique_ptr<Run> core_;
+  std::unique_ptr<RunLedger> ledger_;   // of the same events
   std::unique_ptr<ModelState> model_;
   std::map<Uid, Pulse> pulses_;
   std::map<Uid, Upload> uploads_;

@@ -18,5 +18,7 @@ void add_doctor_command(CLI::App& app);
 
 // Adds `simulate` to the group `ledger`.
 void add_ledger_simulate(CLI::App& ledger_group);
+// Adds what accounts ask of a run's ledger, `stake` and the like, to the group `ledger`.
+void add_ledger_calls(CLI::App& ledger_group);
 
 }  // namespace yumoe

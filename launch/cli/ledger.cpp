@@ -11,6 +11,7 @@
 #include "cli/commands.hpp"
 #include "cluster/error.hpp"
 #include "coordinator/history.hpp"
+#include "coordinator/ledger_audit.hpp"
 #include "coordinator/run_ledger.hpp"
 #include "coordinator/run_record.hpp"
 #include "coordinator/setup.hpp"
@@ -91,6 +92,36 @@ struct Choice {
   std::vector<std::string> set;
 };
 
+double price_of(const ledger::Subnet& subnet) {
+  const auto& r = subnet.reserves;
+  if (!subnet.dynamic || r.alpha == 0) return subnet.dynamic ? 0 : 1;
+  const double quote = static_cast<double>(r.quote_weight) / 1e18;
+  return (1 - quote) / quote * static_cast<double>(r.tao) / static_cast<double>(r.alpha);
+}
+
+nlohmann::json subnets_json(const Reading& reading) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const auto& [netuid, subnet] : reading.ledger.ledger().state().subnets) {
+    if (netuid == 0) continue;
+    rows.push_back({{"netuid", netuid}, {"name", reading.ledger.subnet_name(netuid)},
+                    {"price_tao", price_of(subnet)}, {"tao_reserve", subnet.reserves.tao},
+                    {"alpha_reserve", subnet.reserves.alpha}, {"alpha_out", subnet.alpha_out},
+                    {"tao_emission", subnet.tao_in_emission}, {"neurons", subnet.neurons.size()}});
+  }
+  return rows;
+}
+
+void print_subnets(const Reading& reading) {
+  std::printf("%6s %-16s %14s %20s %22s %8s\n", "netuid", "name", "price TAO", "pool TAO", "TAO a block",
+              "neurons");
+  for (const auto& [netuid, subnet] : reading.ledger.ledger().state().subnets) {
+    if (netuid == 0) continue;
+    std::printf("%6u %-16.16s %14.6f %20s %22s %8zu\n", netuid, reading.ledger.subnet_name(netuid).c_str(),
+                price_of(subnet), tao(subnet.reserves.tao).c_str(), tao(subnet.tao_in_emission).c_str(),
+                subnet.neurons.size());
+  }
+}
+
 void show(const Choice& choice) {
   const auto reading = read(choice.run);
   const ledger::LedgerState& state = reading->ledger.ledger().state();
@@ -106,6 +137,13 @@ void show(const Choice& choice) {
       out["refusals"].push_back({{"block", r.block}, {"operation", r.operation}, {"who", r.who},
                                  {"error", ledger::name_of(r.error)}});
     }
+    out["subnets"] = subnets_json(*reading);
+    out["proposals"] = nlohmann::json::array();
+    for (const auto& [number, p] : state.proposals) {
+      out["proposals"].push_back({{"number", number}, {"name", p.name}, {"value", p.value},
+                                  {"decided_at", p.proposed_at + state.parameters.proposal_delay},
+                                  {"votes", p.votes.size()}});
+    }
     out["last_epoch"] = epochs.empty() ? nlohmann::json(nullptr) : json_of(*reading, epochs.back().report);
     std::cout << out.dump() << std::endl;
     return;
@@ -113,6 +151,11 @@ void show(const Choice& choice) {
   std::printf("block %" PRIu64 ", %zu epochs; pool %s TAO and %s alpha, %s alpha outside it\n",
               state.block, epochs.size(), tao(subnet.reserves.tao).c_str(),
               tao(subnet.reserves.alpha).c_str(), tao(subnet.alpha_out).c_str());
+  if (state.subnets.size() > 2) print_subnets(*reading);
+  for (const auto& [number, p] : state.proposals) {
+    std::printf("proposal %" PRIu64 ": %s = %" PRIu64 ", %zu votes, decided at block %" PRIu64 "\n", number,
+                p.name.c_str(), p.value, p.votes.size(), p.proposed_at + state.parameters.proposal_delay);
+  }
   if (epochs.empty()) {
     std::printf("no epoch yet: one comes every %lld blocks of %lld ms\n",
                 static_cast<long long>(reading->setup.ledger.tempo),
@@ -206,18 +249,7 @@ void preview(const Choice& choice) {
 
 Rules rules_of(const std::vector<std::string>& texts) {
   Rules rules;
-  for (const std::string& text : texts) {
-    const std::size_t equals = text.find('=');
-    double value = 0;
-    if (equals == std::string::npos || !option_detail::parse(std::string_view(text).substr(equals + 1), value) ||
-        value < 0) {
-      throw Error(ErrorCode::usage, "--set " + text + ": expected NAME=VALUE");
-    }
-    // Shares are kept as u16 on the chain: 0.6 is 39321 of 65535. A whole number is taken as it is.
-    const bool is_share = text.find('.', equals) != std::string::npos && value <= 1;
-    rules.emplace_back(text.substr(0, equals),
-                       static_cast<std::uint64_t>(is_share ? value * 65'535 : value));
-  }
+  for (const std::string& text : texts) rules.push_back(rule_from(text));
   return rules;
 }
 
@@ -243,24 +275,20 @@ void whatif(const Choice& choice) {
 }
 
 void audit(const Choice& choice) {
-  const auto reading = read(choice.run);      // every block's conservation is checked on the way
-  reading->ledger.ledger().audit();
-  const Bytes snapshot = reading->ledger.ledger().snapshot();
-  if (ledger::Ledger::restore(snapshot).digest() != reading->ledger.ledger().digest()) {
-    throw Error(ErrorCode::invariant_broken, "a snapshot of the ledger does not read back to the same");
-  }
-  const auto& state = reading->ledger.ledger().state();
+  const LedgerAudit found = audit_ledger(*open_run_record(choice.run));
   if (choice.json) {
-    std::cout << nlohmann::json{{"block", state.block}, {"epochs", reading->ledger.epochs().size()},
-                                {"issuance", state.issuance}, {"broken", nullptr},
-                                {"digest", reading->ledger.ledger().digest().hex()}}.dump()
+    std::cout << nlohmann::json{{"block", found.blocks}, {"epochs", found.epochs},
+                                {"calls", found.calls}, {"snapshots", found.snapshots},
+                                {"issuance", found.issuance}, {"broken", nullptr},
+                                {"digest", found.digest.hex()}}.dump()
               << std::endl;
     return;
   }
-  std::printf("%" PRIu64 " blocks and %zu epochs computed again from the journal; every rao and every unit of "
-              "alpha has its place.\nissuance %s TAO, ledger digest %s\n",
-              state.block, reading->ledger.epochs().size(), tao(state.issuance).c_str(),
-              reading->ledger.ledger().digest().hex().c_str());
+  std::printf("%" PRIu64 " blocks and %" PRIu64 " epochs computed again from the journal; every rao and every "
+              "unit of alpha has its place.\n%" PRIu64 " signed calls hold; %" PRIu64 " checkpoints' snapshots "
+              "are what was computed.\nissuance %s TAO, ledger digest %s\n",
+              found.blocks, found.epochs, found.calls, found.snapshots, tao(found.issuance).c_str(),
+              found.digest.hex().c_str());
 }
 
 CLI::App* add(CLI::App& group, const char* name, const char* help, const char* example,
@@ -290,6 +318,7 @@ void add_ledger_commands(CLI::App& app) {
                 "yumoe ledger whatif runs/mine --set kappa=0.6 --set tempo=50", whatif, choice);
   command->add_option("--set", choice->set, "NAME=VALUE of a rule; a share may be given as 0.6")->required();
   add_ledger_simulate(*group);
+  add_ledger_calls(*group);
   add(*group, "audit", "Compute everything again from the journal and check every invariant",
       "yumoe ledger audit runs/mine", audit, choice);
 }

@@ -61,6 +61,19 @@ Broken of_limits(const RunConfig& config) {
   return std::nullopt;
 }
 
+// The economy is founded once, on trial: what the ledger refuses is known before a run begins.
+Broken of_economy(const RunConfig& config) {
+  try {
+    RunLedger trial(config.ledger, config.economy);
+    return std::nullopt;
+  } catch (const Error& error) {
+    std::string rule = error.what();
+    rule.erase(0, description_of(error.code()).size() + 2);
+    const bool names_option = rule.starts_with("economy.");
+    return BrokenRelation{names_option ? rule.substr(0, rule.find_first_of(" :")) : "economy", rule};
+  }
+}
+
 Broken of_processes(const RunConfig& config) {
   if (config.workers.size() > kProcessesMax || config.validators.size() > kProcessesMax) {
     return BrokenRelation{"worker", "a machine starts at most 1024 workers and 1024 validators"};
@@ -105,7 +118,8 @@ std::optional<BrokenRelation> broken_relation(const RunConfig& config) {
   if (config.data.path.empty()) {
     return BrokenRelation{"data.path", "data.path must name a folder"};
   }
-  return of_processes(config);
+  if (auto broken = of_processes(config)) return broken;
+  return of_economy(config);
 }
 
 }  // namespace yumoe

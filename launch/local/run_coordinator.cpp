@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <deque>
+#include <fstream>
 
 #include "cluster/clock.hpp"
 #include "cluster/error.hpp"
@@ -135,6 +136,8 @@ Progress run_coordinator(const RunConfig& config, const std::filesystem::path& f
   const auto transport = listen_zeromq(config.transport, run_curve_keys(folder));
   Coordinator coordinator(std::move(setup), config.store, config.transport, folder, std::move(keys),
                           *transport, clock);
+  // For commands on this machine that find the run by its folder.
+  std::ofstream(folder / "address") << transport->address().text() << "\n";
   address(transport->address());
   std::deque<Supervised> children;
   if (with_local_processes) children = start_local(config, transport->address(), folder);

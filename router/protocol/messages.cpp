@@ -225,6 +225,12 @@ Bytes encode(const ToCoordinator& message) {
             },
             [&](const Scores& scores) { wire::write(out.initScores(), scores); },
             [&](const Leave& leave) { out.setLeave(leave.reason); },
+            [&](const LedgerCall& call) {
+              auto to = out.initCall();
+              to.setRun(call.run);
+              to.setNonce(call.nonce);
+              to.setOperation(wire::data(call.operation));
+            },
         },
         message);
   });
@@ -269,6 +275,11 @@ ToCoordinator decode_to_coordinator(ByteView bytes) {
                          in.getFetch().getOffset()};
           case Which::SCORES: return wire::read(in.getScores());
           case Which::LEAVE: return Leave{text_of(in.getLeave(), kTextBytesMax, "reason")};
+          case Which::CALL: {
+            const auto from = in.getCall();
+            return LedgerCall{text_of(from.getRun(), kNameBytesMax, "run"), from.getNonce(),
+                              wire::bytes_of(from.getOperation(), kCallBytesMax, "operation")};
+          }
         }
         malformed("unknown message");
       });
@@ -306,6 +317,13 @@ Bytes encode(const ToParticipant& message) {
               to.setMessage(refusal.message);
               to.setFinal(refusal.final);
             },
+            [&](const LedgerAnswer& answer) {
+              auto to = out.initCalled();
+              to.setNonce(answer.nonce);
+              to.setError(answer.error);
+              to.setBlock(answer.block);
+              to.setFree(answer.free);
+            },
         },
         message);
   });
@@ -340,6 +358,11 @@ ToParticipant decode_to_participant(ByteView bytes) {
             const auto from = in.getRefusal();
             return Refusal{text_of(from.getCode(), kNameBytesMax, "code"),
                            text_of(from.getMessage(), kTextBytesMax, "message"), from.getFinal()};
+          }
+          case Which::CALLED: {
+            const auto from = in.getCalled();
+            return LedgerAnswer{from.getNonce(), text_of(from.getError(), kTextBytesMax, "error"),
+                                from.getBlock(), from.getFree()};
           }
         }
         malformed("unknown message");

@@ -73,6 +73,16 @@ TEST_F(Cli, ComplainsInOneLineWithTheNearestNameAndExitCode2) {
       {"keys import --uri 'word word' --out x", "do not belong on a command line"},
       {"keys import --out x </dev/null", "key is not usable"},
       {"keys show /nowhere", "/nowhere"},
+      {"ledger stake /nowhere --key //Alice --tao 1", "/nowhere"},
+      {"ledger stake /nowhere --tao 1", "--key is required"},
+      {"ledger stake /nowhere --key //Alice --tao 1.0000000001", "at most nine places"},
+      {"ledger stake /nowhere --key //Alice --tao 1 --partial", "--partial needs --limit"},
+      {"ledger unstake /nowhere --key //Alice", "either --alpha AMOUNT or --all"},
+      {"ledger take /nowhere 0.1 --key //Alice", "either --raise or --lower"},
+      {"ledger set /nowhere kappa --key //Alice", "expected NAME=VALUE"},
+      {"ledger vote /nowhere 1 --key //Alice", "either --yes or --no"},
+      {"ledger stake tcp://127.0.0.1:1 --key //Alice --tao 1", "key"},
+      {"config check /dev/null --economy.subnets=run", "begins with a name"},
   };
   for (const auto& [arguments, part] : cases) {
     const Outcome outcome = yumoe(arguments);
@@ -88,7 +98,11 @@ TEST_F(Cli, EveryCommandHasHelp) {
   for (const std::string command :
        {"", "data", "data build", "data show", "config", "config check", "config print",
         "config init", "config reference", "keys", "keys new", "keys show", "keys import",
-        "doctor", "version"}) {
+        "doctor", "version", "ledger", "ledger simulate", "ledger stake", "ledger unstake", "ledger move",
+        "ledger swap", "ledger transfer", "ledger register", "ledger take", "ledger child-take",
+        "ledger children", "ledger autostake", "ledger claim", "ledger claim-kind", "ledger set",
+        "ledger split", "ledger trigger", "ledger network", "ledger start", "ledger propose",
+        "ledger vote"}) {
     const Outcome outcome = yumoe(command + " --help");
     EXPECT_EQ(outcome.code, 0) << command;
     EXPECT_THAT(outcome.output, HasSubstr("Usage: yumoe")) << command;

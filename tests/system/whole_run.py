@@ -234,6 +234,112 @@ def test_kills(scene, kills=50):
     print(f"  {killed} kills, {coordinator_kills} of the coordinator, {status['version']} rounds")
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_calls(scene, kills=12):
+    """signed calls on the ledger are taken exactly once, whenever the coordinator is killed"""
+    run = scene.folder / "calls"
+    keys = {}
+    for name in ("owner", "nominator", "friend"):
+        made = scene.yumoe("keys", "new", "--out", scene.folder / name, "--json")
+        check(made.returncode == 0, f"keys new: {made.stderr}")
+        keys[name] = json.loads(made.stdout)["address"]
+    config = scene.config(100_000)
+    config.write_text(config.read_text() + f"""
+[ledger]
+tempo = 20
+weights_set_rate_limit = 2
+[economy]
+block_ms = 200
+owner = "{keys["owner"]}"
+balances = ["{keys["nominator"]}=100"]
+subnets = ["vision lock=1500 stake=100 miners=2"]
+""")
+    port = free_port()
+
+    def start():
+        return scene.start("run", config, "--out", run, "--json", f"--transport.port={port}")
+
+    def ledger(command, *arguments, key="nominator", place=run):
+        return scene.yumoe("ledger", command, place, *arguments, "--key", scene.folder / key, "--json")
+
+    process = start()
+    deadline = time.time() + 120
+    joined = []
+    while time.time() < deadline and "judge" not in joined:
+        time.sleep(0.5)
+        status = scene.yumoe("ledger", "balances", run, "--json")
+        joined = [row["name"] for row in json.loads(status.stdout)] if status.returncode == 0 else []
+    check("judge" in joined, f"the validator did not join: {joined}")
+
+    # One transfer a turn over the socket, the coordinator killed somewhere around it.
+    address = (run / "address").read_text().strip()
+    amount, taken = 1_000_000, 0
+    for _ in range(kills):
+        asking = scene.start("ledger", "transfer", address, "--to", keys["friend"], "--tao", "0.001",
+                             "--key", scene.folder / "nominator", "--json")
+        time.sleep(scene.random.uniform(0.0, 0.15))
+        process.kill()
+        process.wait()
+        process = start()
+        out, err = asking.communicate(timeout=60)
+        check(asking.returncode == 0, f"a call did not survive its coordinator: {err}")
+        answer = json.loads(out)
+        check(answer["call"] == taken, f"call {answer['call']}, expected {taken}")
+        taken += 1
+        check(answer["free_rao"] == 100_000_000_000 - taken * amount, f"paid twice or not: {answer}")
+
+    hotkey = next(row["hotkey"] for row in json.loads(scene.yumoe("ledger", "balances", run, "--json").stdout)
+                  if row["name"] == "judge")
+    done = ledger("stake", "--hotkey", hotkey, "--tao", "10", place=address)
+    check(done.returncode == 0, f"stake: {done.stderr}")
+    check(json.loads(done.stdout)["live"], "the coordinator did not answer")
+    done = ledger("unstake", "--hotkey", hotkey, "--alpha", "2", "--limit", "0.01", place=address)
+    check(done.returncode == 0, f"unstake by address: {done.stderr}")
+    done = ledger("set", "kappa=0.6", key="nominator")
+    check(done.returncode == 1 and "NotSubnetOwner" in done.stderr, f"set by another: {done.stderr}")
+    for _ in range(60):  # not within ten blocks of the next epoch
+        done = ledger("set", "kappa=0.6", key="owner")
+        if "AdminActionProhibited" not in done.stderr:
+            break
+        time.sleep(0.1)
+    check(done.returncode == 0, f"set by the owner: {done.stderr}")
+
+    process.send_signal(signal.SIGINT)
+    check(process.wait(timeout=60) == 0, "the run did not stop in order")
+    done = ledger("swap", "--hotkey", "judge", "--alpha", "1", "--to-netuid", "2")
+    check(done.returncode == 0 and not json.loads(done.stdout)["live"], f"stopped run: {done.stderr}")
+    taken += 4
+    process = start()  # goes on after a call that no coordinator saw
+    before = json.loads(scene.yumoe("status", run, "--json").stdout)["version"]
+    while time.time() < deadline + 120:
+        time.sleep(0.5)
+        if json.loads(scene.yumoe("status", run, "--json").stdout)["version"] >= before + 4:
+            break
+    done = ledger("transfer", "--to", keys["friend"], "--tao", "0.001")
+    check(done.returncode == 0, f"after the restart: {done.stderr}")
+    taken += 1
+    process.send_signal(signal.SIGINT)
+    check(process.wait(timeout=60) == 0, "the run did not stop in order")
+    audit = scene.yumoe("ledger", "audit", run, "--json")
+    check(audit.returncode == 0, f"audit: {audit.stderr}")
+    found = json.loads(audit.stdout)
+    check(found["calls"] == taken, f"{found['calls']} calls recorded, {taken} were answered")
+    check(found["snapshots"] >= 1 and found["broken"] is None, f"audit: {found}")
+    shown = json.loads(scene.yumoe("ledger", "show", run, "--json").stdout)
+    check(not [r for r in shown["refusals"] if r["operation"] != "CommitTimelocked" and "Stake" in r["operation"]],
+          f"refused: {shown['refusals']}")
+    check({row["name"] for row in shown["subnets"]} == {"run", "vision"}, f"subnets: {shown['subnets']}")
+    check(shown["subnets"][1]["tao_emission"] > 0, "the other subnet gets nothing")
+    replay = scene.yumoe("replay", run, "--verify", "--json")
+    check(replay.returncode == 0, f"replay failed: {replay.stderr}")
+    print(f"  {taken} calls, {kills} kills of the coordinator, {found['snapshots']} snapshots equal")
+
+
 def contributions_of(scene, run):
     """Rows of the exported contributions table, as dictionaries of numbers."""
     import h5py
@@ -326,9 +432,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bin_dir")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=["run", "kills", "late", "hostile"])
+    parser.add_argument("--only", choices=["run", "kills", "late", "hostile", "calls"])
     choice = parser.parse_args()
-    tests = {"run": [test_run, test_tampered_record], "kills": [test_kills], "late": [test_late], "hostile": [test_hostile]}
+    tests = {"run": [test_run, test_tampered_record], "kills": [test_kills], "late": [test_late], "hostile": [test_hostile],
+             "calls": [test_calls]}
     failed = 0
     for name, group in tests.items():
         if choice.only not in (None, name):

@@ -264,6 +264,8 @@ class Link::Impl {
     }
   }
 
+  void on(const LedgerAnswer&, const std::vector<Bytes>&) {}  // a participant asks for none
+
   // Everything that is due to be said, once or again. Called with the lock held.
   void speak() {
     const auto now = Monotonic::now();

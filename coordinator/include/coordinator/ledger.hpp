@@ -174,4 +174,8 @@ class Ledger {
   SubnetParameters new_subnet_;
 };
 
+// The first place where two states differ, in words, with both values where they are numbers; "" if they
+// are equal. Accounts are named by the hex digits of their keys.
+std::string first_difference(const LedgerState& recorded, const LedgerState& computed);
+
 }  // namespace yumoe::ledger

@@ -141,9 +141,15 @@ struct Checkpointed {
 };
 struct Tick {};                   // a deadline passed
 struct Resumed {};                // the coordinator came back: deadlines move by the time it was away
+struct Called {                   // an account asks something of the ledger; the core has no part in it
+  PublicKey account;
+  std::uint64_t nonce = 0;
+  Bytes operation;                // coordinator/operation.hpp
+  Bytes evidence;                 // the signed envelope
+};
 
 using Event = std::variant<Started, Joined, Left, Committed, Revealed, Scored, Aggregated,
-                           Checkpointed, Tick, Resumed>;
+                           Checkpointed, Tick, Resumed, Called>;
 
 // For the journal's `kind` column: "committed".
 std::string_view kind_of(const Event& event);
@@ -279,6 +285,7 @@ class Run {
   void on(const Checkpointed& event, TimeMs now, std::vector<Action>& out);
   void on(const Tick& event, TimeMs now, std::vector<Action>& out);
   void on(const Resumed& event, TimeMs now, std::vector<Action>& out);
+  void on(const Called&, TimeMs, std::vector<Action>&) {}
 
   void advance(TimeMs now, std::vector<Action>& out);
   void start_round(TimeMs now, std::vector<Action>& out);

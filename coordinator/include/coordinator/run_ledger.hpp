@@ -3,13 +3,21 @@
 // a crash can lose nothing, a replay reaches the same balances, and a what-if is the same reading under
 // another rule.
 //
-// Genesis funds a treasury, which registers the run's subnet (netuid 1, neuron 0 is the coordinator's)
-// and pays each participant's registration. Of a validator's stake a tenth buys the subnet's alpha and the rest is put
-// behind it on root. When scores arrive, that validator's weights are set; blocks pass with the run's own time.
+// Genesis funds a treasury, which registers the run's subnet (netuid 1, neuron 0 is its owner's) and the
+// other subnets of EconomyOptions, pays out the balances given there and each participant's registration.
+// Of a validator's stake a tenth buys the subnet's alpha and the rest is put behind it on root. When
+// scores arrive, that validator's weights are set; blocks pass with the run's own time.
+//
+// Everything else an account does by calls it signs: staking, takes, children, an owner's
+// hyperparameters, proposals and votes. A call carries the number of the account's calls before it, so
+// each is taken once, whatever is repeated or restarted.
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "cluster/option.hpp"
@@ -21,6 +29,9 @@ namespace yumoe {
 struct EconomyOptions {
   std::int64_t block_ms = 12'000;
   double participant_funds = 10;
+  std::string owner;
+  std::vector<std::string> balances;
+  std::vector<std::string> subnets;
 
   template <typename Visitor>
   void visit(Visitor& option) {
@@ -28,11 +39,16 @@ struct EconomyOptions {
            .help = "time of a block of the embedded ledger; the chain's is 12000"});
     option("participant_funds", participant_funds, {.unit = "TAO", .min = 0, .max = 1e6,
            .help = "what the treasury gives a participant for its registration"});
+    option("owner", owner, {.help = "address whose calls change the run's subnet; empty: nobody's"});
+    option("balances", balances, {.help = "free TAO at the start, beside what participants get: ADDRESS=TAO"});
+    option("subnets", subnets, {.help = "other subnets to share the emission with: NAME, then any of "
+                                        "lock=TAO stake=TAO root=TAO miners=N PARAMETER=VALUE"});
   }
 };
 
 class RunLedger {
  public:
+  // Throws Error{config_invalid} naming the part of the economy that cannot be.
   RunLedger(const ledger::LedgerOptions& rules, const EconomyOptions& economy);
 
   // Takes the event that `core` has just applied. Throws Error{invariant_broken}.
@@ -55,12 +71,32 @@ class RunLedger {
   const std::vector<Refusal>& refusals() const noexcept { return refusals_; }
   static constexpr std::uint16_t kNetuid = 1;
 
+  // Why a call that comes `now` is not taken, or nothing: another number than the account's next, an
+  // operation that is not the account's to ask, or the ledger's refusal by its name on the chain.
+  // Cost: one copy of the ledger.
+  std::optional<std::string> refusal_of(const Called& call, TimeMs now) const;
+  // True if exactly this call was the account's newest: its answer was lost on the way.
+  bool has_taken(const Called& call) const;
+  std::uint64_t next_nonce(const PublicKey& account) const;
+  std::uint64_t free_of(const PublicKey& account) const;
+
+  // Everything that decides the future, for a checkpoint; epochs() and refusals() are in the record.
+  Bytes snapshot() const;
+  // Goes on from a snapshot of the same rules and economy. Throws Error{checkpoint_corrupt}.
+  void restore(ByteView snapshot);
+  // The ledger within a snapshot. Throws Error{checkpoint_corrupt}.
+  static ledger::Ledger ledger_in(ByteView snapshot);
+
+  // "run", the name of one of EconomyOptions::subnets, or "subnet-N".
+  std::string subnet_name(std::uint16_t netuid) const;
+
   // Neuron of a participant, if it could be registered.
   std::optional<std::uint16_t> neuron_of(const PublicKey& hotkey) const;
   // Alpha behind a hotkey, all stakers together.
   std::uint64_t alpha_of(const PublicKey& hotkey) const;
 
-  // What the next epoch would pay, with `weights` (by neuron) set by every validator if given.
+  // What the next epoch would pay, with `weights` (by neuron) set by every validator if given, whatever
+  // rate limit or commit-reveal would make them wait for.
   ledger::EpochReport preview(const std::optional<std::vector<std::pair<std::uint16_t, std::uint16_t>>>&
                                   weights) const;
 
@@ -69,10 +105,41 @@ class RunLedger {
   void override_rule(const std::string& name, std::uint64_t value);
 
  private:
+  // A subnet that is not the run's: its validator weighs its miners alike, once a tempo.
+  struct Other {
+    std::string name;
+    std::uint64_t lock = 0, stake = 0, root = 0;   // rao
+    std::uint16_t miners = 4;
+    std::vector<std::pair<std::string, std::uint64_t>> parameters;
+    std::uint16_t netuid = 0;
+  };
+  struct Caller {
+    std::uint64_t nonce = 0;
+    std::uint64_t block = 0;             // of the newest call
+    std::uint64_t calls_in_block = 0;
+    std::array<std::uint8_t, 32> newest{};   // digest of its operation
+    template <typename Archive>
+    void visit(Archive& archive) {
+      archive(nonce, block, calls_in_block, newest);
+    }
+  };
+
+  static Other other_from(const std::string& text);
+  void found(const ledger::LedgerOptions& rules);
+  void found_other(Other other);
+  void fund(const ledger::AccountId& account, std::uint64_t amount);
   bool attempt(const ledger::Operation& operation, const PublicKey& who);
   void pass_time(TimeMs now);
   void enrol(const Joined& event);
   void set_weights(Uid validator, const Run& core);
+  void weigh_others();
+  ledger::Operation weight_call(const ledger::AccountId& hotkey, std::uint16_t netuid,
+                                std::vector<std::uint16_t> uids,
+                                std::vector<std::uint16_t> values) const;
+  void take(const Called& call);
+  std::uint64_t block_due(TimeMs now) const;
+  template <typename Archive>
+  void visit(Archive& archive, Bytes& ledger_bytes);
 
   ledger::Ledger ledger_;
   EconomyOptions economy_;
@@ -80,6 +147,19 @@ class RunLedger {
   std::vector<Epoch> epochs_;
   std::vector<Refusal> refusals_;
   RoundId first_round_, last_round_;    // of scores since the last epoch
+  std::vector<Other> others_;
+  std::map<ledger::AccountId, Caller> callers_;
 };
+
+// Who asks for an operation; nothing for those that no account can ask for.
+std::optional<ledger::AccountId> caller_of(const ledger::Operation& operation);
+
+// Throws Error{signature_invalid} unless the call's evidence is its account's signature under exactly
+// this call to exactly this run.
+void check_evidence(const Called& call, std::string_view run);
+
+// "kappa=0.6" as the chain's integer: a share is a value with a point, up to 1, of what the chain counts
+// that parameter in; a whole number is taken as it is. Throws Error{usage}.
+std::pair<std::string, std::uint64_t> rule_from(std::string_view text);
 
 }  // namespace yumoe

@@ -25,6 +25,7 @@ inline constexpr std::size_t kNameBytesMax = 64;
 inline constexpr std::size_t kTextBytesMax = 4'096;
 inline constexpr std::size_t kContributionBytesMax = 1ull << 32;
 inline constexpr std::size_t kExpertTokensMax = 1 << 22;    // layers * experts
+inline constexpr std::size_t kCallBytesMax = 64 * 1024;     // operation of a ledger call
 
 using Nonce = std::array<std::uint8_t, 32>;
 
@@ -115,8 +116,14 @@ struct Leave {
   std::string reason;
 };
 
+struct LedgerCall {
+  std::string run;
+  std::uint64_t nonce = 0;
+  Bytes operation;             // empty: asks only where the account stands
+};
+
 using ToCoordinator =
-    std::variant<Hello, Join, Heartbeat, Commit, RevealPiece, Fetch, Scores, Leave>;
+    std::variant<Hello, Join, Heartbeat, Commit, RevealPiece, Fetch, Scores, Leave, LedgerCall>;
 
 Bytes encode(const ToCoordinator& message);
 ToCoordinator decode_to_coordinator(ByteView bytes);
@@ -237,7 +244,15 @@ struct Refusal {
   bool final = false;
 };
 
-using ToParticipant = std::variant<Challenge, Welcome, Directive, Receipt, Piece, Refusal>;
+struct LedgerAnswer {
+  std::uint64_t nonce = 0;        // of the account's next call
+  std::string error;              // "" if the call was taken
+  std::uint64_t block = 0;
+  std::uint64_t free = 0;         // rao
+};
+
+using ToParticipant =
+    std::variant<Challenge, Welcome, Directive, Receipt, Piece, Refusal, LedgerAnswer>;
 
 Bytes encode(const ToParticipant& message);
 ToParticipant decode_to_participant(ByteView bytes);

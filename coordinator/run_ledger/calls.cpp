@@ -1,0 +1,177 @@
+// Calls of accounts on a run's ledger, and the ledger's bytes in a checkpoint.
+#include "cluster/error.hpp"
+#include "coordinator/run_ledger.hpp"
+#include "ledger/archive.hpp"
+#include "router/protocol.hpp"
+#include "run_ledger/accounts.hpp"
+
+namespace yumoe {
+namespace {
+
+using ledger::AccountId;
+
+constexpr std::uint64_t kCallsPerBlockMax = 16;   // of one account
+constexpr std::uint64_t kTransferRaoMin = 500;    // the chain's existential deposit
+constexpr std::uint32_t kSnapshotVersion = 1;
+
+// A run's weights are its validators' scores, nothing beside them; money and beacon are nobody's to make.
+std::optional<std::string> why_not_callable(const ledger::Operation& operation) {
+  using namespace ledger;
+  if (std::holds_alternative<Fund>(operation) || std::holds_alternative<Pulse>(operation)) {
+    return std::string(name_of(operation)) + " is not for accounts to call";
+  }
+  if (std::holds_alternative<SetWeights>(operation) || std::holds_alternative<CommitWeights>(operation) ||
+      std::holds_alternative<RevealWeights>(operation) ||
+      std::holds_alternative<CommitTimelocked>(operation) ||
+      std::holds_alternative<BatchReveal>(operation) || std::holds_alternative<BatchSet>(operation) ||
+      std::holds_alternative<BatchCommit>(operation)) {
+    return "a run's weights come from its validators' scores: " + std::string(name_of(operation)) +
+           " is not called";
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<AccountId> caller_of(const ledger::Operation& operation) {
+  return std::visit(
+      [](const auto& one) -> std::optional<AccountId> {
+        if constexpr (requires { one.coldkey; }) {
+          return one.coldkey;
+        } else if constexpr (requires { one.from; }) {
+          return one.from;
+        } else if constexpr (requires { one.hotkey; }) {
+          return one.hotkey;
+        } else {
+          return std::nullopt;
+        }
+      },
+      operation);
+}
+
+std::optional<std::string> RunLedger::refusal_of(const Called& call, TimeMs now) const {
+  const AccountId account = account_of(call.account);
+  const auto caller = callers_.find(account);
+  const std::uint64_t nonce = caller == callers_.end() ? 0 : caller->second.nonce;
+  if (call.nonce != nonce) {
+    return "call number " + std::to_string(call.nonce) + " of " + to_ss58(call.account) +
+           (call.nonce < nonce ? " was taken before" : " comes too early") +
+           "; its next is number " + std::to_string(nonce);
+  }
+  ledger::Operation operation;
+  try {
+    operation = ledger::decode_operation(call.operation);
+  } catch (const Error& error) {
+    return std::string(error.what());
+  }
+  if (const auto why = why_not_callable(operation)) return why;
+  if (caller_of(operation) != account) {
+    return std::string(ledger::name_of(operation)) + " is for another account to call than " +
+           to_ss58(call.account);
+  }
+  if (const auto* transfer = std::get_if<ledger::TransferBalance>(&operation);
+      transfer != nullptr && transfer->amount < kTransferRaoMin) {
+    return "a transfer moves at least 500 rao";
+  }
+  const std::uint64_t due = block_due(now);
+  if (caller != callers_.end() && caller->second.block >= due &&
+      caller->second.calls_in_block >= kCallsPerBlockMax) {
+    return "an account calls at most 16 times a block: try again in the next";
+  }
+  // Blocks that pass until now may change the answer.
+  RunLedger trial = *this;
+  trial.pass_time(now);
+  const auto outcome = trial.ledger_.apply(operation);
+  if (outcome) return std::nullopt;
+  return std::string(ledger::name_of(operation)) + ": " + std::string(name_of(outcome.error()));
+}
+
+bool RunLedger::has_taken(const Called& call) const {
+  const auto caller = callers_.find(account_of(call.account));
+  return caller != callers_.end() && caller->second.nonce == call.nonce + 1 &&
+         caller->second.newest == digest_of(call.operation).bytes;
+}
+
+std::uint64_t RunLedger::next_nonce(const PublicKey& account) const {
+  const auto caller = callers_.find(account_of(account));
+  return caller == callers_.end() ? 0 : caller->second.nonce;
+}
+
+// What is recorded was not refused when it was; under another rule (a what-if) it may be.
+void RunLedger::take(const Called& call) {
+  Caller& caller = callers_[account_of(call.account)];
+  if (call.nonce != caller.nonce) {
+    throw Error(ErrorCode::journal_corrupt, "call number " + std::to_string(call.nonce) + " of " +
+                                                to_ss58(call.account) + ", expected number " +
+                                                std::to_string(caller.nonce));
+  }
+  const std::uint64_t block = ledger_.state().block;
+  caller.calls_in_block = caller.block == block ? caller.calls_in_block + 1 : 1;
+  caller.block = block;
+  ++caller.nonce;
+  caller.newest = digest_of(call.operation).bytes;
+  attempt(ledger::decode_operation(call.operation), call.account);
+}
+
+void check_evidence(const Called& call, std::string_view run) {
+  const auto fail = [&](const std::string& why) {
+    throw Error(ErrorCode::signature_invalid, "call number " + std::to_string(call.nonce) + " of " +
+                                                  to_ss58(call.account) + ": " + why);
+  };
+  const Envelope envelope = open_envelope(call.evidence);
+  if (envelope.sender != call.account || !is_signed(envelope)) fail("not signed by its account");
+  const ToCoordinator content = decode_to_coordinator(envelope.body);
+  const auto* said = std::get_if<LedgerCall>(&content);
+  if (said == nullptr || said->run != run || said->nonce != call.nonce ||
+      said->operation != call.operation) {
+    fail("the account signed something else");
+  }
+}
+
+// --- bytes ------------------------------------------------------------------------------------------
+
+template <typename Archive>
+void RunLedger::visit(Archive& archive, Bytes& ledger_bytes) {
+  bool started = start_.has_value();
+  std::int64_t start = started ? start_->value : 0;
+  archive(started, start, first_round_.value, last_round_.value, callers_, ledger_bytes);
+  start_.reset();
+  if (started) start_ = TimeMs{start};
+}
+
+Bytes RunLedger::snapshot() const {
+  ledger::Writer writer;
+  std::uint32_t version = kSnapshotVersion;
+  writer(version);
+  Bytes ledger_bytes = ledger_.snapshot();
+  // Writing leaves it as it is; visit() is not const because a Reader shares it.
+  const_cast<RunLedger&>(*this).visit(writer, ledger_bytes);
+  return writer.take();
+}
+
+void RunLedger::restore(ByteView snapshot) {
+  try {
+    ledger::Reader reader(snapshot);
+    std::uint32_t version = 0;
+    reader(version);
+    if (version != kSnapshotVersion) {
+      throw Error(ErrorCode::version_mismatch, "ledger snapshot " + std::to_string(version));
+    }
+    Bytes ledger_bytes;
+    visit(reader, ledger_bytes);
+    reader.finish();
+    ledger_ = ledger::Ledger::restore(ledger_bytes);
+  } catch (const Error& error) {
+    throw Error(ErrorCode::checkpoint_corrupt, std::string("the ledger's snapshot: ") + error.what());
+  }
+  epochs_.clear();
+  refusals_.clear();
+}
+
+ledger::Ledger RunLedger::ledger_in(ByteView snapshot) {
+  RunLedger reading{ledger::LedgerOptions{}, EconomyOptions{}};
+  reading.restore(snapshot);
+  return std::move(reading.ledger_);
+}
+
+}  // namespace yumoe

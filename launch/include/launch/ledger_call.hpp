@@ -1,0 +1,40 @@
+#pragma once
+// Asking something of a run's ledger with an account's key: of the coordinator while the run is live, by
+// the run's journal, under the run's lock, while it is not.
+
+#include <chrono>
+#include <filesystem>
+#include <string>
+
+#include "cluster/identity.hpp"
+#include "cluster/transport.hpp"
+#include "coordinator/operation.hpp"
+#include "router/protocol.hpp"
+
+namespace yumoe {
+
+// Where a live run's coordinator is, as it wrote it into the run's folder.
+// Throws Error{peer_unreachable} if it did not.
+CoordinatorAddress address_in(const std::filesystem::path& run_folder);
+
+// Signs, sends and waits until the coordinator has answered: then the call is durable, or was refused.
+// A lost answer is asked for again under the same number, so the call is taken once or not at all.
+// Throws Error{peer_refused} with the ledger's reason, Error{peer_unreachable} after `wait_max`.
+LedgerAnswer call_coordinator(const CoordinatorAddress& address, const Keypair& account,
+                              const ledger::Operation& operation, std::chrono::milliseconds wait_max);
+
+// Reads the run, tries the call on its ledger as it stands now, by the wall clock, and appends it to the
+// journal. Throws Error{peer_refused} with the ledger's reason, and what Journal::open throws:
+// Error{run_locked} if a coordinator is at work.
+LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Keypair& account,
+                              const ledger::Operation& operation);
+
+struct CallReport {
+  LedgerAnswer answer;
+  bool live = false;   // a coordinator answered
+};
+
+// `run` is a run's folder or a coordinator's address ("tcp://...").
+CallReport call_run(const std::string& run, const Keypair& account, const ledger::Operation& operation);
+
+}  // namespace yumoe
