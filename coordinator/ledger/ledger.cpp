@@ -16,7 +16,7 @@
 namespace yumoe::ledger {
 namespace {
 
-constexpr std::uint32_t kSnapshotVersion = 1;
+constexpr std::uint32_t kSnapshotVersion = 2;
 constexpr std::size_t kDigestBytes = 32;
 
 // Shares of options become the chain's integers; nothing after this is a double.

@@ -86,6 +86,9 @@ Outcome<Done> register_network(LedgerState& state, const RegisterNetwork& operat
     return LedgerError::CannotUseSystemAccount;
   }
   if (operation.mechanism != 1) return LedgerError::MechanismDoesNotExist;
+  if (state.block < state.parameters.network_registration_start) {
+    return LedgerError::SubNetRegistrationDisabled;
+  }
   if (state.network_registered &&
       books::minus(state.block, state.last_network_block) < state.parameters.network_rate_limit) {
     return LedgerError::NetworkTxRateLimitExceeded;

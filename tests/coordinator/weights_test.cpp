@@ -182,6 +182,81 @@ TEST(CommitReveal, NamesAnExpiredCommitAndARefusedRevealKeepsTheQueue) {
   EXPECT_EQ(s.commits.hashed.at(account(1)).size(), 1u);
 }
 
+TEST(CommitReveal, RefusesCommitsInTheOrderOfTheChain) {
+  Subnet s;
+  s.facts.exists = false;
+  s.last_update[0] = 4999;
+  EXPECT_EQ(s.commit(99, kReveal), "MechanismDoesNotExist");
+  s.facts.exists = true;
+  EXPECT_EQ(s.commit(99, kReveal), "CommitRevealDisabled");
+  s.facts.commit_reveal = true;
+  EXPECT_EQ(s.commit(99, kReveal), "HotKeyNotRegisteredInSubNet");
+  s.facts.rate_limit = 0;
+  for (std::uint16_t k = 0; k < 10; ++k) EXPECT_EQ(s.commit(1, {{{1}, {1}, 0}, {k}}), "");
+  s.facts.rate_limit = 100;
+  EXPECT_EQ(s.commit(1, kReveal), "CommittingWeightsTooFast") << "before they are counted";
+  s.facts.rate_limit = 0;
+  EXPECT_EQ(s.commit(1, kReveal), "TooManyUnrevealedCommits");
+  s.facts.epoch = 12;  // all of them have expired
+  EXPECT_EQ(s.commit(1, kReveal), "");
+}
+
+TEST(CommitReveal, RefusesRevealsInTheOrderOfTheChain) {
+  Subnet s;
+  EXPECT_EQ(s.reveal(1, kReveal), "CommitRevealDisabled");
+  s.facts.commit_reveal = true;
+  s.facts.rate_limit = 0;
+  EXPECT_EQ(s.reveal(1, kReveal), "NoWeightsCommitFound");
+  s.commit(1, {{{1, 1}, {1, 1}, 0}, {5}});
+  EXPECT_EQ(s.reveal(1, kReveal), "InvalidRevealCommitHashNotMatch");
+  EXPECT_EQ(s.reveal(1, {{{1, 1}, {1, 1}, 0}, {5}}), "RevealTooEarly");
+  s.facts.epoch = 11;
+  EXPECT_EQ(s.reveal(1, {{{1, 1}, {1, 1}, 0}, {5}}), "DuplicateUids") << "then as any weights";
+  s.facts.epoch = 12;
+  EXPECT_EQ(s.reveal(1, {{{1, 1}, {1, 1}, 0}, {5}}), "ExpiredWeightCommit");
+  EXPECT_EQ(s.reveal(1, kReveal), "NoWeightsCommitFound");
+}
+
+TEST(Timelocked, RefusesInTheOrderOfTheChain) {
+  Subnet s;
+  s.facts.exists = false;
+  std::uint64_t round = 5;
+  std::uint16_t version = 3;
+  const auto commit = [&](std::uint8_t who) {
+    const auto done = commit_timelocked_weights(s.facts, s.slot(), account(who), {1}, {}, round,
+                                                version, 9, s.events);
+    return done ? std::string() : std::string(name_of(done.error()));
+  };
+  EXPECT_EQ(commit(99), "InvalidRevealRound") << "before dispatch";
+  round = 9;
+  EXPECT_EQ(commit(99), "MechanismDoesNotExist");
+  s.facts.exists = true;
+  EXPECT_EQ(commit(99), "CommitRevealDisabled");
+  s.facts.commit_reveal = true;
+  EXPECT_EQ(commit(99), "IncorrectCommitRevealVersion");
+  version = 4;
+  EXPECT_EQ(commit(99), "HotKeyNotRegisteredInSubNet");
+  s.facts.rate_limit = 0;
+  for (int k = 0; k < 10; ++k) EXPECT_EQ(commit(1), "");
+  s.facts.rate_limit = 100;
+  EXPECT_EQ(commit(1), "CommittingWeightsTooFast");
+  s.facts.rate_limit = 0;
+  EXPECT_EQ(commit(1), "TooManyUnrevealedCommits");
+  EXPECT_EQ(commit(2), "") << "each account's own are counted";
+}
+
+TEST(WeightBatch, RefusesListsOfUnequalLengthBeforeAnyItem) {
+  Subnet s;
+  WeightEvents events;
+  const auto refused = run_weight_batch(2, 1, {}, events);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error(), LedgerError::InputLengthsUnequal);
+  EXPECT_TRUE(events.empty());
+  const auto reveals = batch_reveal_weights(s.facts, s.slot(), account(1), {}, events);
+  ASSERT_FALSE(reveals);
+  EXPECT_EQ(reveals.error(), LedgerError::CommitRevealDisabled);
+}
+
 TEST(CommitReveal, HoldsAtMostTenOpenCommits) {
   Subnet s;
   s.facts.commit_reveal = true;

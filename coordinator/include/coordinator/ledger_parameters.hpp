@@ -154,6 +154,7 @@ struct NetworkParameters {
   std::uint16_t root_uids_max = 64;
   std::uint16_t root_claims_per_block = 5;
   std::uint64_t proposal_delay = 7'200;
+  std::uint64_t network_registration_start = 0;  // first block in which subnets are registered
 
   friend bool operator==(const NetworkParameters&, const NetworkParameters&) = default;
 
@@ -186,6 +187,7 @@ struct NetworkParameters {
     parameter("root_uids_max", root_uids_max, Bounds{1, 4096});
     parameter("root_claims_per_block", root_claims_per_block, Bounds{0, 1000});
     parameter("proposal_delay", proposal_delay, Bounds{});
+    parameter("network_registration_start", network_registration_start, Bounds{});
   }
   template <typename Archive>
   void visit(Archive& archive) {
