@@ -203,12 +203,12 @@ void add_embedding_gradient(const at::Tensor& gradient, std::span<const std::int
 }
 
 void output_loss(const Parameter& weight, const at::Tensor& x,
-                 std::span<const std::int32_t> targets, std::span<float> losses,
-                 const at::Tensor& d_x) {
+                 std::span<const std::int32_t> targets, std::int64_t batch_tokens,
+                 std::span<float> losses, const at::Tensor& d_x) {
   const std::int64_t rows = x.size(0), vocabulary = weight.value.size(0);
   constexpr std::int64_t kPieceElements = 1 << 20;  // of logits: they stay in the cache
   const std::int64_t piece = std::clamp<std::int64_t>(kPieceElements / vocabulary, 32, rows);
-  const float scale = d_x.defined() ? 1.0F / static_cast<float>(rows) : 0.0F;
+  const float scale = d_x.defined() ? 1.0F / static_cast<float>(batch_tokens) : 0.0F;
   const at::Tensor all_logits = at::empty({piece, vocabulary}, x.options());
   const at::Tensor& gradient = weight.gradient;
   for (std::int64_t begin = 0; begin < rows; begin += piece) {

@@ -46,9 +46,10 @@ void add_embedding_gradient(const at::Tensor& gradient, std::span<const std::int
 
 // Cross-entropy of x @ weight^T against targets, piece by piece, so that the logits never exist as a
 // whole. Fills losses [tokens], nats. If d_x is defined, also writes the gradient of the mean loss
-// to d_x and overwrites weight.gradient.
+// over a batch of `batch_tokens`, of which these are all or a part, to d_x and overwrites
+// weight.gradient.
 void output_loss(const Parameter& weight, const at::Tensor& x,
-                 std::span<const std::int32_t> targets, std::span<float> losses,
-                 const at::Tensor& d_x);
+                 std::span<const std::int32_t> targets, std::int64_t batch_tokens,
+                 std::span<float> losses, const at::Tensor& d_x);
 
 }  // namespace yumoe

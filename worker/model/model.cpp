@@ -37,6 +37,15 @@ void check_held(const ExpertSet& held, const ModelOptions& model) {
   }
 }
 
+bool every_rank_holds(const ExpertShare& share) {
+  std::vector<bool> holds(static_cast<std::size_t>(share.group->size()));
+  for (const std::int32_t owner : share.owner) {
+    if (owner == ExpertShare::kEverywhere) return true;
+    holds[static_cast<std::size_t>(owner)] = true;
+  }
+  return std::find(holds.begin(), holds.end(), false) == holds.end();
+}
+
 }  // namespace
 
 double BatchResult::mean() const {
@@ -46,18 +55,35 @@ double BatchResult::mean() const {
 }
 
 Model::Model(const Layout& layout, ExpertSet held, const RoutingOptions& routing,
-             c10::Device device, bool trains)
+             c10::Device device, bool trains, std::optional<ExpertShare> share)
     : layout_(layout),
       held_(std::move(held)),
+      share_(std::move(share)),
       device_(device),
       trains_(trains),
       plain_(!device.is_cpu()),
       rotary_(layout.model().context, layout.model().width / layout.model().heads,
               layout.model().rope_base) {
   check_held(held_, layout_.model());
+  if (share_ && plain_) {
+    throw Error(ErrorCode::config_invalid, "an island computes on CPUs: --device must be cpu");
+  }
+  placed_ = held_;
+  if (share_) {
+    YUMOE_ASSERT(share_->owner.size() == held_.size());
+    placed_.clear();
+    for (std::size_t i = 0; i < held_.size(); ++i) {
+      if (share_->is_here(i)) placed_.push_back(held_[i]);
+    }
+    if (!every_rank_holds(*share_)) {  // every rank sees the same and throws alike
+      throw Error(ErrorCode::config_invalid,
+                  "an island of " + std::to_string(share_->group->size()) + " ranks cannot share " +
+                      std::to_string(held_.size()) + " experts: start fewer ranks");
+    }
+  }
   std::uint64_t own = layout_.trunk_parameters();
   places_.push_back({0, 0, own});
-  for (const std::uint32_t expert : held_) {
+  for (const std::uint32_t expert : placed_) {
     places_.push_back({layout_.trunk_parameters() + expert * layout_.expert_parameters(), own,
                        layout_.expert_parameters()});
     own += layout_.expert_parameters();
@@ -67,7 +93,7 @@ Model::Model(const Layout& layout, ExpertSet held, const RoutingOptions& routing
   if (trains_) gradients_ = at::zeros_like(parameters_);
 
   std::int64_t offset = 0;
-  for (const TensorSpec* tensor : layout_.tensors_of(held_)) {
+  for (const TensorSpec* tensor : layout_.tensors_of(placed_)) {
     const auto count = static_cast<std::int64_t>(tensor->elements);
     const bool decays = tensor->shape.size() > 1;
     if (!ranges_.empty() && ranges_.back().decays == decays) {
@@ -115,7 +141,8 @@ void Model::build_blocks(const RoutingOptions& routing) {
     block.moe.routing.experts_per_token = model.experts_per_token;
     block.moe.gate = view(of_layer(l, "gate"));
     block.moe.held = held_;
-    for (const std::uint32_t expert : held_) {
+    if (share_) block.moe.share = &*share_;
+    for (const std::uint32_t expert : placed_) {
       const std::string name = of_layer(l, "expert." + std::to_string(expert));
       block.moe.experts.push_back({view(name + ".gate_up"), view(name + ".down")});
     }
@@ -164,6 +191,17 @@ void Model::store_difference(std::span<const float> base, std::span<float> whole
   }
 }
 
+std::span<float> Model::parameters_of(std::uint32_t expert) {
+  const std::uint64_t whole = layout_.trunk_parameters() + expert * layout_.expert_parameters();
+  for (const Place& place : places_) {
+    if (place.whole == whole && place.own > 0) {
+      return {parameters_.mutable_data_ptr<float>() + place.own, place.count};
+    }
+  }
+  YUMOE_ASSERT(false);
+  return {};
+}
+
 BatchResult Model::train(std::span<const std::uint16_t> rows, std::span<const float> bias) {
   YUMOE_ASSERT(trains_);
   return run(Tokens(rows, layout_.model()), bias, true);
@@ -178,7 +216,13 @@ BatchResult Model::run(const Tokens& tokens, std::span<const float> bias, bool t
   const ModelOptions& model = layout_.model();
   YUMOE_ASSERT(bias.empty() ||
                bias.size() == static_cast<std::size_t>(model.layers * model.experts));
-  return plain_ ? run_plain(tokens, bias, trains) : run_fused(tokens, bias, trains);
+  if (plain_) return run_plain(tokens, bias, trains);
+  if (!share_) return run_fused(tokens, bias, trains);
+  share_->tokens = static_cast<std::int64_t>(tokens.targets.size());
+  BatchResult result = run_fused(part_of(tokens), bias, trains);
+  if (trains) sum_gradients();
+  share_losses(result, tokens.targets.size());
+  return result;
 }
 
 BatchResult Model::run_fused(const Tokens& tokens, std::span<const float> bias, bool trains) {
@@ -200,7 +244,9 @@ BatchResult Model::run_fused(const Tokens& tokens, std::span<const float> bias, 
   result.losses.resize(tokens.targets.size());
   const at::Tensor end = x.detach();
   const at::Tensor d_end = trains ? at::empty_like(end) : at::Tensor();
-  output_loss(output_, end, tokens.targets, result.losses, d_end);
+  const std::int64_t batch_tokens =
+      share_ ? share_->tokens : static_cast<std::int64_t>(tokens.targets.size());
+  output_loss(output_, end, tokens.targets, batch_tokens, result.losses, d_end);
   if (trains) {
     torch::autograd::backward({x}, {d_end});
     if (!layout_.model().tied_embedding) embedding_.gradient.zero_();

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -28,10 +29,19 @@ struct BatchResult {
 // plain (any device: ATen operations and their autograd). They agree within rounding.
 class Model {
  public:
+  //
+  // With a `share` this is one rank's part of an island's model: the trunk, and of the experts in
+  // `held` those that are here. Every rank is given the same batch and takes its sequences of it; results,
+  // and gradients of the trunk, are the same on every rank. share.owner.size() == held.size().
   Model(const Layout& layout, ExpertSet held, const RoutingOptions& routing, c10::Device device,
-        bool trains);
+        bool trains, std::optional<ExpertShare> share = std::nullopt);
 
-  const ExpertSet& held() const { return held_; }
+  const ExpertSet& held() const { return held_; }      // the gates choose among these
+  const ExpertSet& placed() const { return placed_; }  // and these are here
+  const std::optional<ExpertShare>& share() const { return share_; }
+
+  // Sum of squares of an island's gradients, of all ranks, each expert once. The same on every rank.
+  double gradient_squares() const;
   at::Tensor& parameters() { return parameters_; }
   at::Tensor& gradients() { return gradients_; }
 
@@ -40,6 +50,9 @@ class Model {
   void store(std::span<float> whole) const;  // leaves the rest untouched
   // whole = base - parameters, for this model's share.
   void store_difference(std::span<const float> base, std::span<float> whole) const;
+
+  // Where an expert that is here lies in parameters().
+  std::span<float> parameters_of(std::uint32_t expert);
 
   struct Range {
     std::int64_t begin = 0, count = 0;  // in parameters()
@@ -71,10 +84,14 @@ class Model {
   void build_blocks(const RoutingOptions& routing);
   BatchResult run(const Tokens& tokens, std::span<const float> bias, bool trains);
   BatchResult run_fused(const Tokens& tokens, std::span<const float> bias, bool trains);
+  Tokens part_of(const Tokens& batch) const;
+  void sum_gradients();
+  void share_losses(BatchResult& result, std::size_t batch_tokens) const;
   BatchResult run_plain(const Tokens& tokens, std::span<const float> bias, bool trains);
 
   Layout layout_;
-  ExpertSet held_;
+  ExpertSet held_, placed_;
+  std::optional<ExpertShare> share_;
   c10::Device device_;
   bool trains_;
   bool plain_;

@@ -1,33 +1,26 @@
 #include "model/moe_layer.hpp"
 
-#include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 
 #include "cluster/error.hpp"
+#include "model/expert_parallel.hpp"
 #include "model/product.hpp"
+#include "model/rows.hpp"
 
 namespace yumoe {
 namespace {
 
-using kernels::Activation;
+using rows::activate;
+using rows::activate_backward;
+using rows::buffer;
+using rows::gather;
+using rows::scatter_add;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-constexpr std::int64_t kRowsApart = 64;  // least rows worth a thread of their own
-
-template <typename Work>
-void over_rows(std::int64_t rows, const Work& work) {
-  at::parallel_for(0, rows, kRowsApart, work);
-}
-
-at::Tensor buffer(std::int64_t rows, std::int64_t columns) {
-  return at::empty({rows, columns}, at::kFloat);
-}
 
 struct Saved : torch::CustomClassHolder {
   const MoeLayer* layer = nullptr;
@@ -35,6 +28,7 @@ struct Saved : torch::CustomClassHolder {
   at::Tensor x, logits;
   at::Tensor hidden;         // [tokens * k, hidden_columns]: before the activation, by expert
   at::Tensor shared_hidden;  // [tokens, hidden_columns of the shared expert]
+  IslandPass island;         // instead of hidden, where experts are shared out
 };
 
 // Buffers that the experts of one pass take turns in, as large as the busiest needs.
@@ -51,47 +45,11 @@ std::int64_t most_rows(const Routing& routing) {
   return most;
 }
 
-void activate(Activation activation, const at::Tensor& hidden, const at::Tensor& out) {
-  const std::int64_t width = out.size(1), columns = hidden.size(1);
-  const float* from = hidden.const_data_ptr<float>();
-  float* to = out.mutable_data_ptr<float>();
-  over_rows(out.size(0), [&](std::int64_t begin, std::int64_t end) {
-    kernels::activate(activation, from + begin * columns, to + begin * width, end - begin, width);
-  });
-}
-
-void activate_backward(Activation activation, const at::Tensor& hidden, const float* factor,
-                       const at::Tensor& d_out, const at::Tensor& d_hidden, float* d_factor) {
-  const std::int64_t width = d_out.size(1), columns = hidden.size(1);
-  const float* from = hidden.const_data_ptr<float>();
-  float* d = d_out.mutable_data_ptr<float>();
-  float* to = d_hidden.mutable_data_ptr<float>();
-  over_rows(d_out.size(0), [&](std::int64_t begin, std::int64_t end) {
-    kernels::activate_backward(activation, from + begin * columns,
-                               factor ? factor + begin : nullptr, d + begin * width,
-                               to + begin * columns, d_factor ? d_factor + begin : nullptr,
-                               end - begin, width);
-  });
-}
-
-void gather(const at::Tensor& from, const std::int32_t* index, const at::Tensor& to) {
-  const std::int64_t width = from.size(1);
-  const float* source = from.const_data_ptr<float>();
-  float* target = to.mutable_data_ptr<float>();
-  over_rows(to.size(0), [&](std::int64_t begin, std::int64_t end) {
-    kernels::gather_rows(source, index + begin, target + begin * width, end - begin, width);
-  });
-}
-
-void scatter_add(const at::Tensor& from, const std::int32_t* index, const float* factor,
-                 const at::Tensor& to) {
-  const std::int64_t width = from.size(1);
-  const float* source = from.const_data_ptr<float>();
-  float* target = to.mutable_data_ptr<float>();
-  over_rows(from.size(0), [&](std::int64_t begin, std::int64_t end) {
-    kernels::scatter_add_rows(source + begin * width, index + begin,
-                              factor ? factor + begin : nullptr, target, end - begin, width);
-  });
+// The auxiliary losses are of the whole batch, not of this rank's part.
+void share_load(Routing& routing, const at::Tensor& logits, const MoeLayer& layer,
+                std::span<const std::int64_t> counts) {
+  set_load(routing, {logits.const_data_ptr<float>(), static_cast<std::size_t>(logits.numel())},
+           logits.size(1), layer.held, layer.routing, counts, layer.share->tokens);
 }
 
 at::Tensor forward(const MoeLayer& layer, const at::Tensor& residual, const at::Tensor& x,
@@ -102,6 +60,11 @@ at::Tensor forward(const MoeLayer& layer, const at::Tensor& residual, const at::
   saved.routing = route({saved.logits.const_data_ptr<float>(), static_cast<std::size_t>(saved.logits.numel())},
                         layer.gate.value.size(0), bias, layer.held, layer.routing);
   const Routing& routing = saved.routing;
+  std::optional<IslandForward> island;
+  if (layer.share) {
+    island.emplace(layer, routing, x, keep, saved.island);
+    share_load(saved.routing, saved.logits, layer, saved.island.counts);
+  }
 
   const at::Tensor out = residual.clone();
   if (layer.shared) {
@@ -111,6 +74,11 @@ at::Tensor forward(const MoeLayer& layer, const at::Tensor& residual, const at::
     activate(layer.activation, saved.shared_hidden, active);
     add_product(out, active, layer.shared->second.value.t());
     if (!keep) saved.shared_hidden.reset();
+  }
+  if (keep) saved.x = x;
+  if (island) {
+    island->finish(out);
+    return out;
   }
 
   const std::int64_t most = most_rows(routing);
@@ -129,10 +97,7 @@ at::Tensor forward(const MoeLayer& layer, const at::Tensor& residual, const at::
     product(xs, a, layer.experts[e].second.value.t());  // the input is not needed any more
     scatter_add(xs, routing.token.data() + begin, routing.weight.data() + begin, out);
   }
-  if (keep) {
-    saved.x = x;
-    saved.hidden = hidden;
-  }
+  if (keep) saved.hidden = hidden;
   return out;
 }
 
@@ -182,7 +147,11 @@ at::Tensor backward(const Saved& saved, const at::Tensor& d_out) {
     dx.zero_();
   }
   std::vector<float> d_weight(saved.routing.weight.size());
-  experts_backward(saved, d_out, dx, d_weight);
+  if (layer.share) {
+    island_backward(layer, saved.routing, saved.island, d_out, dx, d_weight);
+  } else {
+    experts_backward(saved, d_out, dx, d_weight);
+  }
   at::Tensor d_logits = at::empty_like(saved.logits);
   const auto count = static_cast<std::size_t>(d_logits.numel());
   route_backward(saved.routing, {saved.logits.const_data_ptr<float>(), count}, experts, layer.held,
@@ -201,7 +170,9 @@ struct MoeFunction : torch::autograd::Function<MoeFunction> {
     const std::vector<std::int64_t>& begin = saved->routing.begin;
     report->auxiliary = saved->routing.auxiliary;
     report->counts.resize(layer->held.size());
-    for (std::size_t e = 0; e < layer->held.size(); ++e) report->counts[e] = begin[e + 1] - begin[e];
+    for (std::size_t e = 0; e < layer->held.size(); ++e) {
+      report->counts[e] = layer->share ? saved->island.counts[e] : begin[e + 1] - begin[e];
+    }
     if (keep) context->saved_data["saved"] = c10::IValue::make_capsule(std::move(saved));
     return out;
   }
@@ -220,7 +191,7 @@ struct MoeFunction : torch::autograd::Function<MoeFunction> {
 at::Tensor apply_moe(const MoeLayer& layer, const at::Tensor& residual, const at::Tensor& x,
                      std::span<const float> bias, MoeReport& report) {
   YUMOE_ASSERT(x.is_contiguous());
-  YUMOE_ASSERT(layer.experts.size() == layer.held.size());
+  YUMOE_ASSERT(layer.share != nullptr || layer.experts.size() == layer.held.size());
   const bool keep = at::GradMode::is_enabled() && (x.requires_grad() || residual.requires_grad());
   return MoeFunction::apply(residual, x, &layer, bias, keep, &report);
 }

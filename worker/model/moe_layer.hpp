@@ -12,6 +12,7 @@
 #include <span>
 #include <vector>
 
+#include "model/expert_parallel.hpp"
 #include "model/kernels.hpp"
 #include "model/routing.hpp"
 #include "router/layout.hpp"
@@ -33,14 +34,15 @@ struct MoeLayer {
   RoutingOptions routing;
   Parameter gate;                    // [experts, d]
   ExpertSet held;                    // the gate chooses among these
-  std::vector<FeedForward> experts;  // one for each of held
+  std::vector<FeedForward> experts;  // one for each of held, or of those of held that are here
   std::optional<FeedForward> shared;
+  const ExpertShare* share = nullptr;  // which are here; none: all
 };
 
 // What one forward tells besides its output.
 struct MoeReport {
-  std::vector<std::int64_t> counts;  // [held]: assignments
-  double auxiliary = 0;              // part of the loss
+  std::vector<std::int64_t> counts;  // [held]: assignments, of all ranks
+  double auxiliary = 0;              // part of the loss; of this rank's tokens
 };
 
 // residual + moe(x), both [tokens, d], through autograd. `bias` [experts] or empty. The layer must

@@ -64,7 +64,7 @@ double auxiliary_loss(const Routing& routing, std::span<const float> logits, std
   if (options.balance_loss == 0 && options.router_z_loss == 0) return 0;
   const auto stride = static_cast<std::size_t>(experts);
   const std::size_t tokens = logits.size() / stride;
-  const std::vector<double> share = load_shares(routing, held.size());
+  const std::vector<double>& share = routing.share;
   double z = 0, balance = 0;
   for (std::size_t t = 0; t < tokens; ++t) {
     const double lse = log_sum_exp(&logits[t * stride], held);
@@ -79,7 +79,7 @@ double auxiliary_loss(const Routing& routing, std::span<const float> logits, std
   }
   return (options.router_z_loss * z +
           options.balance_loss * static_cast<double>(held.size()) * balance) /
-         static_cast<double>(tokens);
+         routing.tokens;
 }
 
 }  // namespace
@@ -113,8 +113,22 @@ Routing route(std::span<const float> logits, std::int64_t experts, std::span<con
     }
   }
   sort_by_expert(routing, slot_weight, held.size());
+  routing.share = load_shares(routing, held.size());
+  routing.tokens = static_cast<double>(tokens);
   routing.auxiliary = auxiliary_loss(routing, logits, experts, held, options);
   return routing;
+}
+
+void set_load(Routing& routing, std::span<const float> logits, std::int64_t experts,
+              std::span<const std::uint32_t> held, const RoutingOptions& options,
+              std::span<const std::int64_t> counts, std::int64_t tokens) {
+  std::int64_t all = 0;
+  for (const std::int64_t count : counts) all += count;
+  for (std::size_t e = 0; e < held.size(); ++e) {
+    routing.share[e] = static_cast<double>(counts[e]) / static_cast<double>(std::max<std::int64_t>(all, 1));
+  }
+  routing.tokens = static_cast<double>(tokens);
+  routing.auxiliary = auxiliary_loss(routing, logits, experts, held, options);
 }
 
 namespace {
@@ -152,7 +166,6 @@ void route_backward(const Routing& routing, std::span<const float> logits, std::
   }
   std::fill(d_logits.begin(), d_logits.end(), 0.0F);
   const bool has_auxiliary = options.balance_loss != 0 || options.router_z_loss != 0;
-  const std::vector<double> share = load_shares(routing, held.size());
   for (std::size_t t = 0; t < tokens; ++t) {
     const float* affinity = &routing.affinity[t * stride];
     const std::int32_t* chosen = &routing.chosen[t * k];
@@ -169,8 +182,8 @@ void route_backward(const Routing& routing, std::span<const float> logits, std::
       d_logits[t * stride + e] = (by_slot[t * k + j] - mean) / sum * a * (1 - a);
     }
     if (has_auxiliary) {
-      add_auxiliary_gradient(&logits[t * stride], affinity, held, share, options,
-                             1.0 / static_cast<double>(tokens), &d_logits[t * stride]);
+      add_auxiliary_gradient(&logits[t * stride], affinity, held, routing.share, options,
+                             1.0 / routing.tokens, &d_logits[t * stride]);
     }
   }
 }

@@ -24,6 +24,8 @@ struct Routing {
   std::vector<float> affinity;         // [tokens, experts]: sigmoid of the logits
   std::int64_t experts_per_token = 0;  // min(asked, held)
   double auxiliary = 0;                // balance_loss and z-loss terms, already weighted
+  std::vector<double> share;           // [held]: of all assignments
+  double tokens = 0;                   // that the auxiliary terms are a mean over
 };
 
 // Chooses for each row of logits [tokens, experts] the experts of `held` with the largest
@@ -31,6 +33,12 @@ struct Routing {
 // bias [experts] may be empty. NaN logits route somewhere valid and show up in the loss.
 Routing route(std::span<const float> logits, std::int64_t experts, std::span<const float> bias,
               std::span<const std::uint32_t> held, const RoutingOptions& options);
+
+// Makes `routing`, of one part of a batch of `tokens`, know the whole's assignments `counts` [held]:
+// then `auxiliary` is the part's share of the whole's, and so is its gradient.
+void set_load(Routing& routing, std::span<const float> logits, std::int64_t experts,
+              std::span<const std::uint32_t> held, const RoutingOptions& options,
+              std::span<const std::int64_t> counts, std::int64_t tokens);
 
 // Writes d(loss) / d(logits) [tokens, experts], given d(loss) / d(weight) in the sorted order of
 // `routing`; adds the auxiliary terms. Experts not held get zero.

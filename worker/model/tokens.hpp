@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cluster/error.hpp"
@@ -14,6 +15,9 @@ namespace yumoe {
 // Cuts rows of context + 1 tokens into inputs and the targets one place later.
 struct Model::Tokens {
   std::vector<std::int32_t> inputs, targets;  // [sequences * context]
+
+  Tokens(std::vector<std::int32_t> some_inputs, std::vector<std::int32_t> some_targets)
+      : inputs(std::move(some_inputs)), targets(std::move(some_targets)) {}
 
   // Throws Error{data_invalid} on a length that is no whole number of rows, or a token beyond the
   // vocabulary.

@@ -3,18 +3,24 @@
 #include <sodium.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <csignal>
+#include <filesystem>
 #include <iostream>
 
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
 #include "cluster/wallet.hpp"
 #include "worker/service.hpp"
+#include "worker/trainer.hpp"
 
 namespace yumoe {
 namespace {
 
 std::atomic<bool> g_stop{false};
+
+// Ranks of one launch start within seconds of one another; loading LibTorch from a slow disk takes more.
+constexpr std::chrono::milliseconds kIslandStartWait{120'000};
 
 struct Choice {
   std::string coordinator, hotkey, name, data = "token-set", state, device = "auto", tier = "open",
@@ -46,8 +52,61 @@ ParticipantSetup setup_of(const Choice& choice) {
   return setup;
 }
 
+// One process, or the rank of an island that mpirun started it as: rank 0 speaks for all.
+void start_worker(const Choice& choice) {
+  ParticipantSetup setup = setup_of(choice);
+  if (launched_ranks() == 1) {
+    run_worker(setup, open_key(choice.hotkey), g_stop);
+    return;
+  }
+  const std::unique_ptr<Collective> island = join_mpi(kIslandStartWait);
+  if (island->rank() != 0) {
+    follow_trainer(*island, setup.device);
+    return;
+  }
+  setup.island = island.get();
+  try {
+    run_worker(setup, open_key(choice.hotkey), g_stop);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::collective_failed) end_followers(*island);
+    throw;
+  }
+  end_followers(*island);
+}
+
+void start_validator(const Choice& choice) {
+  if (launched_ranks() > 1) {
+    throw Error(ErrorCode::usage, "a validator is one process: start it without mpirun or srun");
+  }
+  run_validator(setup_of(choice), open_key(choice.hotkey), g_stop);
+}
+
+// `rank_command`: what each rank is to run, from the word `worker` on.
+void add_island(CLI::App& app, std::vector<std::string> rank_command) {
+  auto setup = std::make_shared<IslandSetup>();
+  CLI::App* command = app.add_subcommand(
+      "island",
+      "Start a worker of several processes by mpirun, and again without a rank that is lost:\n"
+      "yumoe-worker island -n 4 worker --coordinator ... (with the worker's own options)");
+  command->add_option("-n,--ranks", setup->ranks, "processes")
+      ->check(CLI::Range(1, 4'096))->capture_default_str();
+  command->add_option("--mpirun", setup->mpirun, "program that starts them")->capture_default_str();
+  command->add_option("--mpirun-option", setup->mpirun_options,
+                      "passed to mpirun, such as --mpirun-option=--oversubscribe; may be repeated")
+      ->take_all()->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command->callback([setup, rest = std::move(rank_command)] {
+    open_log("island", LogLevel::info);
+    if (rest.empty()) {
+      throw Error(ErrorCode::usage, "after its own options `island` wants: worker --coordinator ...");
+    }
+    setup->command = {std::filesystem::read_symlink("/proc/self/exe").string()};
+    setup->command.insert(setup->command.end(), rest.begin(), rest.end());
+    if (const int status = run_island(*setup, g_stop); status != 0) throw CLI::RuntimeError(status);
+  });
+}
+
 void add_role(CLI::App& app, const std::string& role, const char* help,
-              void (*run)(ParticipantSetup, Keypair, const std::atomic<bool>&)) {
+              void (*run)(const Choice&)) {
   auto choice = std::make_shared<Choice>();
   CLI::App* command = app.add_subcommand(role, help);
   command->add_option("--coordinator", choice->coordinator,
@@ -78,7 +137,7 @@ void add_role(CLI::App& app, const std::string& role, const char* help,
   }
   command->callback([choice, role, run] {
     open_log(role + " " + choice->name, LogLevel::info);
-    run(setup_of(*choice), open_key(choice->hotkey), g_stop);
+    run(*choice);
   });
 }
 
@@ -101,11 +160,24 @@ int run_program(int argc, char** argv) {
   CLI::App app("Trains or measures for a Yumoe run.", "yumoe-worker");
   app.require_subcommand(1);
   add_recompute(app);
-  add_role(app, "worker", "Train shards of a run", run_worker);
-  add_role(app, "validator", "Measure what workers contribute", run_validator);
+  add_role(app, "worker", "Train shards of a run; under mpirun, as one worker of all its ranks",
+           start_worker);
+  add_role(app, "validator", "Measure what workers contribute", start_validator);
+  // What follows `worker` is the ranks' to read.
+  std::vector<std::string> rank_command;
+  if (argc > 1 && std::string_view(argv[1]) == "island") {
+    char** const own_end = std::find_if(argv + 2, argv + argc, [](const char* argument) {
+      return std::string_view(argument) == "worker";
+    });
+    rank_command.assign(own_end, argv + argc);
+    argc = static_cast<int>(own_end - argv);
+  }
+  add_island(app, std::move(rank_command));
   try {
     app.parse(argc, argv);
     return 0;
+  } catch (const CLI::RuntimeError& status) {
+    return status.get_exit_code();
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
     std::cerr << "yumoe-worker: " << error.what() << ". Try --help" << std::endl;
@@ -115,6 +187,7 @@ int run_program(int argc, char** argv) {
     const bool usage = error.code() == ErrorCode::usage || error.code() == ErrorCode::key_invalid ||
                        error.code() == ErrorCode::file_missing ||
                        error.code() == ErrorCode::data_invalid;
+    if (error.code() == ErrorCode::collective_failed) return kIslandBroken;
     return usage ? 2 : 1;
   } catch (const std::exception& error) {
     std::cerr << "yumoe-worker: failed: " << error.what() << std::endl;

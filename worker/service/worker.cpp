@@ -24,17 +24,19 @@ class Worker {
         tokens_(open_data(setup, facts_, welcome_)),
         windows_(windows_in_order(tokens_, facts_.data_order(), Split::train,
                                   static_cast<std::uint32_t>(facts_.model.context))),
-        trainer_(facts_.model, facts_.training, setup.device),
+        trainer_(facts_.model, facts_.training, setup.device, setup.island),
         state_(setup.state, welcome_.run, layout_.parameters()),
         follower_(layout_, facts_, link_),
         delta_(layout_.parameters(), 0.0f) {
-    log_info("joined run " + welcome_.run + " as uid " + std::to_string(welcome_.uid.value));
+    log_info("joined run " + welcome_.run + " as uid " + std::to_string(welcome_.uid.value) +
+             (trainer_.ranks() > 1 ? ", an island of " + std::to_string(trainer_.ranks()) + " ranks" : ""));
     beat_.version = follower_.base().round();
   }
 
   void run() {
     std::uint64_t seen = 0;
     while (!stop_) {
+      trainer_.keep_alive();
       const auto directive = link_.directive(seen, milliseconds(500));
       if (!directive) continue;
       seen = directive->sequence;

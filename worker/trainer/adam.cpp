@@ -59,7 +59,8 @@ Adam::Adam(const Model& model, const InnerOptions& options)
       second_(at::zeros_like(first_)) {}
 
 double Adam::step(Model& model, double learning_rate) {
-  const double norm = norm_of(model.gradients());
+  const double norm =
+      model.share() ? std::sqrt(model.gradient_squares()) : norm_of(model.gradients());
   if (!std::isfinite(norm)) return norm;
   ++steps_;
   const double limit = options_.gradient_norm_max;

@@ -13,6 +13,7 @@
 #include "model/device.hpp"
 #include "model/model.hpp"
 #include "trainer/adam.hpp"
+#include "trainer/island.hpp"
 #include "worker/memory.hpp"
 
 namespace yumoe {
@@ -21,6 +22,11 @@ namespace {
 double seconds_since(std::chrono::steady_clock::time_point start) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
+
+using std::chrono::milliseconds;
+
+constexpr milliseconds kStepWaitMax{120'000};
+constexpr std::size_t kEverywhereMax = 2;  // experts that may be held by every rank of an island
 
 std::string text_of(const TrainingShard& shard) {
   return "shard of round " + std::to_string(shard.round.value) + ", uid " +
@@ -38,7 +44,20 @@ struct Trainer::State {
   std::optional<Model> model = {};
   std::optional<Adam> adam = {};
   bool keeps_moments = false;
+  Collective* group = nullptr;           // of an island
+  std::vector<std::int32_t> owner = {};  // [held], on an island
+  std::vector<std::int64_t> seen = {};   // [experts]: tokens in the last shard, all layers
+  std::optional<island::StepDeadline> deadline = {};
 
+  void say(island::Command command, ByteView payload = {}) const {
+    if (group != nullptr) island::say(*group, command, payload);
+  }
+  void load(std::span<const float> parameters, std::span<const float> gate_bias);
+  void share_out(const TrainingShard& shard);
+  void say_start(const TrainingShard& shard) const;
+  void say_step(std::uint32_t step, std::span<const std::uint16_t> rows,
+                std::span<const float> bias) const;
+  void collect(std::span<float> whole) const;
   void check(const TrainingShard& shard) const;
   void start(const TrainingShard& shard);
   double rate(const TrainingShard& shard, std::uint32_t step) const;
@@ -60,13 +79,16 @@ void Trainer::State::check(const TrainingShard& shard) const {
 }
 
 void Trainer::State::start(const TrainingShard& shard) {
-  const bool is_same_share = model && model->held() == shard.experts;
+  const bool is_same_share =
+      model && model->held() == shard.experts && (!group || model->share()->owner == owner);
   if (!is_same_share) {
     model.reset();
     adam.reset();
     const RoutingOptions routing{.balance_loss = inner.balance_loss,
                                  .router_z_loss = inner.router_z_loss};
-    model.emplace(layout, shard.experts, routing, device, true);
+    std::optional<ExpertShare> share;
+    if (group != nullptr) share = ExpertShare{.group = group, .owner = owner};
+    model.emplace(layout, shard.experts, routing, device, true, std::move(share));
   }
   model->load(base);
   if (!adam || !keeps_moments) adam.emplace(*model, inner);
@@ -115,30 +137,110 @@ void Trainer::State::balance(const BatchResult& batch, TrainingResult& result) c
   }
 }
 
-Trainer::Trainer(const ModelOptions& model, const InnerOptions& inner, const DeviceOptions& device)
+Trainer::Trainer(const ModelOptions& model, const InnerOptions& inner, const DeviceOptions& device,
+                 Collective* island)
     : state_(new State{.layout = Layout::of(model), .inner = inner, .options = device,
                        .device = open_device(device.device)}) {
   keep_freed_memory();
   at::set_num_threads(static_cast<int>(device.threads));
+  if (island == nullptr || island->size() == 1) return;
+  YUMOE_ASSERT(island->rank() == 0);
+  state_->group = island;
+  state_->deadline.emplace(*island, kStepWaitMax);
+  state_->say(island::Command::setup, island::encode({model, inner}));
 }
 Trainer::Trainer(Trainer&&) noexcept = default;
 Trainer& Trainer::operator=(Trainer&&) noexcept = default;
 Trainer::~Trainer() = default;
 
-void Trainer::load_base(std::span<const float> parameters, std::span<const float> gate_bias) {
-  const ModelOptions& model = state_->layout.model();
-  const auto biases = static_cast<std::size_t>(model.layers * model.experts);
-  YUMOE_ASSERT(parameters.size() == state_->layout.parameters());
+int Trainer::ranks() const { return state_->group == nullptr ? 1 : state_->group->size(); }
+
+void Trainer::keep_alive() { state_->say(island::Command::idle); }
+
+void Trainer::State::load(std::span<const float> parameters, std::span<const float> gate_bias) {
+  const ModelOptions& options_of_model = layout.model();
+  const auto biases = static_cast<std::size_t>(options_of_model.layers * options_of_model.experts);
+  YUMOE_ASSERT(parameters.size() == layout.parameters());
   YUMOE_ASSERT(gate_bias.empty() || gate_bias.size() == biases);
-  state_->base.assign(parameters.begin(), parameters.end());
-  state_->base_bias.assign(gate_bias.begin(), gate_bias.end());
-  state_->base_bias.resize(biases);
+  base.assign(parameters.begin(), parameters.end());
+  base_bias.assign(gate_bias.begin(), gate_bias.end());
+  base_bias.resize(biases);
+}
+
+void Trainer::load_base(std::span<const float> parameters, std::span<const float> gate_bias) {
+  state_->load(parameters, gate_bias);
+  if (state_->group == nullptr) return;
+  island::Writer writer;
+  writer.add_list(parameters).add_list(gate_bias);
+  state_->say(island::Command::base, writer.bytes());
+}
+
+// Where each expert goes, by the load of the shard before.
+void Trainer::State::share_out(const TrainingShard& shard) {
+  if (group == nullptr) return;
+  std::vector<std::int64_t> counts;
+  for (const std::uint32_t expert : shard.experts) {
+    counts.push_back(expert < seen.size() ? seen[expert] : 0);
+  }
+  owner = share_experts(counts, shard.experts.size(), group->size(), kEverywhereMax);
+}
+
+void Trainer::State::say_start(const TrainingShard& shard) const {
+  if (group == nullptr) return;
+  island::Writer writer;
+  writer.add(shard.round.value).add(shard.uid.value).add(shard.inner_steps).add(shard.steps_before);
+  writer.add(keeps_moments).add_list(std::span(shard.experts)).add_list(std::span(owner));
+  say(island::Command::start, writer.bytes());
+}
+
+void Trainer::State::say_step(std::uint32_t step, std::span<const std::uint16_t> rows,
+                              std::span<const float> bias) const {
+  if (group == nullptr) return;
+  island::Writer writer;
+  writer.add(step).add_list(rows).add_list(bias);
+  say(island::Command::step, writer.bytes());
+}
+
+// Every rank's experts to rank 0, which writes them to `whole`; the others' `whole` is empty.
+void Trainer::State::collect(std::span<float> whole) const {
+  const ExpertShare& share = *model->share();
+  const auto ranks = static_cast<std::size_t>(group->size());
+  const std::size_t expert_bytes = layout.expert_parameters() * sizeof(float);
+  const bool is_root = group->rank() == 0;
+  std::vector<std::size_t> send(ranks), receive(ranks);
+  std::vector<float> out, in;
+  for (std::size_t i = 0; i < share.owner.size(); ++i) {
+    const std::int32_t owned_by = share.owner[i];
+    if (owned_by == ExpertShare::kEverywhere || owned_by == 0) continue;  // rank 0 has it
+    if (is_root) receive[static_cast<std::size_t>(owned_by)] += expert_bytes;
+    if (owned_by != group->rank()) continue;
+    const std::span<float> expert = const_cast<Model&>(*model).parameters_of(model->held()[i]);
+    out.insert(out.end(), expert.begin(), expert.end());
+    send[0] += expert_bytes;
+  }
+  std::size_t all = 0;
+  for (const std::size_t bytes : receive) all += bytes;
+  in.resize(all / sizeof(float));
+  group->all_to_all_v(as_bytes(std::span<const float>(out)), send, as_writable(std::span(in)), receive);
+  std::size_t at = 0;
+  for (int rank = 1; is_root && rank < group->size(); ++rank) {
+    for (std::size_t i = 0; i < share.owner.size(); ++i) {
+      if (share.owner[i] != rank) continue;
+      const std::uint64_t to =
+          layout.trunk_parameters() + model->held()[i] * layout.expert_parameters();
+      std::copy_n(in.begin() + static_cast<std::ptrdiff_t>(at), layout.expert_parameters(),
+                  whole.begin() + static_cast<std::ptrdiff_t>(to));
+      at += layout.expert_parameters();
+    }
+  }
 }
 
 TrainingResult Trainer::train(const TrainingShard& shard, const WindowReader& windows,
                               const OnStep& on_step) {
   State& state = *state_;
   state.check(shard);
+  state.share_out(shard);
+  state.say_start(shard);
   state.start(shard);
   const auto batch = static_cast<std::uint64_t>(state.inner.batch_sequences);
   const auto context = static_cast<std::uint32_t>(state.layout.model().context);
@@ -149,12 +251,14 @@ TrainingResult Trainer::train(const TrainingShard& shard, const WindowReader& wi
     const auto start = std::chrono::steady_clock::now();
     const std::vector<std::uint16_t> rows =
         read_windows(windows, shard.data.first + step * batch, batch, context);
+    state.say_step(step, rows, result.gate_bias);
     const BatchResult one = state.step(shard, step, rows, result.gate_bias);
     state.balance(one, result);
     result.loss_last = one.mean();
     if (step == 0) result.loss_first = result.loss_last;
     result.steps = step + 1;
     result.tokens += one.losses.size();
+    if (state.deadline) state.deadline->observe(seconds_since(start));
     if (state.options.speed_share < 1) {
       std::this_thread::sleep_for(std::chrono::duration<double>(
           seconds_since(start) * (1 / state.options.speed_share - 1)));
@@ -163,19 +267,106 @@ TrainingResult Trainer::train(const TrainingShard& shard, const WindowReader& wi
     result.seconds_in_steps += seconds;
     if (on_step && !on_step({result.steps, result.loss_last, result.tokens, seconds})) break;
   }
+  const auto experts = static_cast<std::size_t>(state.layout.model().experts);
+  state.seen.assign(experts, 0);
+  for (std::size_t i = 0; i < result.expert_tokens.size(); ++i) {
+    state.seen[i % experts] += result.expert_tokens[i];
+  }
   return result;
 }
 
 void Trainer::pseudo_gradient(std::span<float> whole) const {
-  YUMOE_ASSERT(state_->model.has_value());
-  state_->model->store_difference(state_->base, whole);
+  const State& state = *state_;
+  YUMOE_ASSERT(state.model.has_value());
+  if (state.group == nullptr) {
+    state.model->store_difference(state.base, whole);
+    return;
+  }
+  local_parameters(whole);
+  for (const TensorSpec* tensor : state.layout.tensors_of(state.model->held())) {
+    for (std::uint64_t i = tensor->offset; i < tensor->offset + tensor->elements; ++i) {
+      whole[i] = state.base[i] - whole[i];
+    }
+  }
 }
 
 void Trainer::local_parameters(std::span<float> whole) const {
   YUMOE_ASSERT(state_->model.has_value());
   state_->model->store(whole);
+  if (state_->group == nullptr) return;
+  state_->say(island::Command::collect);
+  state_->collect(whole);
 }
 
 void Trainer::keep_moments(bool keep) { state_->keeps_moments = keep; }
+
+namespace {
+
+TrainingShard read_start(island::Reader reader, Trainer::State& state) {
+  TrainingShard shard;
+  shard.round.value = reader.take<decltype(shard.round.value)>();
+  shard.uid.value = reader.take<decltype(shard.uid.value)>();
+  shard.inner_steps = reader.take<std::uint32_t>();
+  shard.steps_before = reader.take<std::uint64_t>();
+  state.keeps_moments = reader.take<bool>();
+  shard.experts = reader.take_list<std::uint32_t>();
+  state.owner = reader.take_list<std::int32_t>();
+  return shard;
+}
+
+void follow_step(island::Reader reader, Trainer::State& state, const TrainingShard& shard) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto step = reader.take<std::uint32_t>();
+  const auto rows = reader.take_list<std::uint16_t>();
+  const auto bias = reader.take_list<float>();
+  try {
+    state.step(shard, step, rows, bias);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::collective_failed) throw;
+    return;  // a loss that is not finite, tokens beyond the vocabulary: rank 0 throws it too
+  }
+  state.deadline->observe(seconds_since(start));
+}
+
+}  // namespace
+
+void end_followers(Collective& group) { island::say(group, island::Command::end, {}); }
+
+void follow_trainer(Collective& group, const DeviceOptions& device) {
+  keep_freed_memory();
+  at::set_num_threads(static_cast<int>(device.threads));
+  std::unique_ptr<Trainer::State> state;
+  TrainingShard shard;
+  while (true) {
+    const island::Said said =
+        island::hear(group, state ? state->deadline->now() : kStepWaitMax);
+    island::Reader reader(said.payload);
+    YUMOE_ASSERT(state != nullptr || said.command <= island::Command::setup ||
+                 said.command == island::Command::end);
+    switch (said.command) {
+      case island::Command::idle: break;
+      case island::Command::end: return;
+      case island::Command::setup: {
+        const island::Options options = island::decode_options(said.payload);
+        state.reset(new Trainer::State{.layout = Layout::of(options.model), .inner = options.inner,
+                                       .options = device, .device = open_device(device.device)});
+        state->group = &group;
+        state->deadline.emplace(group, kStepWaitMax);
+        break;
+      }
+      case island::Command::base: {
+        const auto parameters = reader.take_list<float>();
+        state->load(parameters, reader.take_list<float>());
+        break;
+      }
+      case island::Command::start:
+        shard = read_start(reader, *state);
+        state->start(shard);
+        break;
+      case island::Command::step: follow_step(reader, *state, shard); break;
+      case island::Command::collect: state->collect({}); break;
+    }
+  }
+}
 
 }  // namespace yumoe

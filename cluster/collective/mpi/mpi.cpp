@@ -216,6 +216,13 @@ bool mpi_is_built() { return true; }
 
 std::unique_ptr<Collective> join_mpi(std::chrono::milliseconds wait_max) {
   auto session = std::make_shared<collective::Session>();
+  int ranks = 1;
+  MPI_Comm_size(MPI_COMM_WORLD, &ranks);
+  if (ranks != launched_ranks()) {
+    throw Error(ErrorCode::config_invalid,
+                "join " + std::to_string(launched_ranks()) + " ranks by MPI: it sees " +
+                    std::to_string(ranks) + "; start them with mpirun, or srun --mpi=pmix");
+  }
   return collective::over(
       std::make_unique<collective::MpiWire>(std::move(session), MPI_COMM_WORLD), wait_max);
 }

@@ -4,7 +4,9 @@
 #include <atomic>
 #include <filesystem>
 #include <string>
+#include <vector>
 
+#include "cluster/collective.hpp"
 #include "cluster/identity.hpp"
 #include "cluster/transport.hpp"
 #include "worker/device_options.hpp"
@@ -24,6 +26,7 @@ struct ParticipantSetup {
   std::string tier = "open";
   std::string region;
   std::chrono::milliseconds join_wait{60'000};
+  Collective* island = nullptr;     // of which this process is rank 0; the other ranks follow
 };
 
 // Both return when the run is finished or `stop` is set. They throw Error if the coordinator refuses or
@@ -33,6 +36,20 @@ void run_worker(ParticipantSetup setup, Keypair keys, const std::atomic<bool>& s
 // them; the digest of the pseudo-gradient goes to JOB/delta. Throws Error.
 void recompute_shard(const std::filesystem::path& job, const std::filesystem::path& data,
                      const DeviceOptions& device);
+
+// Exit status of a rank whose island lost another one.
+inline constexpr int kIslandBroken = 75;
+
+// Starts `ranks` processes of `command` by mpirun and, when one is lost, the rest of them again: the island
+// goes on with one rank less from the round it was in. Returns mpirun's exit status of the last time, 0
+// when `stop` was set.
+struct IslandSetup {
+  std::string mpirun = "mpirun";
+  std::vector<std::string> mpirun_options;
+  int ranks = 2;
+  std::vector<std::string> command;  // program and arguments
+};
+int run_island(const IslandSetup& setup, const std::atomic<bool>& stop);
 
 void run_validator(ParticipantSetup setup, Keypair keys, const std::atomic<bool>& stop);
 

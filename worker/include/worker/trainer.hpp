@@ -4,6 +4,9 @@
 // The result depends on base version, gate bias, shard and data alone, never on shards trained
 // before: every shard starts with fresh AdamW moments (docs/decisions/inner-moments.md). On one kind
 // of device with one number of threads it is the same bits each time; so anybody can check it.
+//
+// On an island, rank 0 has the Trainer and the other ranks are in follow_trainer(). Results are those
+// of one process within rounding; where experts are held follows the tokens they saw in the last shard.
 
 #include <cstdint>
 #include <functional>
@@ -11,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "cluster/collective.hpp"
 #include "router/layout.hpp"
 #include "router/shard.hpp"
 #include "worker/device_options.hpp"
@@ -41,7 +45,10 @@ struct TrainingResult {
 class Trainer {
  public:
   // Throws Error{device_missing} or Error{config_invalid}. The number of threads is the process's.
-  Trainer(const ModelOptions& model, const InnerOptions& inner, const DeviceOptions& device);
+  // `island`: the caller is its rank 0. An operation on it that fails throws
+  // Error{collective_failed}; then this Trainer and its group are of no use any more.
+  Trainer(const ModelOptions& model, const InnerOptions& inner, const DeviceOptions& device,
+          Collective* island = nullptr);
   Trainer(Trainer&&) noexcept;
   Trainer& operator=(Trainer&&) noexcept;
   ~Trainer();
@@ -64,12 +71,24 @@ class Trainer {
   // Writes the local parameters of the last shard likewise.
   void local_parameters(std::span<float> whole) const;
 
+  // Tells the other ranks of an island that rank 0 lives. To be called every few seconds between shards.
+  void keep_alive();
+
+  // Ranks it computes on.
+  int ranks() const;
+
   // For measurements: keep AdamW's moments from shard to shard. Gives up what is promised above.
   void keep_moments(bool keep);
 
+  struct State;  // private to trainer/
+
  private:
-  struct State;
   std::unique_ptr<State> state_;
 };
+
+// What every rank of an island but 0 does: computes its part of what rank 0's Trainer is asked for, until
+// rank 0 calls end_followers. Throws Error{collective_failed} if a rank is lost.
+void follow_trainer(Collective& island, const DeviceOptions& device);
+void end_followers(Collective& island);
 
 }  // namespace yumoe

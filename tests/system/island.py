@@ -1,0 +1,125 @@
+"""An island of real processes under mpirun is one worker of a run; a rank is killed, then one hangs, and the
+island goes on with what is left. island.py BIN_DIR"""
+
+import argparse
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+from whole_run import CONFIG, Failure, Scene, check, children_of
+
+
+def descendants_of(pid):
+    found = []
+    for child in children_of(pid):
+        found += [child] + descendants_of(child)
+    return found
+
+
+def ranks_of(pid):
+    """Rank -> process id of the yumoe-worker processes below `pid`."""
+    ranks = {}
+    for child in descendants_of(pid):
+        try:
+            command = pathlib.Path(f"/proc/{child}/cmdline").read_bytes()
+            environ = pathlib.Path(f"/proc/{child}/environ").read_bytes()
+        except OSError:
+            continue
+        marks = [v for v in environ.split(b"\0") if v.startswith(b"OMPI_COMM_WORLD_RANK=")]
+        if marks and b"yumoe-worker" in command:
+            ranks[int(marks[0].split(b"=")[1])] = child
+    return ranks
+
+
+def wait_for(what, condition, seconds):
+    deadline = time.time() + seconds
+    while time.time() < deadline:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.2)
+    raise Failure(f"{what}: not within {seconds} s")
+
+
+def island_lives(island):
+    check(island.poll() is None, f"the island ended by itself: {island.returncode}")
+    return True
+
+
+def test_island(scene):
+    run = scene.folder / "run"
+    config = scene.folder / "run.toml"
+    config.write_text(CONFIG.format(rounds=100_000, data=scene.folder / "tokens", text=scene.folder / "text")
+                      .replace("batch_sequences = 2", "batch_sequences = 3"))
+    process = scene.start("run", config, "--out", run)
+    address = None
+    for line in process.stdout:
+        if line.startswith("join at"):
+            address = line.split()[-1]
+            break
+    check(address, "no address was printed")
+    log = scene.folder / "island.log"
+    environ = dict(os.environ, TMPDIR="/tmp", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
+                   OMPI_MCA_mpi_yield_when_idle="1")
+    with log.open("w") as out:
+        island = subprocess.Popen(
+            [scene.bin / "yumoe-worker", "island", "-n", "3", "--mpirun-option=--oversubscribe", "worker",
+             "--coordinator", address, "--hotkey", "//Island", "--name", "island", "--data",
+             scene.folder / "tokens", "--state", scene.folder / "state", "--device", "cpu"],
+            stdout=out, stderr=subprocess.STDOUT, env=environ)
+    try:
+        answered = lambda: log.read_text().count(" steps, loss ")
+        wait_for("the island's first contribution", lambda: island_lives(island) and "an island of 3 ranks" in log.read_text() and answered() > 1, 60)
+        os.kill(ranks_of(island.pid)[1], signal.SIGKILL)
+        killed = time.time()
+        wait_for("the island without the killed rank", lambda: "an island of 2 ranks" in log.read_text(), 60)
+        formed = time.time() - killed
+        before = answered()
+        wait_for("a contribution of two ranks", lambda: answered() > before, 60)
+        os.kill(ranks_of(island.pid)[1], signal.SIGSTOP)
+        hung = time.time()
+        wait_for("the island without the hanging rank", lambda: "starting again with 1" in log.read_text(), 180)
+        noticed = time.time() - hung
+        check("rank 1 of 2" in log.read_text(), "the hanging rank was not named")
+        before = answered()
+        wait_for("a contribution of one rank", lambda: answered() > before, 60)
+    except (Failure, KeyError) as failure:
+        raise Failure(f"{failure}\n{log.read_text()[-4000:]}")
+    finally:
+        island.terminate()
+        try:
+            island.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            island.kill()
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    check(process.returncode == 0, f"run failed: {err[-2000:]}")
+    check(island.returncode == 0, f"the island did not end when asked to: {island.returncode}\n{log.read_text()[-2000:]}")
+    replay = scene.yumoe("replay", run, "--verify", "--json")
+    check(replay.returncode == 0, f"replay failed: {replay.stderr}")
+    status = json.loads(scene.yumoe("status", run, "--json").stdout)
+    check(json.loads(replay.stdout.strip().splitlines()[-1])["state_digest"] == status["state_digest"],
+          "replay reached another state")
+    print(f"  formed again {formed:.1f} s after a kill; a hanging rank was given up after {noticed:.1f} s")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bin_dir")
+    scene = Scene(parser.parse_args().bin_dir, 1)
+    try:
+        test_island(scene)
+    except Failure as failure:
+        print(f"FAILED: {failure}")
+        return 1
+    finally:
+        scene.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+// Keeps an island going on an MPI that ends all ranks when one is lost (Open MPI 4.1 does): starts what is
+// left of them again. What rank 0 committed to is in its state folder, so nothing is lost but the shard
+// that was being trained.
+
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "cluster/error.hpp"
+#include "cluster/log.hpp"
+#include "worker/service.hpp"
+
+namespace yumoe {
+namespace {
+
+using std::chrono::milliseconds;
+
+std::vector<std::string> command_of(const IslandSetup& setup, int ranks) {
+  std::vector<std::string> command = {setup.mpirun};
+  command.insert(command.end(), setup.mpirun_options.begin(), setup.mpirun_options.end());
+  command.insert(command.end(), {"-n", std::to_string(ranks)});
+  command.insert(command.end(), setup.command.begin(), setup.command.end());
+  return command;
+}
+
+pid_t start(std::vector<std::string> command) {
+  std::vector<char*> argv;
+  for (std::string& argument : command) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  const pid_t child = fork();
+  if (child < 0) {
+    throw Error(ErrorCode::file_io, "start " + command.front() + ": " + std::strerror(errno));
+  }
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGTERM);  // mpirun ends its ranks then
+    execvp(argv[0], argv.data());
+    _exit(127);
+  }
+  return child;
+}
+
+// Its exit status as a shell sees it. A stop is passed on once.
+int wait_for(pid_t child, const std::atomic<bool>& stop) {
+  bool told = false;
+  while (true) {
+    int status = 0;
+    const pid_t ended = waitpid(child, &status, WNOHANG);
+    if (ended == child) return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    if (ended < 0 && errno != EINTR) {
+      throw Error(ErrorCode::file_io, std::string("wait for mpirun: ") + std::strerror(errno));
+    }
+    if (stop && !told) {
+      kill(child, SIGTERM);
+      told = true;
+    }
+    std::this_thread::sleep_for(milliseconds(50));
+  }
+}
+
+}  // namespace
+
+int run_island(const IslandSetup& setup, const std::atomic<bool>& stop) {
+  int status = 0;
+  for (int ranks = setup.ranks; ranks >= 1; --ranks) {
+    status = wait_for(start(command_of(setup, ranks)), stop);
+    if (status == 127) {
+      throw Error(ErrorCode::file_missing,
+                  "run " + setup.mpirun + ": is it there? apt-get install openmpi-bin, or --mpirun PATH");
+    }
+    if (stop) return 0;  // mpirun's own status then depends on which rank was first to end
+    const bool lost = status == kIslandBroken || status > 128;
+    if (!lost) return status;
+    log_error("the island of " + std::to_string(ranks) + " ranks lost one (mpirun ended with " +
+              std::to_string(status) + ")" +
+              (ranks > 1 ? ": starting again with " + std::to_string(ranks - 1) : ""));
+  }
+  return status;
+}
+
+}  // namespace yumoe
