@@ -87,6 +87,12 @@ struct Profile {
   tier @6 :Text;               # "trusted", "known" or "open"
   region @7 :Text;
   device @8 :Text;             # "cpu", "cuda"; equal devices reproduce each other's bits
+  innerStepsMax @9 :UInt32;    # 0: no limit of its own
+  measuring @10 :Bool;
+  # The machine is being measured: another `join` on the same connection tells the rest, and until then
+  # no shard is planned for it.
+  remark @11 :Text;
+  # What it found wrong with what it said before ("holds 512 MiB, said 4096 MiB"), in words.
 }
 
 struct ToCoordinator {
@@ -101,6 +107,13 @@ struct ToCoordinator {
     leave @7 :Text;
     # Why, in words. The participant's work so far stays.
     call @8 :Call;
+    probe @9 :Probe;
+    # Measures the way: may carry a payload frame; answered by a piece of zero digest.
+  }
+
+  struct Probe {
+    number @0 :UInt64;          # comes back as the piece's offset
+    wantedBytes @1 :UInt32;     # size of the answer's payload, at most 1 MiB
   }
 
   struct Join {

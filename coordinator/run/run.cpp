@@ -22,6 +22,19 @@ std::array<std::uint8_t, 33> map_key(const PublicKey& key) {
   return bytes;
 }
 
+// An upload faster than this says little of the uplink: most of it is waiting for one another.
+constexpr double kUplinkNoticed_s = 0.5;
+
+void learn_uplink(WorkerProfile& profile, double bytes, double seconds) {
+  double& known = profile.up_bytes_per_s;
+  if (seconds <= kUplinkNoticed_s) {
+    if (known > 0 && seconds > 0) known = std::max(known, bytes / seconds);
+    return;
+  }
+  const double seen = bytes / (seconds - 0.5 * kUplinkNoticed_s);
+  known = known > 0 ? 0.5 * known + 0.5 * seen : seen;
+}
+
 bool is_open(const ShardState& shard) {
   return shard.answer == Answer::missing || shard.answer == Answer::committed;
 }
@@ -143,11 +156,22 @@ void Run::on(const Joined& event, TimeMs now, std::vector<Action>& out) {
   Participant& participant = participants_[*uid];
   participant.name = event.name;
   participant.stake = event.stake;
-  set_active(participant, true);
-  participant.reason = event.role == Role::worker ? "joined; work comes with the next round" : "";
-  const double known_speed = participant.profile.tokens_per_s;
-  participant.profile = event.profile;
-  if (known_speed > 0) participant.profile.tokens_per_s = known_speed;
+  // A process that measures has just started; if one was at work before, it died.
+  if (event.profile.measuring && participant.active && is_in_work(*uid)) note_lost(participant);
+  change(participant, [&] {
+    WorkerProfile profile = event.profile;
+    const WorkerProfile& known = participant.profile;
+    // What was seen in rounds is worth more than what a fresh process says of its first seconds.
+    if (participant.speed_seen) profile.tokens_per_s = known.tokens_per_s;
+    if (profile.up_bytes_per_s == 0) profile.up_bytes_per_s = known.up_bytes_per_s;
+    if (profile.down_bytes_per_s == 0) profile.down_bytes_per_s = known.down_bytes_per_s;
+    participant.profile = std::move(profile);
+    participant.active = true;
+  });
+  participant.reason = event.role == Role::validator  ? ""
+                       : !event.profile.remark.empty() ? event.profile.remark
+                       : event.profile.measuring       ? "measures its machine"
+                                                       : "joined; work comes with the next round";
   // A validator that joins while scores are awaited takes part in them.
   if (event.role == Role::validator) {
     for (RoundState& round : rounds_) {
@@ -163,8 +187,11 @@ void Run::on(const Joined& event, TimeMs now, std::vector<Action>& out) {
 void Run::on(const Left& event, TimeMs, std::vector<Action>&) {
   const auto found = participants_.find(event.uid);
   if (found == participants_.end()) return;
-  set_active(found->second, false);
-  found->second.reason = event.reason;
+  Participant& participant = found->second;
+  // Who says goodbye is not lost.
+  if (!event.reason.starts_with("left:") && is_in_work(event.uid)) note_lost(participant);
+  change(participant, [&] { participant.active = false; });
+  participant.reason = event.reason;
   await(event.uid);
 }
 
@@ -204,13 +231,17 @@ void Run::on(const Revealed& event, TimeMs now, std::vector<Action>& out) {
     participant.steps += event.steps;
     participant.tokens += event.tokens;
     participant.seconds_training += event.seconds;
-    participant.reason = shard.in_time ? "" : "the last contribution came late and counts less";
+    participant.reason = shard.in_time ? participant.profile.remark
+                                       : "the last contribution came late and counts less";
+    participant.lost = 0;
+    participant.experts_cap *= 2;
+    if (participant.experts_cap >= layout_.model().experts) participant.experts_cap = 0;
     if (round.id == round_) reveal_arrivals_.observe(now - round.started);
-    // Speed as the coordinator saw it, not as the worker says: from plan to commitment.
-    const double seconds = static_cast<double>((shard.committed_at - round.started).count()) / 1e3;
-    const double speed = seconds > 0 ? static_cast<double>(event.tokens) / seconds : 0;
-    double& known = participant.profile.tokens_per_s;
-    if (speed > 0) known = known > 0 ? 0.5 * known + 0.5 * speed : speed;
+    learn_speed(participant, round, shard, event.tokens);
+    if (shard.in_time) {
+      const double seconds = static_cast<double>((now - round.revealing).count()) / 1e3;
+      learn_uplink(participant.profile, static_cast<double>(shard.bytes), seconds);
+    }
     up_bytes_ += shard.bytes;
   } else {
     participant.reason = "contribution of round " + std::to_string(event.round.value) +
@@ -236,6 +267,7 @@ void Run::on(const Aggregated& event, TimeMs now, std::vector<Action>& out) {
   version_digest_ = event.version;
   steps_.push_back({event.round, event.blob, event.version});
   down_bytes_ += event.down_bytes;
+  last_down_bytes_ = event.down_bytes;
   const auto every = static_cast<std::uint64_t>(settings_.run.checkpoint_rounds);
   const bool last = version_.value >= static_cast<std::uint64_t>(settings_.run.rounds);
   if (version_.value % every == 0 || last) out.push_back(WriteCheckpoint{version_});
@@ -290,7 +322,7 @@ void Run::on(const Resumed&, TimeMs now, std::vector<Action>& out) {
 
 void Run::advance(TimeMs now, std::vector<Action>& out) {
   if (phase_ == Phase::gathering && started_ &&
-      active_workers_ >= static_cast<std::size_t>(settings_.run.workers_min)) {
+      ready_workers_ >= static_cast<std::size_t>(settings_.run.workers_min)) {
     start_round(now, out);
   }
   if (phase_ == Phase::training) {
@@ -351,25 +383,37 @@ void Run::start_round(TimeMs now, std::vector<Action>& out) {
   round.id = round_;
   round.started = now;
   round.base = version_digest_;
-  std::vector<PlacementWorker> workers;
-  for (const auto& [uid, participant] : participants_) {
-    if (participant.role == Role::worker && participant.active) {
-      workers.push_back({uid, participant.profile, participant.held});
-    }
-  }
+  const std::vector<std::uint32_t> lost = orphans();
+  Plan plan = this->plan();
+  round.makespan_s = plan.makespan_s;
+  round.lower_bound_s = plan.lower_bound_s;
+  round.replicas = plan.replicas;
+  round.short_of = std::move(plan.short_of);
   const std::uint64_t steps_before =
       (round_.value - 1) * static_cast<std::uint64_t>(settings_.schedule_steps) /
       static_cast<std::uint64_t>(settings_.run.rounds);
-  for (const Assignment& assignment :
-       place(layout_, settings_.batch_sequences, workers, settings_.placement)) {
+  for (const Assignment& assignment : plan.assignments) {
     Participant& participant = participants_.at(assignment.uid);
     participant.held = assignment.experts;
+    for (const std::uint32_t expert : lost) {
+      if (!std::binary_search(assignment.experts.begin(), assignment.experts.end(), expert)) continue;
+      round.replaced.push_back(expert);
+      participant.reason = "takes on expert " + std::to_string(expert) +
+                           ", whose last holder left, from base version " +
+                           std::to_string(version_.value) + " (checkpoint " +
+                           std::to_string(checkpoint_.value) + " and what followed)";
+    }
     if (assignment.inner_steps == 0) {
       participant.reason = assignment.why;
       continue;
     }
     ShardState state;
     state.predicted_s = assignment.predicted_s;
+    state.upload_s = assignment.upload_s;
+    state.awaited = assignment.awaited;
+    state.experts_by = assignment.experts_by;
+    state.steps_by = assignment.steps_by;
+    state.moved = assignment.moved;
     TrainingShard& shard = state.shard;
     shard.round = round_;
     shard.uid = assignment.uid;
@@ -384,6 +428,9 @@ void Run::start_round(TimeMs now, std::vector<Action>& out) {
     round.shards.emplace(assignment.uid, std::move(state));
   }
   if (round.shards.empty()) return;  // nobody who is here can hold enough experts: wait for others
+  std::sort(round.replaced.begin(), round.replaced.end());
+  round.replaced.erase(std::unique(round.replaced.begin(), round.replaced.end()),
+                       round.replaced.end());
   round.deadline = now + commit_wait(round);
   rounds_.push_back(std::move(round));
   while (rounds_.size() > rounds_kept(settings_.run)) rounds_.pop_front();
@@ -404,6 +451,7 @@ void Run::start_revealing(TimeMs now, std::vector<Action>& out) {
   }
   close_training_statistics(round);
   phase_ = Phase::revealing;
+  round.revealing = now;
   await_all();
   round.deadline = now + milliseconds(settings_.run.reveal_wait_max_ms);
   notify_all(out);
@@ -411,22 +459,43 @@ void Run::start_revealing(TimeMs now, std::vector<Action>& out) {
 
 void Run::close_training_statistics(const RoundState& round) {
   for (const auto& [uid, shard] : round.shards) {
-    if (shard.answer == Answer::missing) {
+    if (shard.answer == Answer::missing && !shard.awaited) {
+      participants_.at(uid).reason =
+          "one round is shorter than its least work: it is not waited for, comes late and counts less";
+    } else if (shard.answer == Answer::missing) {
       Participant& participant = participants_.at(uid);
       ++participant.missed;
       participant.reason = "no commitment before the deadline of round " +
                            std::to_string(round.id.value) +
                            "; a late one still counts for " +
                            std::to_string(settings_.run.stale_rounds_max) + " rounds, discounted";
-    } else if (shard.predicted_s > 0) {
+    } else if (shard.predicted_s > 0 && shard.awaited) {
       const double actual_ms = static_cast<double>((shard.committed_at - round.started).count());
       commit_arrivals_.observe(milliseconds(std::llround(actual_ms / shard.predicted_s)));
     }
   }
 }
 
-void Run::start_aggregating(TimeMs, std::vector<Action>& out) {
+// Whoever committed and did not deliver has less of an uplink than was thought.
+void Run::close_reveal_statistics(const RoundState& round, TimeMs now) {
+  const double seconds = static_cast<double>((now - round.revealing).count()) / 1e3;
+  if (seconds <= kUplinkNoticed_s) return;
+  for (const auto& [uid, shard] : round.shards) {
+    if (shard.answer != Answer::committed || !shard.in_time) continue;
+    Participant& participant = participants_.at(uid);
+    double& known = participant.profile.up_bytes_per_s;
+    const double most = static_cast<double>(shard.bytes) / seconds;
+    known = known > 0 ? std::min(known, most) : most;
+    participant.reason = "its contribution of round " + std::to_string(round.id.value) +
+                         " did not arrive within " + std::to_string(std::llround(seconds)) +
+                         " s: its uplink is taken to carry " + std::to_string(std::llround(most)) +
+                         " bytes/s from now on";
+  }
+}
+
+void Run::start_aggregating(TimeMs now, std::vector<Action>& out) {
   RoundState& round = rounds_.back();
+  close_reveal_statistics(round, now);
   std::vector<ShardOutcome> outcomes;
   for (const auto& [uid, shard] : round.shards) {
     outcomes.push_back({uid, shard.answer == Answer::revealed, shard.answer == Answer::refused});
@@ -445,6 +514,7 @@ milliseconds Run::commit_wait(const RoundState& round) const {
   const milliseconds most(settings_.run.commit_wait_max_ms);
   double predicted_s = 0;
   for (const auto& [uid, shard] : round.shards) {
+    if (!shard.awaited) continue;
     if (shard.predicted_s == 0) return most;  // somebody's speed is not known yet
     predicted_s = std::max(predicted_s, shard.predicted_s);
   }
@@ -461,7 +531,7 @@ bool Run::is_awaited(const RoundState& round, Uid uid) const {
   const auto found = round.shards.find(uid);
   if (found == round.shards.end() || !participants_.at(uid).active) return false;
   const ShardState& shard = found->second;
-  if (phase_ == Phase::training) return shard.answer == Answer::missing;
+  if (phase_ == Phase::training) return shard.answer == Answer::missing && shard.awaited;
   return phase_ == Phase::revealing && shard.in_time && is_open(shard);
 }
 
@@ -589,11 +659,80 @@ std::optional<Uid> Run::uid_of(const PublicKey& hotkey) const {
   return found == uids_.end() ? std::nullopt : std::optional(found->second);
 }
 
-void Run::set_active(Participant& participant, bool active) {
-  if (participant.role == Role::worker && participant.active != active) {
-    active ? ++active_workers_ : --active_workers_;
+template <typename Change>
+void Run::change(Participant& participant, Change what) {
+  const auto count = [&](std::size_t step) {
+    if (participant.role != Role::worker || !participant.active) return;
+    active_workers_ += step;
+    if (!participant.profile.measuring) ready_workers_ += step;
+  };
+  count(static_cast<std::size_t>(-1));
+  what();
+  count(1);
+}
+
+// --- what is known of workers, and the plan from it ---------------------------------------------------
+
+bool Run::is_in_work(Uid uid) const {
+  if (phase_ != Phase::training) return false;
+  const auto found = rounds_.back().shards.find(uid);
+  return found != rounds_.back().shards.end() && found->second.answer == Answer::missing;
+}
+
+// Lost twice in succession with a shard in work: perhaps its memory holds less than it says.
+void Run::note_lost(Participant& participant) {
+  if (++participant.lost < 2) return;
+  const auto least = static_cast<std::uint32_t>(layout_.model().experts_per_token);
+  participant.experts_cap =
+      std::max(least, static_cast<std::uint32_t>(participant.held.size()) / 2);
+}
+
+// Speed as the coordinator saw it, not as the worker says: from plan to commitment.
+void Run::learn_speed(Participant& participant, const RoundState& round, const ShardState& shard,
+                      std::uint64_t tokens) {
+  const double seconds = static_cast<double>((shard.committed_at - round.started).count()) / 1e3;
+  if (seconds <= 0 || tokens == 0) return;
+  const double speed = static_cast<double>(tokens) / seconds;
+  double& known = participant.profile.tokens_per_s;
+  known = participant.speed_seen ? 0.5 * known + 0.5 * speed : speed;
+  participant.speed_seen = true;
+}
+
+UpdateSize Run::update_size() const {
+  const double bytes = settings_.update_bytes_per_parameter;
+  UpdateSize size;
+  size.trunk_bytes = bytes * static_cast<double>(layout_.trunk_parameters());
+  size.expert_bytes = bytes * static_cast<double>(layout_.expert_parameters());
+  size.down_bytes = last_down_bytes_ > 0 ? static_cast<double>(last_down_bytes_)
+                                         : bytes * static_cast<double>(layout_.parameters());
+  return size;
+}
+
+Plan Run::plan() const {
+  std::vector<PlacementWorker> workers;
+  for (const auto& [uid, p] : participants_) {
+    if (p.role != Role::worker || !p.active || p.profile.measuring) continue;
+    workers.push_back({uid, p.profile, p.held, p.experts_cap});
+    // A speed that was seen contains the way to it.
+    if (p.speed_seen) workers.back().profile.down_bytes_per_s = workers.back().profile.round_trip_ms = 0;
   }
-  participant.active = active;
+  return place(layout_, settings_.batch_sequences, update_size(), workers, settings_.placement);
+}
+
+// Experts that somebody who is gone held and nobody who is here holds.
+std::vector<std::uint32_t> Run::orphans() const {
+  const auto experts = static_cast<std::size_t>(layout_.model().experts);
+  std::vector<std::uint8_t> here(experts), gone(experts);
+  for (const auto& [uid, participant] : participants_) {
+    for (const std::uint32_t expert : participant.held) {
+      (participant.active ? here : gone)[expert] = 1;
+    }
+  }
+  std::vector<std::uint32_t> found;
+  for (std::uint32_t expert = 0; expert < experts; ++expert) {
+    if (gone[expert] != 0 && here[expert] == 0) found.push_back(expert);
+  }
+  return found;
 }
 
 void Run::notify(Uid uid, std::vector<Action>& out) {
@@ -629,6 +768,8 @@ Digest Run::state_digest() const {
     add(participant.contributions);
     add(participant.missed);
     add(participant.profile.tokens_per_s);
+    add(participant.profile.up_bytes_per_s);
+    add(static_cast<std::uint64_t>(participant.experts_cap));
     for (const std::uint32_t expert : participant.held) add(expert);
   }
   for (const RoundState& round : rounds_) {

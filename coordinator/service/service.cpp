@@ -197,6 +197,7 @@ class Coordinator::Impl {
   // Makes a participant active, again if need be.
   void rejoin(const Peer& peer, Sessions::Session& session, bool welcome) {
     Joined joined{*session.hotkey, session.join.role, session.join.name, session.join.profile, 0};
+    joined.profile.tier = setup_.granted_tier(*session.hotkey, joined.profile.tier);
     if (joined.role == Role::validator) {
       const auto stake = setup_.stakes.find(to_ss58(joined.hotkey));
       joined.stake = stake == setup_.stakes.end() ? 0 : stake->second;
@@ -307,6 +308,13 @@ class Coordinator::Impl {
     }
     const std::size_t size = say(received.peer, piece, std::move(payload));
     if (fetched_is_aggregate_ && !is_state) update_bytes_down_ += size;
+  }
+
+  // Bytes to measure the way with; what came with the probe is thrown away. CURVE does not compress.
+  void on(const Received& received, const Sessions::Message& message, const Probe& probe,
+          std::size_t) {
+    if (!joined_uid(received, message)) return;
+    say(received.peer, Piece{{}, probe.number, probe.wanted_bytes}, Bytes(probe.wanted_bytes));
   }
 
   // Several participants fetch the same bytes one after the other: the newest is kept at hand.

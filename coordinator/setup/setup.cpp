@@ -75,7 +75,25 @@ RunSetup RunSetup::from(std::string run, OptionTexts configuration, const Digest
   setup.settings.scoring = section_from<ScoringOptions>(texts, "scoring");
   setup.settings.batch_sequences = setup.training.batch_sequences;
   setup.settings.schedule_steps = setup.training.total_steps;
+  // A place among the block's costs some 7.6 bits, entropy-coded, beside the value.
+  setup.settings.update_bytes_per_parameter =
+      static_cast<double>(setup.codec.kept_per_block) /
+      static_cast<double>(setup.codec.block_elements) *
+      (static_cast<double>(setup.codec.value_bits) + 7.6) / 8;
   return setup;
+}
+
+std::string RunSetup::granted_tier(const PublicKey& hotkey, const std::string& claimed) const {
+  const std::string address = to_ss58(hotkey);
+  const auto names = [&](const std::vector<std::string>& list) {
+    return std::find(list.begin(), list.end(), address) != list.end();
+  };
+  const auto own = tiers.find(address);
+  std::string most = own == tiers.end() ? "open" : own->second;
+  const PlacementOptions& placement = settings.placement;
+  if (tier_rank(most) < 1 && names(placement.hotkeys_known)) most = "known";
+  if (tier_rank(most) < 2 && names(placement.hotkeys_trusted)) most = "trusted";
+  return tier_rank(claimed) <= tier_rank(most) ? claimed : most;
 }
 
 std::vector<std::pair<std::string, std::string>> RunSetup::journal_metadata() const {

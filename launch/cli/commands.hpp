@@ -15,6 +15,11 @@ void add_data_commands(CLI::App& app);
 void add_config_commands(CLI::App& app);
 void add_keys_commands(CLI::App& app);
 void add_doctor_command(CLI::App& app);
+void add_placement_commands(CLI::App& app);
+void add_launch_commands(CLI::App& app);
+
+// Adds `local` to the group `launch`.
+void add_launch_local(CLI::App& launch_group);
 
 // Adds `simulate` to the group `ledger`.
 void add_ledger_simulate(CLI::App& ledger_group);

@@ -23,6 +23,8 @@ int main(int argc, char** argv) {
   yumoe::add_config_commands(app);
   yumoe::add_keys_commands(app);
   yumoe::add_doctor_command(app);
+  yumoe::add_placement_commands(app);
+  yumoe::add_launch_commands(app);
   app.add_subcommand("version", "Print the version")->callback([] {
     std::cout << "yumoe " YUMOE_VERSION << std::endl;
   });

@@ -95,6 +95,11 @@ void add_forwarded(CLI::App& app, const std::string& role, const char* help) {
 
 }  // namespace
 
+void add_launch_local(CLI::App& group) {
+  add_run(group, "local", "Train on this machine, as `yumoe run` does",
+          "yumoe launch local launch/examples/demo.toml", true);
+}
+
 void add_run_commands(CLI::App& app) {
   add_run(app, "run", "Train on this machine: coordinator, workers and validators",
           "yumoe run launch/examples/demo.toml\n"

@@ -74,6 +74,17 @@ Broken of_economy(const RunConfig& config) {
   }
 }
 
+Broken of_placement(const RunConfig& config) {
+  try {
+    ExpertRules(config.placement, static_cast<std::uint32_t>(config.model.experts));
+    return std::nullopt;
+  } catch (const Error& error) {
+    std::string rule = error.what();
+    rule.erase(0, description_of(error.code()).size() + 2);
+    return BrokenRelation{rule.substr(0, rule.find(' ')), rule};
+  }
+}
+
 Broken of_processes(const RunConfig& config) {
   if (config.workers.size() > kProcessesMax || config.validators.size() > kProcessesMax) {
     return BrokenRelation{"worker", "a machine starts at most 1024 workers and 1024 validators"};
@@ -115,6 +126,7 @@ Broken of_processes(const RunConfig& config) {
 std::optional<BrokenRelation> broken_relation(const RunConfig& config) {
   if (auto broken = of_model(config.model)) return broken;
   if (auto broken = of_limits(config)) return broken;
+  if (auto broken = of_placement(config)) return broken;
   if (config.data.path.empty()) {
     return BrokenRelation{"data.path", "data.path must name a folder"};
   }

@@ -5,6 +5,7 @@
 #include "cluster/clock.hpp"
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
+#include "cluster/profile.hpp"
 #include "launch/local.hpp"
 
 namespace yumoe {
@@ -78,6 +79,10 @@ std::deque<Supervised> start_local(const RunConfig& config, const CoordinatorAdd
                                    const std::filesystem::path& folder) {
   std::filesystem::create_directories(folder / "logs");
   std::deque<Supervised> children;
+  // Each could find all the memory free and plan with it, so they get a share each.
+  const auto processes = static_cast<std::int64_t>(config.workers.size() + config.validators.size());
+  const std::int64_t fair_mib = static_cast<std::int64_t>(measure_memory().free_mib) /
+                                std::max<std::int64_t>(1, processes);
   for (const WorkerOptions& worker : config.workers) {
     auto flags = common_flags("worker", worker.name, worker.hotkey, worker.device, worker.threads,
                               config, address, folder);
@@ -89,7 +94,10 @@ std::deque<Supervised> start_local(const RunConfig& config, const CoordinatorAdd
     if (!worker.data.empty()) flags.push_back("--own-data");
     add("--speed-share", number(worker.speed_share));
     add("--experts-max", std::to_string(worker.experts_max));
-    add("--memory-mib-max", std::to_string(worker.memory_mib_max));
+    add("--memory-mib-max", std::to_string(worker.memory_mib_max > 0 ? worker.memory_mib_max : fair_mib));
+    add("--inner-steps-max", std::to_string(worker.inner_steps_max));
+    add("--tier", worker.tier);
+    if (!worker.region.empty()) add("--region", worker.region);
     children.emplace_back(worker.name, std::move(flags), folder / "logs" / (worker.name + ".log"));
   }
   for (const ValidatorOptions& validator : config.validators) {
@@ -126,12 +134,17 @@ Progress run_coordinator(const RunConfig& config, const std::filesystem::path& f
                     " is smaller than the token set's " + std::to_string(tokens.vocabulary()));
   }
   Keypair keys = open_hotkey("", folder, "coordinator");
+  std::map<std::string, std::string> tiers;
   if (with_local_processes) {
-    for (const WorkerOptions& worker : config.workers) open_hotkey(worker.hotkey, folder, worker.name);
+    for (const WorkerOptions& worker : config.workers) {
+      const Keypair own = open_hotkey(worker.hotkey, folder, worker.name);
+      tiers[to_ss58(own.public_key())] = worker.tier;
+    }
   }
   const std::string run = folder.filename().empty() ? folder.parent_path().filename().string()
                                                     : folder.filename().string();
   RunSetup setup = setup_of(config, run.substr(0, 64), tokens.digest(), folder);
+  setup.tiers = std::move(tiers);
   SystemClock clock;
   const auto transport = listen_zeromq(config.transport, run_curve_keys(folder));
   Coordinator coordinator(std::move(setup), config.store, config.transport, folder, std::move(keys),

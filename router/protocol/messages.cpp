@@ -231,6 +231,11 @@ Bytes encode(const ToCoordinator& message) {
               to.setNonce(call.nonce);
               to.setOperation(wire::data(call.operation));
             },
+            [&](const Probe& probe) {
+              auto to = out.initProbe();
+              to.setNumber(probe.number);
+              to.setWantedBytes(probe.wanted_bytes);
+            },
         },
         message);
   });
@@ -279,6 +284,11 @@ ToCoordinator decode_to_coordinator(ByteView bytes) {
             const auto from = in.getCall();
             return LedgerCall{text_of(from.getRun(), kNameBytesMax, "run"), from.getNonce(),
                               wire::bytes_of(from.getOperation(), kCallBytesMax, "operation")};
+          }
+          case Which::PROBE: {
+            const auto from = in.getProbe();
+            if (from.getWantedBytes() > kPieceBytesMax) malformed("probe asks for too much");
+            return Probe{from.getNumber(), from.getWantedBytes()};
           }
         }
         malformed("unknown message");

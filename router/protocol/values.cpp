@@ -70,6 +70,9 @@ void write(Profile::Builder out, const WorkerProfile& profile) {
   out.setTier(profile.tier);
   out.setRegion(profile.region);
   out.setDevice(profile.device);
+  out.setInnerStepsMax(profile.inner_steps_max);
+  out.setMeasuring(profile.measuring);
+  out.setRemark(profile.remark);
 }
 
 WorkerProfile read(Profile::Reader in) {
@@ -83,6 +86,9 @@ WorkerProfile read(Profile::Reader in) {
   profile.tier = text_of(in.getTier(), kNameBytesMax, "tier");
   profile.region = text_of(in.getRegion(), kNameBytesMax, "region");
   profile.device = text_of(in.getDevice(), kNameBytesMax, "device");
+  profile.inner_steps_max = in.getInnerStepsMax();
+  profile.measuring = in.getMeasuring();
+  profile.remark = text_of(in.getRemark(), kTextBytesMax, "remark");
   return profile;
 }
 

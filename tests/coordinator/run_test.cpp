@@ -264,9 +264,119 @@ TEST_F(RunInTraining, AsksForACheckpointWhenOneIsDueAndMeasuresTheLastVersion) {
   EXPECT_TRUE(run.directive_for(kOne).finished);
 }
 
+// --- placement and faults -------------------------------------------------------------------------------
+
+WorkerProfile profile_with(double tokens_per_s) {
+  WorkerProfile profile;
+  profile.tokens_per_s = tokens_per_s;
+  return profile;
+}
+
+TEST_F(RunInTraining, GivesNoShardToAWorkerThatStillMeasures_AndOneWhenItSaysWhat) {
+  WorkerProfile measuring;
+  measuring.measuring = true;
+  apply(Joined{key_of(4), Role::worker, "three", measuring, 0});
+  const Uid three{3};
+  finish_round(1);
+  EXPECT_FALSE(run.round_state({2})->shards.contains(three));
+  EXPECT_EQ(run.participants().at(three).reason, "measures its machine");
+  apply(Joined{key_of(4), Role::worker, "three", profile_with(6'400), 0});
+  finish_round(2);
+  EXPECT_GT(run.directive_for(three).shard.inner_steps, 0u);
+}
+
+TEST_F(RunInTraining, AWorkerWithLessMemoryThanItSaidIsGivenFewerExpertsAndTheReasonIsKept) {
+  EXPECT_EQ(run.directive_for(kTwo).shard.experts.size(), 4u);
+  WorkerProfile less;
+  less.memory_mib = 1;   // of a model of some kilobytes: all but nothing fits into less
+  less.experts_max = 2;
+  less.remark = "memory limit would be exceeded: needs 9 MiB, has 1 MiB";
+  apply(Joined{key_of(3), Role::worker, "two", less, 0});
+  EXPECT_EQ(run.participants().at(kTwo).reason, less.remark);
+  apply(commit(kOne));
+  apply(Left{kTwo, "left: stopped"});
+  apply(Joined{key_of(3), Role::worker, "two", less, 0});
+  apply(reveal(kOne));
+  apply(Aggregated{{1}, {}, digest_of(as_bytes("v1")), 0, 0});
+  EXPECT_EQ(run.directive_for(kTwo).shard.experts.size(), 2u);
+  EXPECT_EQ(run.directive_for(kTwo).reason, less.remark);
+}
+
+TEST_F(RunInTraining, AWorkerLostTwiceInSuccessionWhileTrainingGetsHalfTheExperts_AndRegainsThem) {
+  for (const std::uint64_t round : {1, 2}) {
+    apply(commit(kOne, round), 500);
+    apply(Left{kTwo, "silent for 15 s: the process stopped or lost its network"});
+    apply(reveal(kOne, round), 10);
+    apply(Joined{key_of(3), Role::worker, "two", {}, 0});
+    apply(Aggregated{{round}, {}, digest_of(as_bytes("v")), 0, 0});
+  }
+  EXPECT_EQ(run.directive_for(kTwo).shard.experts.size(), 2u);
+  EXPECT_EQ(run.round_state({3})->shards.at(kTwo).experts_by, Limit::lost_before);
+  apply(commit(kTwo, 3), 500);
+  apply(commit(kOne, 3), 500);
+  apply(reveal(kTwo, 3), 10);
+  EXPECT_EQ(run.participants().at(kTwo).experts_cap, 0u);
+}
+
+TEST_F(RunInTraining, PlacesAnExpertAnewWhoseLastHolderLeft_AndSaysSo) {
+  WorkerProfile half;
+  half.experts_max = 2;
+  apply(Joined{key_of(1), Role::worker, "one", half, 0});
+  apply(Joined{key_of(3), Role::worker, "two", half, 0});
+  finish_round(1);
+  ASSERT_EQ(run.directive_for(kOne).shard.experts.size(), 2u);
+  const ExpertSet of_two = run.directive_for(kTwo).shard.experts;
+  apply(commit(kOne, 2), 500);
+  apply(Left{kTwo, "silent"});
+  apply(reveal(kOne, 2), 10);
+  const Uid fresh{3};
+  apply(Joined{key_of(5), Role::worker, "fresh", half, 0});
+  apply(Aggregated{{2}, {}, digest_of(as_bytes("v2")), 0, 0});
+  ASSERT_EQ(run.round(), RoundId{3});
+  EXPECT_EQ(run.round_state({3})->replaced, of_two);
+  EXPECT_EQ(run.directive_for(fresh).shard.experts, of_two);
+  EXPECT_NE(run.directive_for(fresh).reason.find("whose last holder left, from base version 2"),
+            std::string::npos);
+}
+
+TEST_F(RunInTraining, ABandwidthThatCollapsesCostsOneContributionAndIsKnownToTheNextPlan) {
+  apply(commit(kOne), 500);
+  Committed large = commit(kTwo);
+  large.bytes = 1'000'000;
+  apply(large);
+  apply(reveal(kOne), 10);
+  EXPECT_EQ(run.phase(), Phase::revealing);
+  apply(Tick{}, 1'000);   // reveal_wait_max_ms
+  EXPECT_EQ(run.phase(), Phase::aggregating);
+  ASSERT_EQ(run.aggregation().items.size(), 1u);
+  EXPECT_NEAR(run.participants().at(kTwo).profile.up_bytes_per_s, 1e6, 2e4);
+  EXPECT_NE(run.participants().at(kTwo).reason.find("did not arrive within 1 s"), std::string::npos);
+}
+
+TEST_F(RunInTraining, DoesNotWaitForAWorkerThatIsTooSlowForOneStep_AndStillCountsIt) {
+  for (const std::uint8_t who : {1, 3}) apply(Joined{key_of(who), Role::worker, "w", profile_with(64'000), 0});
+  apply(Joined{key_of(4), Role::worker, "snail", profile_with(0.1), 0});
+  const Uid snail{3};
+  finish_round(1);
+  ASSERT_TRUE(run.round_state({2})->shards.contains(snail));
+  EXPECT_FALSE(run.round_state({2})->shards.at(snail).awaited);
+  for (const Uid uid : {kOne, kTwo}) apply(commit(uid, 2), 500);
+  EXPECT_EQ(run.phase(), Phase::revealing) << "without the snail";
+  EXPECT_EQ(run.participants().at(snail).missed, 0u);
+  EXPECT_FALSE(run.refusal_of(commit(snail, 2), now)) << "late, but taken";
+}
+
+TEST_F(RunInTraining, KeepsAWorkersOwnMaximumOfSteps) {
+  WorkerProfile modest = profile_with(64'000);
+  modest.inner_steps_max = 3;
+  apply(Joined{key_of(1), Role::worker, "one", modest, 0});
+  finish_round(1);
+  EXPECT_EQ(run.directive_for(kOne).shard.inner_steps, 3u);
+}
+
 TEST_F(RunInTraining, EveryEventSurvivesTheJournal) {
   const Event events[] = {Started{digest_of(as_bytes("x")), 5},
-                          Joined{key_of(9), Role::validator, "n", {100, 7, 1, 2, 3, 4, "open", "eu", "cpu"}, 2.5},
+                          Joined{key_of(9), Role::validator, "n", {100, 7, 1, 2, 3, 4, "open", "eu", "cpu", 9, true, "less than it said"}, 2.5},
                           Left{kOne, "why"},
                           commit(kOne),
                           reveal(kTwo),

@@ -137,6 +137,46 @@ class Link::Impl {
     beat_ = beat;
   }
 
+  void tell(const WorkerProfile& profile) {
+    const std::lock_guard lock(mutex_);
+    join_.profile = profile;
+    rejoin_ = joined_;
+  }
+
+  void leave_because(std::string reason) {
+    const std::lock_guard lock(mutex_);
+    leave_reason_ = std::move(reason);
+  }
+
+  Way measure_way(milliseconds wait_max) {
+    const auto until = Monotonic::now() + wait_max;
+    Way way;
+    double trip_s = 0;
+    for (int i = 0; i < 4; ++i) {
+      const double seconds = probe(0, 0, until);
+      if (seconds > 0) trip_s = trip_s > 0 ? std::min(trip_s, seconds) : seconds;
+    }
+    way.round_trip_ms = 1e3 * trip_s;
+    const auto rate = [&](bool up) {
+      double best = 0;
+      // A slow way is measured with little; a fast one with as much as a piece holds.
+      for (std::size_t bytes = 32u << 10; bytes <= kPieceBytesMax; bytes *= 32) {
+        for (int i = 0; i < 2; ++i) {
+          const double seconds = probe(up ? bytes : 0, up ? 0 : bytes, until);
+          if (seconds <= 0) return best;
+          best = std::max(best, static_cast<double>(bytes) / std::max(seconds - trip_s, 1e-5));
+        }
+        if (static_cast<double>(32 * bytes) > 2 * best) break;   // the next would take over two seconds
+      }
+      return best;
+    };
+    if (trip_s > 0) {
+      way.up_bytes_per_s = rate(true);
+      way.down_bytes_per_s = rate(false);
+    }
+    return way;
+  }
+
   bool settle(milliseconds wait_max) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, wait_max, [&] {
@@ -155,6 +195,20 @@ class Link::Impl {
   }
 
  private:
+  // Seconds from saying a probe to its answer; 0 if none came until `until`.
+  double probe(std::size_t bytes_up, std::size_t bytes_down, Monotonic::time_point until) {
+    std::unique_lock lock(mutex_);
+    ++probe_.number;
+    probe_.wanted_bytes = static_cast<std::uint32_t>(bytes_down);
+    probe_payload_.assign(bytes_up, 0x5a);
+    probe_state_ = ProbeState::due;
+    changed_.wait_until(lock, until, [&] { return probe_state_ == ProbeState::answered || failure_; });
+    const bool is_answered = probe_state_ == ProbeState::answered;
+    probe_state_ = ProbeState::none;
+    if (!is_answered) return 0;
+    return std::chrono::duration<double>(probe_answered_at_ - probe_said_at_).count();
+  }
+
   // --- the talking thread: the only one that touches transport_ ------------------------------------------
 
   void talk(const std::stop_token& stop) {
@@ -168,7 +222,7 @@ class Link::Impl {
         speak();
         counts_ = transport_->counts();
       }
-      if (joined_) say(Leave{"stopped"});
+      if (joined_) say(Leave{leave_reason_});
       // Gives the socket a moment to put the farewell on the wire; nobody waits for an answer.
       std::this_thread::sleep_for(milliseconds(50));
     } catch (const std::exception& error) {
@@ -240,6 +294,12 @@ class Link::Impl {
   }
 
   void on(const Piece& piece, const std::vector<Bytes>& frames) {
+    if (piece.digest == Digest{}) {
+      if (probe_state_ != ProbeState::said || piece.offset != probe_.number) return;
+      probe_answered_at_ = Monotonic::now();
+      probe_state_ = ProbeState::answered;
+      return;
+    }
     const auto found = downloads_.find(piece.digest);
     if (found == downloads_.end()) return;
     Download& download = found->second;
@@ -280,6 +340,15 @@ class Link::Impl {
         said_at_ = now;
       }
       return;
+    }
+    if (rejoin_) {
+      say(join_);
+      rejoin_ = false;
+    }
+    if (probe_state_ == ProbeState::due) {
+      probe_said_at_ = Monotonic::now();
+      probe_state_ = ProbeState::said;
+      say(probe_, probe_payload_.empty() ? std::nullopt : std::optional(probe_payload_));
     }
     if (now - beat_at_ >= milliseconds(options_.heartbeat_interval_ms)) {
       beat_.directive = directive_ ? directive_->sequence : 0;
@@ -353,7 +422,7 @@ class Link::Impl {
 
   const CoordinatorAddress address_;
   const Keypair keys_;
-  const Join join_;
+  Join join_;                              // guarded by mutex_, too
   const TransportOptions options_;
   SystemClock clock_;
   std::unique_ptr<ClientTransport> transport_;
@@ -363,6 +432,13 @@ class Link::Impl {
   Nonce nonce_{};
   std::uint64_t sequence_ = 0;
   bool joined_ = false;
+  std::string leave_reason_ = "stopped";
+  bool rejoin_ = false;                    // the profile changed since it was said
+  enum class ProbeState { none, due, said, answered };
+  ProbeState probe_state_ = ProbeState::none;
+  Probe probe_;
+  Bytes probe_payload_;
+  Monotonic::time_point probe_said_at_{}, probe_answered_at_{};
   bool challenged_ = false;
   Monotonic::time_point said_at_{}, beat_at_{}, heard_at_;
   milliseconds silence_max_{600'000};
@@ -393,6 +469,9 @@ Bytes Link::fetch(const Digest& digest, std::size_t bytes_max, milliseconds wait
 }
 void Link::offer(RoundId round, Bytes contribution) { impl_->offer(round, std::move(contribution)); }
 void Link::send_scores(const Scores& scores) { impl_->send_scores(scores); }
+void Link::tell(const WorkerProfile& profile) { impl_->tell(profile); }
+void Link::leave_because(std::string reason) { impl_->leave_because(std::move(reason)); }
+Link::Way Link::measure_way(milliseconds wait_max) { return impl_->measure_way(wait_max); }
 void Link::report(const Heartbeat& beat) { impl_->report(beat); }
 bool Link::settle(milliseconds wait_max) { return impl_->settle(wait_max); }
 TransportCounts Link::counts() const { return impl_->counts(); }

@@ -26,7 +26,7 @@ struct Choice {
   std::string coordinator, hotkey, name, data = "token-set", state, device = "auto", tier = "open",
       region;
   bool own_data = false;
-  std::int64_t threads = 1, experts_max = 0, memory_mib_max = 0, heartbeat_interval_ms = 1'000;
+  std::int64_t threads = 1, experts_max = 0, memory_mib_max = 0, inner_steps_max = 0, heartbeat_interval_ms = 1'000;
   double speed_share = 1;
 };
 
@@ -47,6 +47,7 @@ ParticipantSetup setup_of(const Choice& choice) {
   setup.transport.heartbeat_interval_ms = choice.heartbeat_interval_ms;
   setup.experts_max = static_cast<std::uint32_t>(choice.experts_max);
   setup.memory_mib_max = static_cast<std::uint64_t>(choice.memory_mib_max);
+  setup.inner_steps_max = static_cast<std::uint32_t>(choice.inner_steps_max);
   setup.tier = choice.tier;
   setup.region = choice.region;
   return setup;
@@ -130,9 +131,15 @@ void add_role(CLI::App& app, const std::string& role, const char* help,
         ->check(CLI::Range(0.01, 1.0))->capture_default_str();
     command->add_option("--experts-max", choice->experts_max, "most experts it holds; 0: as many as fit")
         ->check(CLI::Range(0, 4'096))->capture_default_str();
-    command->add_option("--memory-mib-max", choice->memory_mib_max, "memory it may fill; 0: no limit")
+    command->add_option("--memory-mib-max", choice->memory_mib_max,
+                        "memory it may fill; 0: what the machine has free")
         ->check(CLI::Range(0, 1 << 30))->capture_default_str();
-    command->add_option("--tier", choice->tier, "trusted, known or open")->capture_default_str();
+    command->add_option("--inner-steps-max", choice->inner_steps_max,
+                        "most inner steps it does in a round; 0: what the run allows")
+        ->check(CLI::Range(0, 1'000'000))->capture_default_str();
+    command->add_option("--tier", choice->tier,
+                        "trusted, known or open; counts as far as the run knows the hotkey")
+        ->check(CLI::IsMember({"trusted", "known", "open"}))->capture_default_str();
     command->add_option("--region", choice->region, "where it stands, as the run's placement knows it");
   }
   command->callback([choice, role, run] {
@@ -186,6 +193,7 @@ int run_program(int argc, char** argv) {
     std::cerr << "yumoe-worker: " << error.what() << std::endl;
     const bool usage = error.code() == ErrorCode::usage || error.code() == ErrorCode::key_invalid ||
                        error.code() == ErrorCode::file_missing ||
+                       error.code() == ErrorCode::memory_exceeded ||
                        error.code() == ErrorCode::data_invalid;
     if (error.code() == ErrorCode::collective_failed) return kIslandBroken;
     return usage ? 2 : 1;

@@ -1,7 +1,11 @@
+#include <algorithm>
 #include <cmath>
+#include <new>
 
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
+#include "cluster/profile.hpp"
+#include "router/placement.hpp"
 #include "service/shared.hpp"
 #include "service/worker_state.hpp"
 #include "worker/memory.hpp"
@@ -17,10 +21,11 @@ class Worker {
   Worker(const ParticipantSetup& setup, Keypair keys, const std::atomic<bool>& stop)
       : setup_(setup),
         stop_(stop),
+        resident_before_mib_(measure_memory().resident_mib),
         link_(setup.coordinator, std::move(keys), join_of(setup), setup.transport),
         welcome_(link_.welcome(setup.join_wait)),
         facts_(RunFacts::from(welcome_)),
-        layout_(Layout::of(facts_.model)),
+        layout_(layout_that_fits()),
         tokens_(open_data(setup, facts_, welcome_)),
         windows_(windows_in_order(tokens_, facts_.data_order(), Split::train,
                                   static_cast<std::uint32_t>(facts_.model.context))),
@@ -34,6 +39,7 @@ class Worker {
   }
 
   void run() {
+    measure_machine();
     std::uint64_t seen = 0;
     while (!stop_) {
       trainer_.keep_alive();
@@ -61,13 +67,111 @@ class Worker {
   static Join join_of(const ParticipantSetup& setup) {
     Join join;
     join.role = Role::worker;
+    join.profile.measuring = true;
+    join.profile.inner_steps_max = setup.inner_steps_max;
     join.name = setup.name;
     join.profile.experts_max = setup.experts_max;
-    join.profile.memory_mib = setup.memory_mib_max;
     join.profile.tier = setup.tier;
     join.profile.region = setup.region;
     join.profile.device = setup.device.device;
     return join;
+  }
+
+  // Before anything is made that grows with the model.
+  Layout layout_that_fits() {
+    Layout layout = Layout::of(facts_.model);
+    const auto least = static_cast<std::uint32_t>(facts_.model.experts_per_token);
+    const std::uint64_t needed =
+        training_bytes(layout, facts_.training.batch_sequences, least) >> 20;
+    const std::uint64_t usable = usable_mib();
+    if (needed <= usable) return layout;
+    const Error error(ErrorCode::memory_exceeded,
+                      "this run needs " + std::to_string(needed) + " MiB beside " +
+                          std::to_string(resident_before_mib_) + " MiB of the program, with " +
+                          std::to_string(least) + " experts; " + std::to_string(usable) +
+                          " MiB can be used: raise --memory-mib-max, or take a larger machine");
+    link_.leave_because(error.what());
+    throw error;
+  }
+
+  // A few seconds of what it will be asked to do: the way to the coordinator, then inner steps with as
+  // many experts as its memory holds. What it says counts until rounds have shown better.
+  void measure_machine() {
+    profile_ = join_of(setup_).profile;
+    profile_.memory_mib = usable_mib();
+    const MemoryFacts memory = measure_memory();
+    if (setup_.memory_mib_max > memory.free_mib + memory.resident_mib) {
+      profile_.remark = "its memory_mib_max is " + std::to_string(setup_.memory_mib_max) +
+                        " MiB, but the machine has only " + std::to_string(memory.free_mib) +
+                        " MiB free: planned with those";
+    }
+    const Link::Way way = link_.measure_way(kWayMax);
+    profile_.round_trip_ms = way.round_trip_ms;
+    profile_.up_bytes_per_s = way.up_bytes_per_s;
+    profile_.down_bytes_per_s = way.down_bytes_per_s;
+    std::uint32_t fit = experts_that_fit(layout_, facts_.training.batch_sequences, profile_.memory_mib);
+    if (setup_.experts_max > 0) fit = std::min(fit, setup_.experts_max);
+    if (fit >= facts_.model.experts_per_token) profile_.tokens_per_s = measured_speed(fit);
+    profile_.measuring = false;
+    link_.tell(profile_);
+    log_info("measured " + std::to_string(std::llround(profile_.tokens_per_s)) + " tokens/s, " +
+             std::to_string(profile_.memory_mib) + " MiB to use, up " +
+             std::to_string(std::llround(way.up_bytes_per_s / 1e3)) + " kB/s, down " +
+             std::to_string(std::llround(way.down_bytes_per_s / 1e3)) + " kB/s, round trip " +
+             std::to_string(way.round_trip_ms) + " ms; room for " + std::to_string(fit) + " experts");
+  }
+
+  // Of the newest steps within kSpeedMax, the first left out.
+  double measured_speed(std::uint32_t experts) {
+    trainer_.load_base(follower_.base().parameters(), follower_.base().gate_bias());
+    TrainingShard shard;
+    shard.inner_steps = kSpeedSteps;
+    shard.data = {0, kSpeedSteps * static_cast<std::uint64_t>(facts_.training.batch_sequences)};
+    for (std::uint32_t e = 0; e < experts; ++e) shard.experts.push_back(e);
+    double seconds = 0;
+    std::uint64_t tokens = 0, tokens_first = 0;
+    trainer_.train(shard, windows_, [&](const StepReport& report) {
+      if (report.step == 1) tokens_first = report.tokens;
+      if (report.step > 1) {
+        seconds += report.seconds;
+        tokens = report.tokens - tokens_first;
+      }
+      return !stop_ && seconds < kSpeedMax_s;
+    });
+    return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
+  }
+
+  // What training may fill, measured now: of the machine and of its own limit, a twentieth left alone.
+  std::uint64_t usable_mib() const {
+    const MemoryFacts memory = measure_memory();
+    const std::uint64_t own = memory.resident_mib - std::min(memory.resident_mib, resident_before_mib_);
+    std::uint64_t usable = memory.free_mib + own;
+    if (setup_.memory_mib_max > 0) {
+      usable = std::min(usable, setup_.memory_mib_max - std::min(setup_.memory_mib_max, resident_before_mib_));
+    }
+    return usable - usable / 20;
+  }
+
+  // Whether the shard's need, computed beforehand, fits into what there is now. If not, says so instead
+  // of running out: the next plan knows.
+  bool fits(const TrainingShard& shard) {
+    const std::uint64_t needed =
+        training_bytes(layout_, facts_.training.batch_sequences,
+                       static_cast<std::uint32_t>(shard.experts.size())) >> 20;
+    const std::uint64_t usable = usable_mib();
+    if (needed <= usable) return true;
+    less_memory(usable, "a shard with " + std::to_string(shard.experts.size()) + " experts needs " +
+                            std::to_string(needed) + " MiB, but only " + std::to_string(usable) +
+                            " MiB can be used now; it had said " + std::to_string(profile_.memory_mib));
+    return false;
+  }
+
+  void less_memory(std::uint64_t usable, const std::string& what) {
+    const Error error(ErrorCode::memory_exceeded, what);
+    log_error(error.what());
+    profile_.memory_mib = std::max<std::uint64_t>(1, usable);
+    profile_.remark = error.what();
+    link_.tell(profile_);
   }
 
   // After a restart: what was committed to before is on disk.
@@ -81,6 +185,7 @@ class Worker {
 
   void answer(const TrainingShard& shard, const Directive& directive) {
     done_ = shard.round;
+    if (!fits(shard)) return;
     try {
       follower_.reach({shard.round.value - 1}, directive);
       beat_.version = follower_.base().round();
@@ -88,6 +193,10 @@ class Worker {
       const TrainingResult result = train(shard);
       if (result.steps != shard.inner_steps) return;  // stopped, or not wanted any more
       contribute(shard, result);
+    } catch (const std::bad_alloc&) {
+      less_memory(training_bytes(layout_, facts_.training.batch_sequences,
+                                 static_cast<std::uint32_t>(shard.experts.size() / 2)) >> 20,
+                  "memory ran out while training " + std::to_string(shard.experts.size()) + " experts");
     } catch (const Error& error) {
       // Costs this shard and nothing else; the next round brings another.
       if (error.code() != ErrorCode::not_finite && error.code() != ErrorCode::stale_round &&
@@ -145,8 +254,13 @@ class Worker {
              std::to_string(state_.saved()->contribution.size()) + " bytes");
   }
 
+  static constexpr milliseconds kWayMax{10'000};
+  static constexpr std::uint32_t kSpeedSteps = 50;
+  static constexpr double kSpeedMax_s = 1.5;
+
   const ParticipantSetup setup_;
   const std::atomic<bool>& stop_;
+  const std::uint64_t resident_before_mib_;   // before anything of the run's size was made
   Link link_;
   const Welcome welcome_;
   const RunFacts facts_;
@@ -158,6 +272,7 @@ class Worker {
   Follower follower_;
   std::vector<float> delta_;
   Heartbeat beat_;
+  WorkerProfile profile_;     // what the coordinator was told
   RoundId done_;              // newest round whose shard was taken up
 };
 

@@ -85,6 +85,7 @@ struct RunSettings {
   ScoringOptions scoring;
   std::int64_t batch_sequences = 8;
   std::int64_t schedule_steps = 1'000;   // InnerOptions::total_steps
+  double update_bytes_per_parameter = 0; // of a contribution, by the codec; 0: not known
 };
 
 // --- events: what may change the state (schemas/event.capnp) -----------------------------------------
@@ -187,6 +188,9 @@ struct Participant {
   double stake = 0;
   bool active = false;
   ExpertSet held;
+  bool speed_seen = false;        // its speed was seen in a round, not only told
+  std::uint32_t lost = 0;         // times in succession it was lost with a shard in work
+  std::uint32_t experts_cap = 0;  // by that; 0: none
   std::string reason;             // why nothing is wanted of it, or what is wrong
   std::uint64_t directive_sequence = 0;
   // totals over the run
@@ -198,6 +202,10 @@ struct Participant {
 struct ShardState {
   TrainingShard shard;
   double predicted_s = 0;
+  double upload_s = 0;            // predicted
+  bool awaited = true;            // false: the round does not wait for it
+  Limit experts_by = Limit::none, steps_by = Limit::none;
+  std::uint16_t moved = 0;        // experts it took on
   Answer answer = Answer::missing;
   bool in_time = false;
   Digest commitment;
@@ -223,6 +231,12 @@ struct RoundState {
   TimeMs score_deadline;
   Digest base;                    // version round - 1
   bool closed = false;            // what comes now counts as late
+  TimeMs revealing;               // since when contributions are asked for
+  // The plan (router/placement.hpp).
+  double makespan_s = 0, lower_bound_s = 0;
+  std::uint32_t replicas = 0;
+  std::vector<std::uint32_t> short_of;
+  std::vector<std::uint32_t> replaced;   // experts whose last holder had left, placed anew
 };
 
 struct AggregationInput {
@@ -293,14 +307,24 @@ class Run {
   void start_aggregating(TimeMs now, std::vector<Action>& out);
   void start_closing(TimeMs now);
   void close_training_statistics(const RoundState& round);
+  void close_reveal_statistics(const RoundState& round, TimeMs now);
+  Plan plan() const;
+  std::vector<std::uint32_t> orphans() const;
+  UpdateSize update_size() const;
+  void learn_speed(Participant& participant, const RoundState& round, const ShardState& shard,
+                   std::uint64_t tokens);
+  void note_lost(Participant& participant);
+  bool is_in_work(Uid uid) const;
   std::chrono::milliseconds commit_wait(const RoundState& round) const;
   bool is_awaited(const RoundState& round, Uid uid) const;
   void await(Uid uid);
   void await_all();
   bool all_scored(const RoundState& round) const;
   bool is_wanted(const RoundState& round, const ShardState& shard) const;
-  void set_active(Participant& participant, bool active);
   void choose_evaluated(RoundState& round) const;
+  // Changes activity or profile and keeps the counts of workers right.
+  template <typename Change>
+  void change(Participant& participant, Change what);
   RoundState* find_round(RoundId round);
   void notify(Uid uid, std::vector<Action>& out);
   void notify_all(std::vector<Action>& out);
@@ -318,6 +342,7 @@ class Run {
   TimeMs now_;                               // of the newest event
   std::uint64_t data_cursor_ = 0;            // first window not given out yet
   std::size_t active_workers_ = 0;
+  std::size_t ready_workers_ = 0;            // of those, the ones that are not measuring
   std::set<Uid> awaited_;                    // whose answer the phase waits for: those is_awaited() names
   std::map<Uid, Participant> participants_;
   std::map<std::array<std::uint8_t, 33>, Uid> uids_;   // key type and bytes
@@ -327,6 +352,7 @@ class Run {
   ArrivalStatistics reveal_arrivals_;
   Scoring scoring_;
   std::uint64_t up_bytes_ = 0, down_bytes_ = 0;
+  std::uint64_t last_down_bytes_ = 0;        // of the newest aggregate
 };
 
 }  // namespace yumoe

@@ -31,6 +31,11 @@ struct RunSetup {
   static RunSetup from(std::string run, OptionTexts configuration, const Digest& token_set,
                        std::map<std::string, double> stakes);
 
+  // The tier a worker is taken to be of: what it claims, as far as placement.hotkeys_trusted and
+  // placement.hotkeys_known let it. A run on one machine adds the keys of its own workers.
+  std::string granted_tier(const PublicKey& hotkey, const std::string& claimed) const;
+  std::map<std::string, std::string> tiers;   // of local workers, by SS58 address
+
   // What the journal keeps beside its records, and back.
   std::vector<std::pair<std::string, std::string>> journal_metadata() const;
   static RunSetup from_journal(std::string run,

@@ -46,6 +46,8 @@ struct WorkerOptions {
   std::int64_t experts_max = 0;
   std::int64_t memory_mib_max = 0;
   std::int64_t inner_steps_max = 0;
+  std::string tier = "trusted";
+  std::string region;
   std::string data;
 
   template <typename Visitor>
@@ -62,9 +64,12 @@ struct WorkerOptions {
     option("experts_max", experts_max, {.unit = "experts", .min = 0, .max = 4'096,
            .help = "most experts it holds; 0: as many as fit"});
     option("memory_mib_max", memory_mib_max, {.unit = "MiB", .min = 0, .max = 1e9,
-           .help = "memory it may fill; 0: what the machine has"});
+           .help = "memory it may fill; 0: its share of what the machine has free at the start"});
     option("inner_steps_max", inner_steps_max, {.unit = "steps", .min = 0, .max = 1e6,
-           .help = "most inner steps it does in a round; not enforced yet"});
+           .help = "most inner steps it does in a round; 0: placement.inner_steps_max"});
+    option("tier", tier, {.choices = "open|known|trusted",
+           .help = "how far it is trusted with experts (placement.tiers)"});
+    option("region", region, {.help = "where it stands (placement.regions)"});
     option("data", data, {.help = "token set of its own that never leaves it; empty: data.path"});
   }
 };

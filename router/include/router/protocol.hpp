@@ -122,8 +122,14 @@ struct LedgerCall {
   Bytes operation;             // empty: asks only where the account stands
 };
 
+// Measures the way; answered by a Piece of zero digest with `number` as its offset.
+struct Probe {
+  std::uint64_t number = 0;
+  std::uint32_t wanted_bytes = 0;   // up to kPieceBytesMax
+};
+
 using ToCoordinator =
-    std::variant<Hello, Join, Heartbeat, Commit, RevealPiece, Fetch, Scores, Leave, LedgerCall>;
+    std::variant<Hello, Join, Heartbeat, Commit, RevealPiece, Fetch, Scores, Leave, LedgerCall, Probe>;
 
 Bytes encode(const ToCoordinator& message);
 ToCoordinator decode_to_coordinator(ByteView bytes);

@@ -47,6 +47,21 @@ class Link {
   // Sends measurements until they are received or not wanted any more.
   void send_scores(const Scores& scores);
 
+  // Says another profile, now and whenever it joins again.
+  void tell(const WorkerProfile& profile);
+
+  // What it says when it leaves, instead of "stopped".
+  void leave_because(std::string reason);
+
+  // The way to the coordinator: the shortest of a few round trips, and the best rate of a few pieces each
+  // way. What could not be measured within `wait_max` stays 0.
+  struct Way {
+    double round_trip_ms = 0;
+    double up_bytes_per_s = 0;
+    double down_bytes_per_s = 0;
+  };
+  Way measure_way(std::chrono::milliseconds wait_max);
+
   // What the next heartbeats say.
   void report(const Heartbeat& beat);
 

@@ -23,6 +23,7 @@ struct ParticipantSetup {
   TransportOptions transport;
   std::uint32_t experts_max = 0;
   std::uint64_t memory_mib_max = 0;
+  std::uint32_t inner_steps_max = 0;
   std::string tier = "open";
   std::string region;
   std::chrono::milliseconds join_wait{60'000};
