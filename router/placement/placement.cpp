@@ -137,8 +137,10 @@ class Planner {
   }
 
   // Places experts on those that upload within `upload_s` and do their least steps within `commit_s`.
-  // Answers how many holders are lacking.
-  std::uint32_t try_cover(const std::vector<std::uint32_t>& able, double upload_s, double commit_s) {
+  // Answers how many holders are lacking. With `moves_max` at experts_ this is a maximum matching and a
+  // bound of what any plan can do; with fewer moves it is what this plan does.
+  std::uint32_t try_cover(const std::vector<std::uint32_t>& able, double upload_s, double commit_s,
+                          std::uint32_t moves_max) {
     std::vector<std::uint32_t> seated;
     std::vector<std::uint32_t> caps;
     for (const std::uint32_t i : able) {
@@ -148,12 +150,15 @@ class Planner {
       seated.push_back(i);
       caps.push_back(cap_within(facts, upload_s + breadth_s_));
     }
-    if (seated == seated_ && caps == caps_ && !cover_.sets.empty()) return cover_.lacking;
+    if (seated == seated_ && caps == caps_ && moves_max == covered_moves_ && !cover_.sets.empty()) {
+      return cover_.lacking;
+    }
+    covered_moves_ = moves_max;
     seated_ = std::move(seated);
     caps_ = std::move(caps);
     std::vector<Seat> seats;
     for (std::size_t s = 0; s < seated_.size(); ++s) seats.push_back(seat_of(seated_[s], caps_[s]));
-    cover_ = placement::cover(experts_, replicas(), moves(), seats);
+    cover_ = placement::cover(experts_, replicas(), moves_max, seats);
     return cover_.lacking;
   }
 
@@ -169,19 +174,20 @@ class Planner {
   // between two of them U costs at least the lower and allows no more than the upper.
   void choose(const std::vector<std::uint32_t>& able, const std::vector<Timing>& timings,
               std::uint64_t steps, double uploaded_s, double placed_s) {
-    std::uint32_t least = try_cover(able, uploaded_s, placed_s);
+    std::uint32_t least = try_cover(able, uploaded_s, placed_s, moves());
     if (least > 0) {
-      least = try_cover(able, kAlways, kAlways);
+      least = try_cover(able, kAlways, kAlways, moves());
+      if (least > 0) uploaded_s = placed_s = 0;   // not every expert gets its holders: fewer may do
       uploaded_s = least_of(uploads_of(able), uploaded_s, [&](double u) {
-        return try_cover(able, u, kAlways) <= least;
+        return try_cover(able, u, kAlways, experts_) <= least;
       });
       placed_s = least_of(commits_of(able), placed_s, [&](double t) {
-        return try_cover(able, kAlways, t) <= least;
+        return try_cover(able, kAlways, t, experts_) <= least;
       });
     }
     std::vector<UploadTime> tries = upload_times(able, timings, steps, uploaded_s, placed_s);
     if (tries.empty()) {   // nobody's speed is known
-      try_cover(able, kAlways, kAlways);
+      try_cover(able, kAlways, kAlways, moves());
       return;
     }
     double best_s = kAlways;
@@ -194,11 +200,13 @@ class Planner {
     for (std::size_t i = 0; i < order.size() && i < tries_max; ++i) {
       UploadTime& one = *order[i];
       if (one.bound_s >= best_s * kGoodEnough) break;
-      one.commit_s = least_of(commits_of(able), one.commit_s, [&](double t) {
-        return try_cover(able, one.upload_s, t) <= least;
+      const double by_steps_s = one.commit_s;
+      one.commit_s = least_of(commits_of(able), by_steps_s, [&](double t) {
+        return try_cover(able, one.upload_s, t, moves()) <= least;
       });
-      const bool is_enough = try_cover(able, one.upload_s, one.commit_s) <= least;
-      one.bound_s = is_enough ? std::max(one.bound_s, one.least_s + one.commit_s * (1 - 1e-8)) : kAlways;
+      const bool is_enough = try_cover(able, one.upload_s, one.commit_s, moves()) <= least;
+      if (one.commit_s > by_steps_s) raise_bound(one, able, by_steps_s, least);
+      try_cover(able, one.upload_s, one.commit_s, moves());
       const double makespan_s = is_enough ? longest_upload() + one.commit_s : kAlways;
       if (makespan_s < best_s) {
         best_s = makespan_s;
@@ -208,8 +216,19 @@ class Planner {
     double bound_s = kAlways;
     for (const UploadTime& one : tries) bound_s = std::min(bound_s, one.bound_s);
     plan_.lower_bound_s = std::isfinite(bound_s) ? bound_s : 0;
-    if (best == nullptr) best = order.front();
-    try_cover(able, best->upload_s, best->commit_s);
+    if (best == nullptr) best = order.back();
+    try_cover(able, best->upload_s, best->commit_s, moves());
+  }
+
+  struct UploadTime;
+  // The steps could be done sooner than the holders are found: whoever plans must wait for those.
+  void raise_bound(UploadTime& one, const std::vector<std::uint32_t>& able, double by_steps_s,
+                   std::uint32_t least) {
+    const double commit_s = least_of(commits_of(able), by_steps_s, [&](double t) {
+      return try_cover(able, one.upload_s, t, experts_) <= least;
+    });
+    const bool can = try_cover(able, one.upload_s, commit_s, experts_) <= least;
+    one.bound_s = can ? std::max(one.bound_s, one.least_s + commit_s * (1 - 1e-8)) : kAlways;
   }
 
   struct UploadTime {
@@ -317,6 +336,8 @@ class Planner {
       commit_s = 0;
       for (const Timing& t : timings) commit_s = std::max(commit_s, t.start_s + t.steps_max * t.step_s);
     }
+    // If a holder needs longer than that for its least steps, the others go on until then.
+    for (const Timing& t : timings) commit_s = std::max(commit_s, placement::earliest(t));
     std::vector<std::uint32_t> seat_by_worker(workers_.size(), kNoSeat);
     for (std::uint32_t s = 0; s < seated_.size(); ++s) seat_by_worker[seated_[s]] = s;
     // Those that are not waited for take what is trained least, and nobody counts on them.
@@ -329,7 +350,8 @@ class Planner {
       }
       plan_.assignments.push_back(std::move(a));
     }
-    if (trained_s > 0) plan_.makespan_s = trained_s + uploaded_s;
+    plan_.makespan_s = trained_s > 0 ? trained_s + uploaded_s : 0;
+    if (plan_.makespan_s == 0) plan_.lower_bound_s = 0;   // nobody whose speed is known is waited for
     plan_.replicas = cover_.holders.empty() ? 0 : *std::min_element(cover_.holders.begin(), cover_.holders.end());
     for (std::uint32_t e = 0; e < experts_; ++e) {
       if (cover_.holders[e] < replicas()) plan_.short_of.push_back(e);
@@ -410,6 +432,7 @@ class Planner {
   std::vector<Facts> facts_;
   std::vector<std::uint32_t> seated_, caps_;   // who is waited for; cover_ is of these
   CoverResult cover_;
+  std::uint32_t covered_moves_ = 0;
   double breadth_s_ = 0;
   Plan plan_;
 };

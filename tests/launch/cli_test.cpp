@@ -68,6 +68,14 @@ TEST_F(Cli, ComplainsInOneLineWithTheNearestNameAndExitCode2) {
       {"config check /dev/null --stray", "unknown argument '--stray'"},
       {"config check /dev/null stray", "unknown argument 'stray'"},
       {"config init --template x", "there are demo, lab, miner"},
+      {"placement show /nowhere", "/nowhere"},
+      {"placement", "A subcommand is required"},
+      {"launch slurm /nowhere.toml --print", "/nowhere.toml"},
+      {"launch slurm /dev/null --nodes 0 --print", "--nodes"},
+      {"launch slurm /dev/null --programs /x --name 'a b' --print", "--name"},
+      {"launch kubernetes /dev/null --programs /x --name Big", "1 to 40 of a-z"},
+      {"config check /dev/null --placement.tiers=9:trusted", "experts are 0 to 7"},
+      {"config check /dev/null --placement.tiers=1:friend", "a tier is open, known or trusted"},
       {"keys new", "give either --out FILE or --wallet NAME"},
       {"keys new --out x --type rsa", "rsa not in"},
       {"keys import --uri 'word word' --out x", "do not belong on a command line"},
@@ -135,6 +143,16 @@ TEST_F(Cli, BuildsAndShowsATokenSet) {
   const std::string digests = yumoe("data show --digests --json " + file("set")).output;
   EXPECT_THAT(digests, HasSubstr("\"digest\":"));
   EXPECT_THAT(digests, Not(HasSubstr("story"))) << "private data is told by counts and digests";
+}
+
+TEST_F(Cli, PrintsABatchScriptAndAManifestWithoutStartingAnything) {
+  const Outcome script = yumoe("launch slurm /dev/null --programs /opt/bin --nodes 2 --gpus-per-node 8 --print");
+  EXPECT_EQ(script.code, 0) << script.output;
+  EXPECT_THAT(script.output, HasSubstr("#SBATCH --gpus-per-node=8\n"));
+  EXPECT_THAT(script.output, HasSubstr("srun --overlap --mpi=pmix --nodes=2"));
+  const Outcome manifest = yumoe("launch kubernetes /dev/null --programs /opt/bin --out /run/x");
+  EXPECT_EQ(manifest.code, 0) << manifest.output;
+  EXPECT_THAT(manifest.output, HasSubstr("jobset.x-k8s.io/v1alpha2"));
 }
 
 TEST_F(Cli, KeepsSecretsToItselfUnlessAsked) {

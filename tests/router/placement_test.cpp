@@ -130,23 +130,20 @@ RC_GTEST_PROP(Placement, MovesFewExperts_ExceptThoseNobodyElseTakes, ()) {
   Fleet fleet = any_fleet();
   fleet.options.tiers.clear();
   fleet.options.regions.clear();
+  // Nobody is left out or holds less than before, and every expert is held: nothing is exempt.
+  std::set<std::uint32_t> held;
+  for (PlacementWorker& worker : fleet.workers) {
+    WorkerProfile& p = worker.profile;
+    p.tokens_per_s = 1e6;
+    p.memory_mib = 0, p.up_bytes_per_s = 0, p.experts_max = 0, p.inner_steps_max = 0;
+    if (worker.held.size() < static_cast<std::size_t>(fleet.model.experts_per_token)) worker.held.clear();
+    held.insert(worker.held.begin(), worker.held.end());
+  }
+  RC_PRE(held.size() == static_cast<std::size_t>(fleet.model.experts));
   const Plan plan = plan_of(fleet);
-  std::vector<std::uint32_t> holders(static_cast<std::size_t>(fleet.model.experts));
-  for (const PlacementWorker& worker : fleet.workers) {
-    for (const std::uint32_t e : worker.held) ++holders[e];
-  }
-  // With every expert held by some, and everybody holding enough, nothing is exempt.
-  for (const PlacementWorker& worker : fleet.workers) {
-    const bool enough = worker.held.size() >= static_cast<std::size_t>(fleet.model.experts_per_token);
-    RC_PRE(worker.held.empty() || enough);
-  }
-  RC_PRE(std::all_of(holders.begin(), holders.end(), [](std::uint32_t n) { return n > 2; }));
-  std::size_t over = 0;
   for (const Assignment& a : plan.assignments) {
-    over += a.moved > static_cast<std::uint64_t>(fleet.options.moves_max);
+    RC_ASSERT(a.moved <= static_cast<std::uint64_t>(fleet.options.moves_max));
   }
-  // A holder may be left out or lose capacity; then an expert can be without holder after all.
-  RC_ASSERT(over <= static_cast<std::size_t>(fleet.model.experts));
 }
 
 RC_GTEST_PROP(Placement, FindsAsManyHoldersAsAnyPlacementCan, ()) {

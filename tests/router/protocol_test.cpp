@@ -64,6 +64,16 @@ TEST(Protocol, ContributionsSurviveTheWire) {
   EXPECT_EQ(back.seconds, 1.5);
 }
 
+TEST(Protocol, ProfilesAndProbesSurviveTheWire_AndProbesAskForNoMoreThanAPiece) {
+  Join join{Role::worker, {1, 2, 3, 4, 5, 6, "known", "eu", "cpu", 7, true, "less memory than it said"}, "miner"};
+  const auto back = std::get<Join>(decode_to_coordinator(encode(ToCoordinator{join})));
+  EXPECT_EQ(back.profile, join.profile);
+  const auto probe = std::get<Probe>(decode_to_coordinator(encode(ToCoordinator{Probe{9, 1 << 20}})));
+  EXPECT_EQ(probe.number, 9u);
+  EXPECT_EQ(probe.wanted_bytes, 1u << 20);
+  EXPECT_THROW(decode_to_coordinator(encode(ToCoordinator{Probe{9, (1 << 20) + 1}})), Error);
+}
+
 TEST(Protocol, ShardDigestCoversEveryField) {
   const Digest digest = digest_of_shard(sample_shard());
   TrainingShard changed = sample_shard();

@@ -82,7 +82,7 @@ class Worker {
     Layout layout = Layout::of(facts_.model);
     const auto least = static_cast<std::uint32_t>(facts_.model.experts_per_token);
     const std::uint64_t needed =
-        training_bytes(layout, facts_.training.batch_sequences, least) >> 20;
+        (training_bytes(layout, facts_.training.batch_sequences, least) >> 20) + 1;
     const std::uint64_t usable = usable_mib();
     if (needed <= usable) return layout;
     const Error error(ErrorCode::memory_exceeded,
@@ -156,8 +156,8 @@ class Worker {
   // of running out: the next plan knows.
   bool fits(const TrainingShard& shard) {
     const std::uint64_t needed =
-        training_bytes(layout_, facts_.training.batch_sequences,
-                       static_cast<std::uint32_t>(shard.experts.size())) >> 20;
+        (training_bytes(layout_, facts_.training.batch_sequences,
+                        static_cast<std::uint32_t>(shard.experts.size())) >> 20) + 1;
     const std::uint64_t usable = usable_mib();
     if (needed <= usable) return true;
     less_memory(usable, "a shard with " + std::to_string(shard.experts.size()) + " experts needs " +
