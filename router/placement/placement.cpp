@@ -374,7 +374,7 @@ class Planner {
       a.experts = std::move(cover_.sets[seat]);
     } else {
       const std::vector<Seat> alone{seat_of(i, facts.cap)};
-      a.experts = placement::cover(experts_, 1, moves(), alone).sets[0];
+      a.experts = placement::cover(experts_, 0, moves(), alone).sets[0];
     }
     for (const std::uint32_t e : a.experts) {
       a.moved += worker.held.empty() || std::binary_search(worker.held.begin(), worker.held.end(), e) ? 0 : 1;
