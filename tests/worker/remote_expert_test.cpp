@@ -1,0 +1,276 @@
+// Experts on other machines over real sockets: the same numbers as locally, and what happens when messages
+// are lost, late or damaged, servers die, and versions differ.
+
+#include <ATen/Parallel.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <mutex>
+#include <thread>
+
+#include "cluster/error.hpp"
+#include "cluster/random.hpp"
+#include "worker/feed_forward_experts.hpp"
+#include "worker/remote_experts.hpp"
+
+namespace yumoe {
+namespace {
+
+using std::chrono::milliseconds;
+using Clock = std::chrono::steady_clock;
+
+const DeviceOptions kDevice{.device = "cpu", .threads = 1};
+
+ModelOptions model_of_experts() {
+  ModelOptions model;
+  model.vocabulary = 16;
+  model.width = 16;
+  model.layers = 1;
+  model.heads = 2;
+  model.key_value_heads = 1;
+  model.experts = 4;
+  model.expert_width = 32;
+  return model;
+}
+
+std::vector<float> parameters() {
+  const Layout layout = Layout::of(model_of_experts());
+  std::vector<float> values(layout.parameters());
+  initialise(layout, 3, values);
+  return values;
+}
+
+std::unique_ptr<ExpertCompute> compute_of(const ExpertTraining& training = {}) {
+  return feed_forward_experts(Layout::of(model_of_experts()), parameters(), {0, 1, 2, 3}, kDevice,
+                              training);
+}
+
+std::vector<float> random_numbers(std::size_t count, std::uint64_t seed) {
+  Random random(seed);
+  std::vector<float> values(count);
+  for (float& value : values) value = static_cast<float>(random.normal());
+  return values;
+}
+
+// Loses, damages and delays answers.
+struct Trouble {
+  double lost = 0, damaged = 0, late = 0;
+  int lose_first = 0;  // answers after the first `spare`
+  int spare = 0;
+};
+
+class Troubled final : public ServerTransport {
+ public:
+  Troubled(std::unique_ptr<ServerTransport> real, const Trouble& trouble)
+      : real_(std::move(real)), trouble_(trouble) {}
+  std::optional<Received> receive(milliseconds wait_max) override {
+    for (auto it = late_.begin(); it != late_.end() && it->first <= Clock::now();) {
+      real_->send(it->second.first, std::move(it->second.second));
+      it = late_.erase(it);
+    }
+    return real_->receive(std::min(wait_max, milliseconds(10)));
+  }
+  bool send(const Peer& peer, std::vector<Bytes> frames) override {
+    const double luck = random_.uniform();
+    if (trouble_.spare > 0) {
+      --trouble_.spare;
+    } else if (trouble_.lose_first > 0) {
+      --trouble_.lose_first;
+      return true;
+    }
+    if (luck < trouble_.lost) return true;
+    if (luck < trouble_.lost + trouble_.damaged) frames[1][frames[1].size() / 2] ^= 1;
+    if (luck > 1 - trouble_.late) {
+      late_.emplace(Clock::now() + milliseconds(1'000), std::pair(peer, std::move(frames)));
+      return true;
+    }
+    return real_->send(peer, std::move(frames));
+  }
+  CoordinatorAddress address() const override { return real_->address(); }
+  TransportCounts counts() const override { return real_->counts(); }
+
+ private:
+  std::unique_ptr<ServerTransport> real_;
+  Trouble trouble_;
+  Random random_{11};
+  std::multimap<Clock::time_point, std::pair<Peer, std::vector<Bytes>>> late_;
+};
+
+class Server {
+ public:
+  explicit Server(const std::string& version = "one", const Trouble& trouble = {},
+                  const ExpertTraining& training = {}) {
+    TransportOptions options;
+    options.port = 0;
+    transport_ = std::make_unique<Troubled>(listen_zeromq(options, CurveKeypair::generate()), trouble);
+    address_ = transport_->address();
+    thread_ = std::jthread([this, version, training] {
+      at::set_num_threads(1);
+      const auto compute = compute_of(training);
+      ExpertServer server(*transport_, digest_of(as_bytes(version)), *compute, {});
+      server.serve(stop_);
+    });
+  }
+  ~Server() { stop(); }
+  void stop() {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+    transport_.reset();
+  }
+  ExpertPlace place() const { return {address_, {{0, 0}, {0, 1}, {0, 2}, {0, 3}}}; }
+
+ private:
+  std::unique_ptr<ServerTransport> transport_;
+  CoordinatorAddress address_;
+  std::atomic<bool> stop_ = false;
+  std::jthread thread_;
+};
+
+RemoteExperts experts_at(std::vector<ExpertPlace> places, DispatchOptions options = {}) {
+  return RemoteExperts(std::move(places), digest_of(as_bytes("one")), 16, options);
+}
+
+struct Rows {
+  std::vector<float> x, dy, y, dx;
+  ExpertRows call;
+  Rows(std::uint32_t expert, std::size_t rows, std::uint64_t seed, bool keep = false)
+      : x(random_numbers(rows * 16, seed)), dy(random_numbers(rows * 16, seed + 1)), y(rows * 16), dx(rows * 16) {
+    call.expert = expert;
+    call.x = x;
+    call.dy = dy;
+    call.out = y;
+    call.keep = keep;
+  }
+  Bytes bytes() const {
+    const ByteView view = as_bytes(std::span<const float>(x));
+    return Bytes(view.begin(), view.end());
+  }
+};
+
+std::vector<float> forward_of(ExpertCompute& compute, const Rows& rows) {
+  std::vector<float> y(rows.x.size());
+  compute.forward(0, rows.call.expert, rows.bytes(), y, false);
+  return y;
+}
+
+TEST(RemoteExperts, GiveTheSameBitsAsLocalOnesForwardAndBackward) {
+  Server server;
+  RemoteExperts remote = experts_at({server.place()});
+  const auto local = compute_of();
+  Rows rows(2, 5, 1, true);
+  remote.forward({&rows.call, 1});
+  ASSERT_TRUE(rows.call.answered);
+  std::vector<float> y(rows.x.size()), dx(rows.x.size());
+  const auto kept = local->forward(0, 2, rows.bytes(), y, true);
+  local->backward(0, 2, *kept, rows.dy, dx);
+  EXPECT_EQ(rows.y, y);
+  EXPECT_NE(rows.call.forward, 0U);
+  rows.call.out = rows.dx;
+  remote.backward({&rows.call, 1});
+  ASSERT_TRUE(rows.call.answered);
+  EXPECT_EQ(rows.dx, dx);
+  // Kept state serves once; said again with x it is the same.
+  rows.call.forward += 1'000;
+  std::fill(rows.dx.begin(), rows.dx.end(), 0.0F);
+  remote.backward({&rows.call, 1});
+  EXPECT_EQ(rows.dx, dx);
+  EXPECT_EQ(remote.counts().repeated, 1U) << "the server said that it keeps no such state";
+}
+
+TEST(RemoteExperts, RefuseAnotherVersionByNameAndUseTheServersThatAgree) {
+  Server other("two"), same;
+  RemoteExperts alone = experts_at({other.place()});
+  Rows rows(1, 3, 5);
+  try {
+    alone.forward({&rows.call, 1});
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::version_mismatch);
+    EXPECT_THAT(error.what(), testing::HasSubstr(digest_of(as_bytes("two")).hex().substr(0, 16)));
+    EXPECT_THAT(error.what(), testing::HasSubstr(digest_of(as_bytes("one")).hex().substr(0, 16)));
+  }
+  RemoteExperts both = experts_at({other.place(), same.place()});
+  both.forward({&rows.call, 1});
+  EXPECT_TRUE(rows.call.answered);
+}
+
+TEST(RemoteExperts, AnswerEveryCallWhenATenthIsLostSomeDamagedAndSomeASecondLate) {
+  const Trouble trouble{.lost = 0.10, .damaged = 0.05, .late = 0.03};
+  Server one("one", trouble), two("one", trouble);
+  DispatchOptions options;
+  options.deadline_max_ms = 200;
+  RemoteExperts remote = experts_at({one.place(), two.place()}, options);
+  const auto local = compute_of();
+  for (std::uint64_t i = 0; i < 300; ++i) {
+    Rows rows(static_cast<std::uint32_t>(i % 4), 2, 100 + i);
+    remote.forward({&rows.call, 1});
+    ASSERT_TRUE(rows.call.answered) << "call " << i;
+    ASSERT_EQ(rows.y, forward_of(*local, rows)) << "call " << i;
+  }
+  EXPECT_GT(remote.counts().damaged, 0U);
+  EXPECT_EQ(remote.counts().given_up, 0U);
+  EXPECT_GT(remote.counts().requests, 310U);
+}
+
+TEST(RemoteExperts, MaskADeadServerQuickly) {
+  auto server = std::make_unique<Server>();
+  DispatchOptions options;
+  options.deadline_max_ms = 50;
+  options.strikes_max = 2;
+  RemoteExperts remote = experts_at({server->place()}, options);
+  Rows rows(0, 1, 9);
+  remote.forward({&rows.call, 1});
+  ASSERT_TRUE(rows.call.answered);
+  server.reset();
+  remote.forward({&rows.call, 1});
+  EXPECT_FALSE(rows.call.answered);
+  const auto start = Clock::now();
+  remote.forward({&rows.call, 1});
+  EXPECT_FALSE(rows.call.answered);
+  EXPECT_LT(Clock::now() - start, milliseconds(40)) << "a masked expert is not asked";
+}
+
+TEST(RemoteExperts, ServeSeveralCallersAtOnce) {
+  Server server;
+  RemoteExperts remote = experts_at({server.place()});
+  const auto local = compute_of();
+  std::mutex mutex;
+  std::vector<std::jthread> callers;
+  for (std::uint64_t caller = 0; caller < 4; ++caller) {
+    callers.emplace_back([&, caller] {
+      for (std::uint64_t i = 0; i < 50; ++i) {
+        Rows rows(1, 1 + caller, caller * 1'000 + i);
+        remote.forward({&rows.call, 1});
+        const std::lock_guard lock(mutex);
+        EXPECT_TRUE(rows.call.answered);
+        const std::vector<float> expected = forward_of(*local, rows);
+        for (std::size_t n = 0; n < expected.size(); ++n) EXPECT_NEAR(rows.y[n], expected[n], 1e-5);
+      }
+    });
+  }
+}
+
+TEST(RemoteExperts, TrainOnceWhenABackwardIsSaidTwice) {
+  const ExpertTraining training{.learning_rate = 0.01};
+  Server server("one", {.lose_first = 1, .spare = 1}, training);  // the answer to backward is lost
+  DispatchOptions options;
+  options.deadline_max_ms = 100;
+  RemoteExperts remote = experts_at({server.place()}, options);
+  const auto local = compute_of(training);
+  Rows rows(3, 4, 77, true);
+  remote.forward({&rows.call, 1});
+  rows.call.out = rows.dx;
+  remote.backward({&rows.call, 1});
+  ASSERT_TRUE(rows.call.answered);
+  EXPECT_EQ(remote.counts().requests, 3U);
+  std::vector<float> y(rows.x.size()), dx(rows.x.size());
+  local->backward(0, 3, *local->forward(0, 3, rows.bytes(), y, true), rows.dy, dx);
+  EXPECT_EQ(rows.dx, dx);
+  rows.call.out = rows.y;
+  remote.forward({&rows.call, 1});
+  EXPECT_EQ(rows.y, forward_of(*local, rows)) << "trained once, as the local one";
+}
+
+}  // namespace
+}  // namespace yumoe

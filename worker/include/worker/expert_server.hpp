@@ -1,0 +1,72 @@
+#pragma once
+// Computes experts for whoever may connect: forward and backward of batches of rows, one after the other.
+// A call for another version than the server's is refused and told both; what is malformed is answered as
+// such and changes nothing.
+
+#include <atomic>
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <span>
+#include <utility>
+
+#include "cluster/bytes.hpp"
+#include "cluster/transport.hpp"
+
+namespace yumoe {
+
+// What forward leaves for backward.
+struct KeptRows {
+  virtual ~KeptRows() = default;
+  std::size_t bytes = 0;
+};
+
+class ExpertCompute {
+ public:
+  virtual ~ExpertCompute() = default;
+  virtual bool holds(std::uint32_t layer, std::uint32_t expert) const = 0;
+  virtual std::size_t width() const = 0;
+  // x holds fp32 rows [rows, width]; fills y likewise. Returns what backward needs if `keep`.
+  virtual std::unique_ptr<KeptRows> forward(std::uint32_t layer, std::uint32_t expert, Bytes x,
+                                            std::span<float> y, bool keep) = 0;
+  // dx of dy, by what forward kept. May train the expert.
+  virtual void backward(std::uint32_t layer, std::uint32_t expert, const KeptRows& kept,
+                        std::span<const float> dy, std::span<float> dx) = 0;
+};
+
+class ExpertServer {
+ public:
+  struct Options {
+    std::uint32_t credits = 4;                     // calls of one client under way
+    std::size_t kept_bytes_max = std::size_t{1} << 30;   // for backward; the oldest go first
+    std::size_t answers_bytes_max = std::size_t{64} << 20;  // of backward, to say them again
+  };
+  ExpertServer(ServerTransport& transport, const Digest& version, ExpertCompute& compute,
+               const Options& options);
+
+  // Until `stop`, looked at ten times a second.
+  void serve(const std::atomic<bool>& stop);
+
+ private:
+  using Key = std::pair<CurveKey, std::uint64_t>;  // who, and its id of the forward call
+  template <typename Value>
+  struct Recent {  // by age, the newest last
+    std::list<std::pair<Key, Value>> entries;
+    std::size_t bytes = 0;
+  };
+
+  void answer(Received received);
+  void answer_forward(const Received& from, const struct ExpertCall& call, Bytes x);
+  void answer_backward(const Received& from, const struct ExpertCall& call, const Bytes& payload);
+  void say(const Received& to, const struct ExpertCall& call, int status, Bytes payload);
+
+  ServerTransport& transport_;
+  const Digest version_;
+  ExpertCompute& compute_;
+  const Options options_;
+  Recent<std::unique_ptr<KeptRows>> kept_;
+  Recent<Bytes> answers_;  // so that a backward said twice trains once
+};
+
+}  // namespace yumoe

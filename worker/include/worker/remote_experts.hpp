@@ -1,0 +1,89 @@
+#pragma once
+// Calls experts on other machines: what router/dispatch decides, done over the network.
+//
+// All member functions may be called from any thread; calls of several threads for one expert travel
+// together. Nothing waits longer than dispatch allows: a call ends answered or given up.
+
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cluster/transport.hpp"
+#include "router/dispatch.hpp"
+#include "router/expert_message.hpp"
+
+namespace yumoe {
+
+struct ExpertPlace {
+  CoordinatorAddress address;  // of a server of experts
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> experts;  // layer, expert
+};
+
+// Rows for one expert and what becomes of them.
+struct ExpertRows {
+  std::uint32_t layer = 0, expert = 0;
+  std::span<const float> x;    // [rows, width]
+  std::span<const float> dy;   // (backward) likewise
+  std::span<float> out;        // y, or dx of backward
+  bool keep = false;           // (forward) backward will follow
+  std::uint64_t forward = 0;   // (out of forward, in to backward) at which server and under which id
+  std::size_t server = 0;
+  bool answered = false;       // out
+};
+
+struct RemoteCounts {
+  std::uint64_t requests = 0, repeated = 0, damaged = 0, given_up = 0;
+};
+
+class RemoteExperts {
+ public:
+  // `version`: digest of the base version the caller computes with.
+  RemoteExperts(std::vector<ExpertPlace> places, const Digest& version, std::size_t width,
+                const DispatchOptions& options);
+  ~RemoteExperts();
+
+  // Fill `out` and `answered` of each; block until the last is decided. Throw Error{version_mismatch}
+  // naming server and versions if an expert is left with servers of other versions only.
+  void forward(std::span<ExpertRows> calls);
+  void backward(std::span<ExpertRows> calls);
+
+  RemoteCounts counts() const;
+
+ private:
+  struct Open {
+    ExpertRows* rows = nullptr;
+    bool backward = false, done = false;
+    bool sends_x = false;  // backward whose server did not keep the state
+  };
+
+  void run(std::span<ExpertRows> calls, bool backward);
+  void step(std::unique_lock<std::mutex>& lock);
+  void send_due(std::unique_lock<std::mutex>& lock);
+  void receive_some(std::unique_lock<std::mutex>& lock);
+  void take(std::size_t server, const std::vector<Bytes>& frames);
+  void refuse(std::size_t server, const ExpertAnswer& answer);
+  std::vector<Bytes> frames_of(const Dispatcher::Send& send);
+  Dispatcher::Time now() const;
+
+  const std::vector<ExpertPlace> places_;
+  const Digest version_;
+  const std::size_t width_;
+  std::vector<std::unique_ptr<ClientTransport>> transports_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool has_leader_ = false;  // one of the waiting callers talks for all
+  Dispatcher dispatcher_;
+  std::map<Dispatcher::CallId, Open> open_;
+  std::map<Dispatcher::RequestId, Dispatcher::Send> sent_;
+  std::vector<std::string> refused_;  // [servers]: why, or empty
+  RemoteCounts counts_;
+  int idle_rounds_ = 0;
+};
+
+}  // namespace yumoe
