@@ -12,7 +12,9 @@ using ledger::AccountId;
 
 constexpr std::uint64_t kCallsPerBlockMax = 16;   // of one account
 constexpr std::uint64_t kTransferRaoMin = 500;    // the chain's existential deposit
-constexpr std::uint32_t kSnapshotVersion = 1;
+constexpr std::uint32_t kSnapshotVersion = 2;
+constexpr std::uint8_t kChainBlockTag = 255;          // no operation has it
+constexpr std::uint64_t kChainBlocksMax = 1'000'000;  // told at once
 
 // A run's weights are its validators' scores, nothing beside them; money and beacon are nobody's to make.
 std::optional<std::string> why_not_callable(const ledger::Operation& operation) {
@@ -31,7 +33,29 @@ std::optional<std::string> why_not_callable(const ledger::Operation& operation) 
   return std::nullopt;
 }
 
+std::optional<std::uint64_t> chain_block_of(ByteView operation) {
+  if (operation.size() != 9 || operation[0] != kChainBlockTag) return std::nullopt;
+  std::uint64_t number = 0;
+  for (std::size_t i = 8; i > 0; --i) number = number << 8 | operation[i];
+  return number;
+}
+
 }  // namespace
+
+Bytes chain_block_call(std::uint64_t number) {
+  Bytes bytes{kChainBlockTag};
+  for (int i = 0; i < 8; ++i) bytes.push_back(static_cast<std::uint8_t>(number >> (8 * i)));
+  return bytes;
+}
+
+std::optional<std::string> RunLedger::why_not_told(const AccountId& account, std::uint64_t number) const {
+  if (economy_.time != "followed") return "the blocks of this run pass with its own time: economy.time";
+  if (account != owner_) return "only economy.owner tells the chain's blocks";
+  if (!chain_first_) return std::nullopt;
+  if (number <= chain_newest_) return "block " + std::to_string(number) + " is not above the newest told";
+  if (number - chain_newest_ > kChainBlocksMax) return "more than a million blocks at once";
+  return std::nullopt;
+}
 
 std::optional<AccountId> caller_of(const ledger::Operation& operation) {
   return std::visit(
@@ -58,6 +82,7 @@ std::optional<std::string> RunLedger::refusal_of(const Called& call, TimeMs now)
            (call.nonce < nonce ? " was taken before" : " comes too early") +
            "; its next is number " + std::to_string(nonce);
   }
+  if (const auto number = chain_block_of(call.operation)) return why_not_told(account, *number);
   ledger::Operation operation;
   try {
     operation = ledger::decode_operation(call.operation);
@@ -110,6 +135,12 @@ void RunLedger::take(const Called& call) {
   caller.block = block;
   ++caller.nonce;
   caller.newest = digest_of(call.operation).bytes;
+  if (const auto number = chain_block_of(call.operation)) {
+    if (!chain_first_) chain_first_ = *number;
+    chain_newest_ = std::max(chain_newest_, *number);
+    pass_time(*start_);
+    return;
+  }
   attempt(ledger::decode_operation(call.operation), call.account);
 }
 
@@ -134,7 +165,8 @@ template <typename Archive>
 void RunLedger::visit(Archive& archive, Bytes& ledger_bytes) {
   bool started = start_.has_value();
   std::int64_t start = started ? start_->value : 0;
-  archive(started, start, first_round_.value, last_round_.value, callers_, ledger_bytes);
+  archive(started, start, chain_first_, chain_newest_, first_round_.value, last_round_.value, callers_,
+          ledger_bytes);
   start_.reset();
   if (started) start_ = TimeMs{start};
 }

@@ -99,6 +99,10 @@ void RunLedger::found(const ledger::LedgerOptions& rules) {
   const AccountId owner = economy_.owner.empty()
                               ? keyless("yumoe subnet owner")
                               : account_of(address_from(economy_.owner, "economy.owner"));
+  owner_ = owner;
+  if (economy_.time == "followed" && economy_.owner.empty()) {
+    fail("economy.time = followed must come with economy.owner, which tells the chain's blocks");
+  }
   fund(owner, 2 * static_cast<std::uint64_t>(rules.network_lock) + rao_of(1));
   for (const std::string& text : economy_.balances) {
     const std::string what = "economy.balances '" + text + "'";

@@ -21,6 +21,7 @@ bool RunLedger::attempt(const ledger::Operation& operation, const PublicKey& who
 }
 
 std::uint64_t RunLedger::block_due(TimeMs now) const {
+  if (economy_.time == "followed") return chain_first_ ? chain_newest_ - *chain_first_ + 1 : 1;
   return start_ ? static_cast<std::uint64_t>((now - *start_).count() / economy_.block_ms) + 1 : 1;
 }
 

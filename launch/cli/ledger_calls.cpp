@@ -212,7 +212,7 @@ ledger::Operation vote(const Choice& c, const AccountId& self) {
 void call(const Choice& choice, Build build) {
   const Keypair key = key_from(choice);
   const ledger::Operation operation = build(choice, key.public_key().bytes);
-  const CallReport report = call_run(choice.run, key, operation);
+  const CallReport report = call_run(choice.run, key, encode(operation));
   const LedgerAnswer& answer = report.answer;
   if (choice.json) {
     std::cout << nlohmann::ordered_json{{"operation", ledger::name_of(operation)},
@@ -387,9 +387,41 @@ void add_owners(CLI::App& group) {
   command->add_flag("--no", c->no, "Against it");
 }
 
+void follow(const Choice& choice) {
+  ChainRpcOptions options;
+  options.endpoints = {choice.text};
+  RpcClient client(options);
+  ChainNode node(client);
+  std::uint64_t left = choice.number;
+  follow_chain(node, choice.run, key_from(choice), [&](std::uint64_t number, const CallReport& report) {
+    if (choice.json) {
+      std::cout << nlohmann::ordered_json{{"chain_block", number}, {"block", report.answer.block}, {"live", report.live}}.dump()
+                << std::endl;
+    } else {
+      std::printf("chain block %llu is block %llu of the ledger\n", static_cast<unsigned long long>(number),
+                  static_cast<unsigned long long>(report.answer.block));
+      std::fflush(stdout);
+    }
+    return choice.number == 0 || --left > 0;
+  });
+}
+
+void add_follow(CLI::App& group) {
+  auto c = std::make_shared<Choice>();
+  CLI::App* command = group.add_subcommand("follow", "Let a run's blocks pass as a chain finalises its own");
+  command->add_option("run", c->run, "A run's folder, or the address of its coordinator")->required();
+  command->add_option("--key", c->key, "The key of economy.owner, as for the other calls")->required();
+  command->add_option("--node", c->text, "ws:// or wss:// address of a node of the chain")->required();
+  command->add_option("--blocks", c->number, "Stop after so many; 0: never")->capture_default_str();
+  command->add_flag("--json", c->json, "One JSON object a block");
+  command->footer("yumoe ledger follow runs/mine --key owner-key --node ws://127.0.0.1:9944");
+  command->callback([c] { follow(*c); });
+}
+
 }  // namespace
 
 void add_ledger_calls(CLI::App& ledger_group) {
+  add_follow(ledger_group);
   add_staking(ledger_group);
   add_hotkeys(ledger_group);
   add_owners(ledger_group);

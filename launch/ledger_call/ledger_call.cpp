@@ -30,11 +30,11 @@ class Conversation {
         until_(Monotonic::now() + wait_max),
         transport_(connect_zeromq(address, CurveKeypair::generate(), TransportOptions{})) {}
 
-  LedgerAnswer call(const ledger::Operation& operation) {
+  LedgerAnswer call(const Bytes& operation) {
     // Its number is asked for first; then only exactly this call is said again.
     LedgerCall call;
     call.nonce = answer_to(LedgerCall{}).nonce;
-    call.operation = encode(operation);
+    call.operation = operation;
     LedgerAnswer answer = answer_to(call);
     if (!answer.error.empty()) refused(answer.error);
     return answer;
@@ -107,12 +107,12 @@ CoordinatorAddress address_in(const std::filesystem::path& run_folder) {
 }
 
 LedgerAnswer call_coordinator(const CoordinatorAddress& address, const Keypair& account,
-                              const ledger::Operation& operation, milliseconds wait_max) {
+                              const Bytes& operation, milliseconds wait_max) {
   return Conversation(address, account, wait_max).call(operation);
 }
 
 LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Keypair& account,
-                              const ledger::Operation& operation) {
+                              const Bytes& operation) {
   Journal journal = Journal::open(run_folder);
   const RunSetup setup = RunSetup::from_journal(journal.run(), journal.metadata());
   const Layout layout = Layout::of(setup.model);
@@ -135,7 +135,7 @@ LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Key
   Called call;
   call.account = account.public_key();
   call.nonce = ledger.next_nonce(call.account);
-  call.operation = encode(operation);
+  call.operation = operation;
   call.evidence = seal(account, Nonce{}, 1, now,
                        encode(ToCoordinator{LedgerCall{journal.run(), call.nonce, call.operation}}));
   if (const auto why = ledger.refusal_of(call, now)) refused(*why);
@@ -147,7 +147,7 @@ LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Key
           ledger.free_of(call.account)};
 }
 
-CallReport call_run(const std::string& run, const Keypair& account, const ledger::Operation& operation) {
+CallReport call_run(const std::string& run, const Keypair& account, const Bytes& operation) {
   if (run.starts_with("tcp://")) {
     return {call_coordinator(CoordinatorAddress::parse(run), account, operation, kWaitMax), true};
   }

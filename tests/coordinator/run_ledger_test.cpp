@@ -226,6 +226,39 @@ TEST(RunLedger, OtherSubnetsShareTheEmissionByTheirPrice) {
   together.ledger.ledger().audit();
 }
 
+TEST(RunLedger, BlocksMayFollowAChainAsTheOwnerTells) {
+  EconomyOptions followed = economy();
+  followed.time = "followed";
+  World world(rules(), followed);
+  const auto tell = [&](int caller, std::uint64_t number) -> std::string {
+    Called call = world.call_of(caller, ledger::StartCall{});
+    call.operation = chain_block_call(number);
+    if (const auto why = world.ledger.refusal_of(call, world.now)) return *why;
+    world.happen(call);
+    return "";
+  };
+  const auto block = [&] { return world.ledger.ledger().state().block; };
+  world.wait(500);
+  world.happen(Tick{});
+  EXPECT_EQ(block(), 1U) << "the run's own time does not count";
+  EXPECT_EQ(tell(9, 7'000'000), "");
+  EXPECT_EQ(block(), 1U) << "the first one told is where counting begins";
+  EXPECT_EQ(tell(9, 7'000'001), "");
+  EXPECT_EQ(tell(9, 7'000'050), "");
+  EXPECT_EQ(block(), 51U);
+  EXPECT_FALSE(world.ledger.epochs().empty());
+  EXPECT_THAT(tell(9, 7'000'050), HasSubstr("not above the newest"));
+  EXPECT_THAT(tell(9, 9'000'000), HasSubstr("more than a million"));
+  EXPECT_THAT(tell(5, 7'000'051), HasSubstr("only economy.owner"));
+  RunLedger restored(rules(), followed);
+  restored.restore(world.ledger.snapshot());
+  EXPECT_EQ(restored.snapshot(), world.ledger.snapshot());
+  World simulated;
+  Called call = simulated.call_of(9, ledger::StartCall{});
+  call.operation = chain_block_call(1);
+  EXPECT_THAT(*simulated.ledger.refusal_of(call, simulated.now), HasSubstr("its own time"));
+}
+
 TEST(RunLedger, AnEconomyThatCannotBeIsNamed) {
   const auto refusal = [](auto change) -> std::string {
     EconomyOptions options = economy();
@@ -239,6 +272,8 @@ TEST(RunLedger, AnEconomyThatCannotBeIsNamed) {
     }
   };
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.owner = "5Fx"; }), HasSubstr("economy.owner"));
+  EXPECT_THAT(refusal([](EconomyOptions& e) { e.time = "followed", e.owner = ""; }),
+              HasSubstr("must come with economy.owner"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.balances = {"x"}; }), HasSubstr("ADDRESS=TAO"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.balances[0] += "x"; }), HasSubstr("must be between 0"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.balances[0] += "0000000"; }), HasSubstr("must be between 0"));

@@ -110,7 +110,7 @@ TEST_F(Cli, EveryCommandHasHelp) {
         "ledger swap", "ledger transfer", "ledger register", "ledger take", "ledger child-take",
         "ledger children", "ledger autostake", "ledger claim", "ledger claim-kind", "ledger set",
         "ledger split", "ledger trigger", "ledger network", "ledger start", "ledger propose",
-        "ledger vote"}) {
+        "ledger vote", "ledger follow"}) {
     const Outcome outcome = yumoe(command + " --help");
     EXPECT_EQ(outcome.code, 0) << command;
     EXPECT_THAT(outcome.output, HasSubstr("Usage: yumoe")) << command;

@@ -29,6 +29,7 @@ namespace yumoe {
 struct EconomyOptions {
   std::int64_t block_ms = 12'000;
   double participant_funds = 10;
+  std::string time = "simulated";
   std::string owner;
   std::vector<std::string> balances;
   std::vector<std::string> subnets;
@@ -39,6 +40,8 @@ struct EconomyOptions {
            .help = "time of a block of the embedded ledger; the chain's is 12000"});
     option("participant_funds", participant_funds, {.unit = "TAO", .min = 0, .max = 1e6,
            .help = "what the treasury gives a participant for its registration"});
+    option("time", time, {.choices = "simulated|followed", .help = "blocks pass with the run's time, or "
+                          "as a chain's do, told by economy.owner (yumoe ledger follow)"});
     option("owner", owner, {.help = "address whose calls change the run's subnet; empty: nobody's"});
     option("balances", balances, {.help = "free TAO at the start, beside what participants get: ADDRESS=TAO"});
     option("subnets", subnets, {.help = "other subnets to share the emission with: NAME, then any of "
@@ -137,6 +140,7 @@ class RunLedger {
                                 std::vector<std::uint16_t> uids,
                                 std::vector<std::uint16_t> values) const;
   void take(const Called& call);
+  std::optional<std::string> why_not_told(const ledger::AccountId& account, std::uint64_t number) const;
   std::uint64_t block_due(TimeMs now) const;
   template <typename Archive>
   void visit(Archive& archive, Bytes& ledger_bytes);
@@ -144,12 +148,18 @@ class RunLedger {
   ledger::Ledger ledger_;
   EconomyOptions economy_;
   std::optional<TimeMs> start_;
+  std::optional<std::uint64_t> chain_first_;   // of a followed chain's blocks that were told
+  std::uint64_t chain_newest_ = 0;
+  ledger::AccountId owner_{};
   std::vector<Epoch> epochs_;
   std::vector<Refusal> refusals_;
   RoundId first_round_, last_round_;    // of scores since the last epoch
   std::vector<Other> others_;
   std::map<ledger::AccountId, Caller> callers_;
 };
+
+// The bytes of a call that is no operation of the ledger: the followed chain has this many blocks now.
+Bytes chain_block_call(std::uint64_t number);
 
 // Who asks for an operation; nothing for those that no account can ask for.
 std::optional<ledger::AccountId> caller_of(const ledger::Operation& operation);

@@ -4,11 +4,12 @@
 
 #include <chrono>
 #include <filesystem>
+#include <functional>
 #include <string>
 
 #include "cluster/identity.hpp"
 #include "cluster/transport.hpp"
-#include "coordinator/operation.hpp"
+#include "coordinator/chain_rpc.hpp"
 #include "router/protocol.hpp"
 
 namespace yumoe {
@@ -17,17 +18,19 @@ namespace yumoe {
 // Throws Error{peer_unreachable} if it did not.
 CoordinatorAddress address_in(const std::filesystem::path& run_folder);
 
+// `operation` is the bytes of an operation (coordinator/operation.hpp) or of chain_block_call().
+
 // Signs, sends and waits until the coordinator has answered: then the call is durable, or was refused.
 // A lost answer is asked for again under the same number, so the call is taken once or not at all.
 // Throws Error{peer_refused} with the ledger's reason, Error{peer_unreachable} after `wait_max`.
 LedgerAnswer call_coordinator(const CoordinatorAddress& address, const Keypair& account,
-                              const ledger::Operation& operation, std::chrono::milliseconds wait_max);
+                              const Bytes& operation, std::chrono::milliseconds wait_max);
 
 // Reads the run, tries the call on its ledger as it stands now, by the wall clock, and appends it to the
 // journal. Throws Error{peer_refused} with the ledger's reason, and what Journal::open throws:
 // Error{run_locked} if a coordinator is at work.
 LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Keypair& account,
-                              const ledger::Operation& operation);
+                              const Bytes& operation);
 
 struct CallReport {
   LedgerAnswer answer;
@@ -35,6 +38,12 @@ struct CallReport {
 };
 
 // `run` is a run's folder or a coordinator's address ("tcp://...").
-CallReport call_run(const std::string& run, const Keypair& account, const ledger::Operation& operation);
+CallReport call_run(const std::string& run, const Keypair& account, const Bytes& operation);
+
+// Tells the run, as `owner`, each block that the chain finalises, from the newest on; `told` hears of each
+// and says whether to go on. A coordinator that is away for a moment is told of the next one.
+// Throws what the chain's node throws, and Error{peer_refused} with the ledger's reason.
+void follow_chain(ChainNode& node, const std::string& run, const Keypair& owner,
+                  const std::function<bool(std::uint64_t number, const CallReport&)>& told);
 
 }  // namespace yumoe
