@@ -10,23 +10,20 @@ constexpr std::uint32_t kNobody = 0xffff'ffff;
 
 class Cover {
  public:
-  Cover(std::uint32_t experts, std::uint32_t replicas, std::uint32_t moves_max,
-        const std::vector<Seat>& seats)
-      : experts_(experts),
+  Cover(const std::vector<std::uint32_t>& possible, std::uint32_t replicas, std::uint32_t moves_max,
+        const std::vector<Seat>& seats, bool with_exemptions)
+      : experts_(static_cast<std::uint32_t>(possible.size())),
+        with_exemptions_(with_exemptions),
         replicas_(replicas),
         moves_max_(moves_max),
         seats_(seats),
-        stride_((experts + 63) / 64),
+        stride_((experts_ + 63) / 64),
         bits_(seats.size() * stride_),
         size_(seats.size()),
         taken_on_(seats.size()),
-        holders_(experts),
-        possible_(experts),
-        load_(experts) {
-    for (const Seat& seat : seats_) {
-      for (const std::uint32_t e : *seat.allowed) ++possible_[e];
-    }
-  }
+        holders_(experts_),
+        possible_(possible),
+        load_(experts_) {}
 
   CoverResult run() {
     keep_held();
@@ -121,7 +118,7 @@ class Cover {
       if (!seats_[s].held->empty()) {
         const std::uint32_t moves = moves_max_ - std::min(moves_max_, taken_on_[s]);
         const std::uint32_t needs = seats_[s].least - std::min(seats_[s].least, size_[s]);
-        room = std::min(room, std::max(moves, needs));
+        room = std::min(room, with_exemptions_ ? std::max(moves, needs) : moves);
       }
       if (room == 0) continue;
       wish.clear();
@@ -147,7 +144,7 @@ class Cover {
 
   // One more holder for `root`, by a path of exchanges that costs no other expert its `level` holders.
   bool augment(std::uint32_t root, std::uint32_t level) {
-    const bool exempt = holders_[root] == 0;
+    const bool exempt = with_exemptions_ && holders_[root] == 0;
     std::vector<std::uint32_t> parent(experts_, kNobody), via(experts_, kNobody);
     std::vector<std::uint8_t> seen_expert(experts_), seen_seat(seats_.size());
     std::vector<std::uint32_t> queue{root};
@@ -194,19 +191,22 @@ class Cover {
     }
   }
 
-  std::uint32_t experts_, replicas_, moves_max_;
+  std::uint32_t experts_;
+  bool with_exemptions_;
+  std::uint32_t replicas_, moves_max_;
   const std::vector<Seat>& seats_;
   std::uint32_t stride_;
   std::vector<std::uint64_t> bits_;
-  std::vector<std::uint32_t> size_, taken_on_, holders_, possible_;
+  std::vector<std::uint32_t> size_, taken_on_, holders_;
+  const std::vector<std::uint32_t>& possible_;
   std::vector<double> load_;
 };
 
 }  // namespace
 
-CoverResult cover(std::uint32_t experts, std::uint32_t replicas, std::uint32_t moves_max,
-                  const std::vector<Seat>& seats) {
-  return Cover(experts, replicas, moves_max, seats).run();
+CoverResult cover(const std::vector<std::uint32_t>& possible, std::uint32_t replicas,
+                  std::uint32_t moves_max, const std::vector<Seat>& seats, bool with_exemptions) {
+  return Cover(possible, replicas, moves_max, seats, with_exemptions).run();
 }
 
 }  // namespace yumoe::placement

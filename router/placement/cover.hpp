@@ -19,14 +19,17 @@ struct Seat {
 struct CoverResult {
   std::vector<ExpertSet> sets;          // by seat, sorted
   std::vector<std::uint32_t> holders;   // by expert
-  std::uint32_t lacking = 0;            // holders missing to `replicas` for each expert that can have them
+  std::uint32_t lacking = 0;            // holders missing to what is wanted
 };
 
-// Each seat gets up to `cap` experts. As many experts as possible get one holder, then as many as
+// `possible`: by expert, how many workers could hold it, whether they have a seat here or not; so many
+// holders, up to `replicas`, are wanted. Each seat gets up to `cap` experts. As many experts as possible get one holder, then as many as
 // possible two, up to `replicas`; within that, training is spread evenly. A seat that held something
 // takes on at most `moves_max` experts; exempt are an expert that nobody else takes, and a seat that
-// would be left with fewer than `least`.
-CoverResult cover(std::uint32_t experts, std::uint32_t replicas, std::uint32_t moves_max,
-                  const std::vector<Seat>& seats);
+// would be left with fewer than `least`. Without exemptions the holders are the most there can be, level by
+// level: a maximum flow.
+CoverResult cover(const std::vector<std::uint32_t>& possible, std::uint32_t replicas,
+                  std::uint32_t moves_max,
+                  const std::vector<Seat>& seats, bool with_exemptions = true);
 
 }  // namespace yumoe::placement

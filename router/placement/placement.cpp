@@ -32,7 +32,8 @@ class Planner {
         experts_(static_cast<std::uint32_t>(layout.model().experts)),
         least_(static_cast<std::uint32_t>(layout.model().experts_per_token)),
         tokens_per_step_(static_cast<double>(batch_sequences * layout.model().context)),
-        rules_(options, experts_) {
+        rules_(options, experts_),
+        possible_(experts_) {
     for (const PlacementWorker& worker : workers_) look_at(worker, batch_sequences);
   }
 
@@ -41,6 +42,7 @@ class Planner {
     for (std::uint32_t i = 0; i < workers_.size(); ++i) {
       if (facts_[i].cap < least_) continue;
       able.push_back(i);
+      for (const std::uint32_t e : *facts_[i].allowed) ++possible_[e];
       if (facts_[i].is_timed) timed.push_back(i);
     }
     std::vector<Timing> timings;
@@ -53,6 +55,8 @@ class Planner {
     for (const Timing& timing : timings) steps += placement::steps_by(timing, round_s);
     breadth_s_ = kBreadth * (std::max(placement::commit_time(timings, steps).at_least, placed_s) + uploaded_s);
     choose(able, timings, steps, uploaded_s, placed_s);
+    keeps_moves_ = respects_moves();
+    if (!keeps_moves_) choose(able, timings, steps, uploaded_s, placed_s);
     assign(steps);
     return std::move(plan_);
   }
@@ -84,7 +88,8 @@ class Planner {
     if (p.experts_max > 0) limit(p.experts_max, Limit::own_maximum);
     limit(experts_that_fit(layout_, batch_sequences, p.memory_mib), Limit::memory);
     if (worker.experts_cap > 0) limit(std::max(worker.experts_cap, least_), Limit::lost_before);
-    if (p.up_bytes_per_s > 0) {
+    // Without a speed there is nothing to weigh an upload against: the makespan is of those measured.
+    if (p.up_bytes_per_s > 0 && p.tokens_per_s > 0) {
       facts.upload_per_expert_s = size_.expert_bytes / p.up_bytes_per_s;
       facts.timing.upload_s = size_.trunk_bytes / p.up_bytes_per_s + least_ * facts.upload_per_expert_s;
     }
@@ -137,10 +142,9 @@ class Planner {
   }
 
   // Places experts on those that upload within `upload_s` and do their least steps within `commit_s`.
-  // Answers how many holders are lacking. With `moves_max` at experts_ this is a maximum matching and a
-  // bound of what any plan can do; with fewer moves it is what this plan does.
+  // Answers how many holders are lacking. `bounding`: as a maximum flow, which no plan can exceed.
   std::uint32_t try_cover(const std::vector<std::uint32_t>& able, double upload_s, double commit_s,
-                          std::uint32_t moves_max) {
+                          bool bounding) {
     std::vector<std::uint32_t> seated;
     std::vector<std::uint32_t> caps;
     for (const std::uint32_t i : able) {
@@ -150,15 +154,16 @@ class Planner {
       seated.push_back(i);
       caps.push_back(cap_within(facts, upload_s + breadth_s_));
     }
-    if (seated == seated_ && caps == caps_ && moves_max == covered_moves_ && !cover_.sets.empty()) {
+    if (seated == seated_ && caps == caps_ && bounding == covered_bounding_ && !cover_.sets.empty()) {
       return cover_.lacking;
     }
-    covered_moves_ = moves_max;
+    covered_bounding_ = bounding;
     seated_ = std::move(seated);
     caps_ = std::move(caps);
     std::vector<Seat> seats;
     for (std::size_t s = 0; s < seated_.size(); ++s) seats.push_back(seat_of(seated_[s], caps_[s]));
-    cover_ = placement::cover(experts_, replicas(), moves_max, seats);
+    cover_ = placement::cover(possible_, replicas(), bounding && !keeps_moves_ ? experts_ : moves(), seats,
+                              !bounding);
     return cover_.lacking;
   }
 
@@ -174,20 +179,20 @@ class Planner {
   // between two of them U costs at least the lower and allows no more than the upper.
   void choose(const std::vector<std::uint32_t>& able, const std::vector<Timing>& timings,
               std::uint64_t steps, double uploaded_s, double placed_s) {
-    std::uint32_t least = try_cover(able, uploaded_s, placed_s, moves());
+    std::uint32_t least = try_cover(able, uploaded_s, placed_s, false);
     if (least > 0) {
-      least = try_cover(able, kAlways, kAlways, moves());
+      least = try_cover(able, kAlways, kAlways, false);
       if (least > 0) uploaded_s = placed_s = 0;   // not every expert gets its holders: fewer may do
       uploaded_s = least_of(uploads_of(able), uploaded_s, [&](double u) {
-        return try_cover(able, u, kAlways, experts_) <= least;
+        return try_cover(able, u, kAlways, true) <= least;
       });
       placed_s = least_of(commits_of(able), placed_s, [&](double t) {
-        return try_cover(able, kAlways, t, experts_) <= least;
+        return try_cover(able, kAlways, t, true) <= least;
       });
     }
     std::vector<UploadTime> tries = upload_times(able, timings, steps, uploaded_s, placed_s);
     if (tries.empty()) {   // nobody's speed is known
-      try_cover(able, kAlways, kAlways, moves());
+      try_cover(able, kAlways, kAlways, false);
       return;
     }
     double best_s = kAlways;
@@ -202,11 +207,11 @@ class Planner {
       if (one.bound_s >= best_s * kGoodEnough) break;
       const double by_steps_s = one.commit_s;
       one.commit_s = least_of(commits_of(able), by_steps_s, [&](double t) {
-        return try_cover(able, one.upload_s, t, moves()) <= least;
+        return try_cover(able, one.upload_s, t, false) <= least;
       });
-      const bool is_enough = try_cover(able, one.upload_s, one.commit_s, moves()) <= least;
+      const bool is_enough = try_cover(able, one.upload_s, one.commit_s, false) <= least;
       if (one.commit_s > by_steps_s) raise_bound(one, able, by_steps_s, least);
-      try_cover(able, one.upload_s, one.commit_s, moves());
+      try_cover(able, one.upload_s, one.commit_s, false);
       const double makespan_s = is_enough ? longest_upload() + one.commit_s : kAlways;
       if (makespan_s < best_s) {
         best_s = makespan_s;
@@ -217,7 +222,7 @@ class Planner {
     for (const UploadTime& one : tries) bound_s = std::min(bound_s, one.bound_s);
     plan_.lower_bound_s = std::isfinite(bound_s) ? bound_s : 0;
     if (best == nullptr) best = order.back();
-    try_cover(able, best->upload_s, best->commit_s, moves());
+    try_cover(able, best->upload_s, best->commit_s, false);
   }
 
   struct UploadTime;
@@ -225,9 +230,9 @@ class Planner {
   void raise_bound(UploadTime& one, const std::vector<std::uint32_t>& able, double by_steps_s,
                    std::uint32_t least) {
     const double commit_s = least_of(commits_of(able), by_steps_s, [&](double t) {
-      return try_cover(able, one.upload_s, t, experts_) <= least;
+      return try_cover(able, one.upload_s, t, true) <= least;
     });
-    const bool can = try_cover(able, one.upload_s, commit_s, experts_) <= least;
+    const bool can = try_cover(able, one.upload_s, commit_s, true) <= least;
     one.bound_s = can ? std::max(one.bound_s, one.least_s + commit_s * (1 - 1e-8)) : kAlways;
   }
 
@@ -326,6 +331,18 @@ class Planner {
     return values.empty() ? first : values[std::min(low, values.size() - 1)];
   }
 
+  bool respects_moves() const {
+    for (std::size_t s = 0; s < seated_.size(); ++s) {
+      const ExpertSet& held = workers_[seated_[s]].held;
+      if (held.empty()) continue;
+      const auto moved = std::count_if(cover_.sets[s].begin(), cover_.sets[s].end(), [&](std::uint32_t e) {
+        return !std::binary_search(held.begin(), held.end(), e);
+      });
+      if (moved > options_.moves_max) return false;
+    }
+    return true;
+  }
+
   void assign(std::uint64_t steps) {
     std::vector<Timing> timings;
     for (const std::uint32_t i : seated_) {
@@ -374,7 +391,7 @@ class Planner {
       a.experts = std::move(cover_.sets[seat]);
     } else {
       const std::vector<Seat> alone{seat_of(i, facts.cap)};
-      a.experts = placement::cover(experts_, 0, moves(), alone).sets[0];
+      a.experts = placement::cover(possible_, 0, moves(), alone).sets[0];
     }
     for (const std::uint32_t e : a.experts) {
       a.moved += worker.held.empty() || std::binary_search(worker.held.begin(), worker.held.end(), e) ? 0 : 1;
@@ -430,9 +447,11 @@ class Planner {
   ExpertRules rules_;
   std::map<std::pair<std::uint8_t, std::string>, ExpertSet> allowed_;
   std::vector<Facts> facts_;
+  std::vector<std::uint32_t> possible_;   // by expert: workers that could hold it
   std::vector<std::uint32_t> seated_, caps_;   // who is waited for; cover_ is of these
   CoverResult cover_;
-  std::uint32_t covered_moves_ = 0;
+  bool covered_bounding_ = false;
+  bool keeps_moves_ = true;             // what the bound is of: plans that keep moves_max, or all
   double breadth_s_ = 0;
   Plan plan_;
 };
