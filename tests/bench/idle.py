@@ -59,7 +59,7 @@ def idle_shares(bin_dir, folder, name, rounds, round_s, steps):
     subprocess.run([bin_dir / "yumoe", "run", config, "--out", run, "--json"], check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=900)
     subprocess.run([bin_dir / "yumoe", "export", run, "-o", exported], check=True, stdout=subprocess.DEVNULL)
-    if steps == "":
+    if name == "placed":
         shown = subprocess.run([bin_dir / "yumoe", "placement", "show", run], capture_output=True, text=True)
         print(shown.stdout, file=sys.stderr)
     with h5py.File(exported) as file:
@@ -90,7 +90,7 @@ def main():
             (folder / "text" / domain).mkdir(parents=True)
             (folder / "text" / domain / "text.txt").write_text(
                 "\n".join(f"{domain} {i}: {SENTENCES[i % 4]}; {SENTENCES[(i * 7 + 1) % 4]}.\n" for i in range(3000)))
-        ours = idle_shares(bin_dir, folder, "placed", WARM + 5, round_s, "")
+        ours = idle_shares(bin_dir, folder, "placed", WARM + 5, round_s, "inner_steps_max = 1000000")
         # As many as the slowest does in about that time.
         with h5py.File(folder / "placed.h5") as file:
             names = []
