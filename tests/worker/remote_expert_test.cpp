@@ -200,6 +200,8 @@ TEST(RemoteExperts, AnswerEveryCallWhenATenthIsLostSomeDamagedAndSomeASecondLate
   Server one("one", trouble), two("one", trouble);
   DispatchOptions options;
   options.deadline_max_ms = 200;
+  options.strikes_max = 32;  // a busy machine is no dead server
+  options.attempts_max = 32;
   RemoteExperts remote = experts_at({one.place(), two.place()}, options);
   const auto local = compute_of();
   for (std::uint64_t i = 0; i < 300; ++i) {
@@ -216,8 +218,9 @@ TEST(RemoteExperts, AnswerEveryCallWhenATenthIsLostSomeDamagedAndSomeASecondLate
 TEST(RemoteExperts, MaskADeadServerQuickly) {
   auto server = std::make_unique<Server>();
   DispatchOptions options;
-  options.deadline_max_ms = 50;
+  options.deadline_max_ms = 400;  // a busy machine must not look dead
   options.strikes_max = 2;
+  options.rest_ms = 60'000;
   RemoteExperts remote = experts_at({server->place()}, options);
   Rows rows(0, 1, 9);
   remote.forward({&rows.call, 1});
@@ -225,15 +228,17 @@ TEST(RemoteExperts, MaskADeadServerQuickly) {
   server.reset();
   remote.forward({&rows.call, 1});
   EXPECT_FALSE(rows.call.answered);
-  const auto start = Clock::now();
+  const std::uint64_t asked = remote.counts().requests;
   remote.forward({&rows.call, 1});
   EXPECT_FALSE(rows.call.answered);
-  EXPECT_LT(Clock::now() - start, milliseconds(40)) << "a masked expert is not asked";
+  EXPECT_EQ(remote.counts().requests, asked) << "a masked expert is not asked";
 }
 
 TEST(RemoteExperts, ServeSeveralCallersAtOnce) {
   Server server;
-  RemoteExperts remote = experts_at({server.place()});
+  DispatchOptions options;
+  options.deadline_min_ms = 2'000;
+  RemoteExperts remote = experts_at({server.place()}, options);
   const auto local = compute_of();
   std::mutex mutex;
   std::vector<std::jthread> callers;
@@ -255,7 +260,7 @@ TEST(RemoteExperts, TrainOnceWhenABackwardIsSaidTwice) {
   const ExpertTraining training{.learning_rate = 0.01};
   Server server("one", {.lose_first = 1, .spare = 1}, training);  // the answer to backward is lost
   DispatchOptions options;
-  options.deadline_max_ms = 100;
+  options.deadline_max_ms = 1'000;
   RemoteExperts remote = experts_at({server.place()}, options);
   const auto local = compute_of(training);
   Rows rows(3, 4, 77, true);
