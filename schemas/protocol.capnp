@@ -169,12 +169,31 @@ struct ToCoordinator {
     heldoutLoss @2 :Float64;      # of base version `round` - 1; NaN if not measured
     heldoutBitsPerByte @3 :Float64;
     entries @4 :List(Entry);
+    audits @5 :List(Audit);
+
+    struct Audit {
+      # A shard that this validator trained again from the record.
+      uid @0 :UInt16;
+      round @1 :UInt64;
+      verdict @2 :AuditVerdict;
+      firstStep @3 :UInt32;         # first inner step whose loss differs, counted from 1; 0: none does
+      deltaDigest @4 :Data;         # of the pseudo-gradient it got; empty if unavailable
+    }
+    enum AuditVerdict { same @0; different @1; unavailable @2; }
+    # unavailable: the validator's own failure, or another kind of device.
+
+    struct ExpertMeasurement {
+      # Loss reduction that is lost when this expert's part of the contribution is left out.
+      expert @0 :UInt32;
+      measurement @1 :Measurement;
+    }
 
     struct Entry {
       uid @0 :UInt16;
       verdict @1 :Verdict;
       assigned @2 :Measurement;     # on the data the worker was given
-      private @3 :Measurement;      # on data drawn with the round's private seed
+      private @3 :Measurement;      # on data drawn with the validator's private seed
+      experts @4 :List(ExpertMeasurement);  # of sampled experts, ascending
     }
     struct Measurement {
       lossBefore @0 :Float64;
@@ -203,6 +222,8 @@ struct Contribution {
   deltaDigest @11 :Data;
   # BLAKE2b of base - local for the trunk and the shard's experts, fp32 in layout order, before error
   # feedback: what anybody who trains the shard again can compare.
+  lossBits @12 :List(UInt32);
+  # Loss of each inner step, as the bits of an fp32: where a shard trained again differs first. May be empty.
 }
 
 struct ToParticipant {
@@ -265,6 +286,7 @@ struct ToParticipant {
     deadlineMs @2 :Int64;
     contributions @3 :List(Item);
     struct Item { shard @0 :Shard; digest @1 :Data; }
+    audits @4 :List(Item);         # shards to train again and compare
     # digest: BLAKE2b of the contribution's bytes, for `fetch`.
   }
 

@@ -1,6 +1,7 @@
 #include "coordinator/filter.hpp"
 
 #include <cmath>
+#include <cstdio>
 #include <optional>
 
 namespace yumoe {
@@ -36,6 +37,10 @@ std::optional<Failure> check_claims(const Layout& layout, const TrainingShard& s
   if (c.expert_tokens.size() != cells) {
     return Failure{"schema", "counts tokens of " + std::to_string(c.expert_tokens.size()) +
                                  " experts, the model has " + std::to_string(cells)};
+  }
+  if (!c.loss_bits.empty() && c.loss_bits.size() != shard.inner_steps) {
+    return Failure{"work", "lists " + std::to_string(c.loss_bits.size()) + " losses of " +
+                               std::to_string(shard.inner_steps) + " steps"};
   }
   // Every token visits experts_per_token experts in each layer, all of them the worker's own.
   const auto experts = static_cast<std::size_t>(layout.model().experts);
@@ -106,6 +111,28 @@ Revealed examine(const Layout& layout, const CodecOptions& codec, std::int64_t b
     revealed.filter = failure->filter;
     revealed.evidence = failure->evidence.substr(0, 512);
   }
+  return revealed;
+}
+
+Revealed examine(const Layout& layout, const CodecOptions& codec, std::int64_t batch_sequences,
+                 const TrainingShard& shard, const Digest& base, ByteView bytes, DuplicateIndex& seen) {
+  Revealed revealed = examine(layout, codec, batch_sequences, shard, base, bytes);
+  if (!revealed.filter.empty()) return revealed;
+  const Sketch sketch = sketch_of(layout, Update(layout, decode_contribution(bytes).update));
+  if (const auto match = seen.find(shard.round, shard.uid, sketch)) {
+    Revealed refused;
+    refused.uid = revealed.uid;
+    refused.round = revealed.round;
+    refused.blob = revealed.blob;
+    refused.filter = "duplicate";
+    char share[16];
+    std::snprintf(share, sizeof share, "%.0f", 100 * match->share);
+    refused.evidence = std::string("has ") + share + " % of its elements in common with uid " +
+                       std::to_string(match->uid.value) + "'s contribution of round " +
+                       std::to_string(match->round.value);
+    return refused;
+  }
+  seen.add(shard.round, shard.uid, sketch);
   return revealed;
 }
 

@@ -109,6 +109,11 @@ std::optional<Run::Refused> Run::refusal_of(const Event& event, TimeMs) const {
         return refuse(ErrorCode::peer_refused, "score of a contribution that was not to be measured");
       }
     }
+    for (const ShardAudit& audit : scored->scores.audits) {
+      if (audit.round != round->id || !round->audited || audit.uid != *round->audited) {
+        return refuse(ErrorCode::peer_refused, "audit of a shard that was not to be trained again");
+      }
+    }
   } else if (const auto* aggregated = std::get_if<Aggregated>(&event)) {
     if (phase_ != Phase::aggregating || aggregated->round != round_) {
       return refuse(ErrorCode::stale_round, "no aggregate of this round is due");
@@ -219,9 +224,10 @@ void Run::on(const Revealed& event, TimeMs now, std::vector<Action>& out) {
   shard.answer = event.filter.empty() ? Answer::revealed : Answer::refused;
   await(event.uid);
   if (round.closed && event.filter.empty()) {
-    scoring_.answer_late(event.uid, std::max<std::uint64_t>(1, round_.value - round.id.value));
+    const std::uint64_t late = std::max<std::uint64_t>(1, round_.value - round.id.value);
+    tell([&](Scoring& scoring) { scoring.answer_late(event.uid, late); });
   } else if (round.closed) {
-    scoring_.refuse_late(event.uid);
+    tell([&](Scoring& scoring) { scoring.refuse_late(event.uid); });
   }
   if (event.filter.empty()) {
     shard.steps = event.steps;
@@ -253,7 +259,13 @@ void Run::on(const Revealed& event, TimeMs now, std::vector<Action>& out) {
 void Run::on(const Scored& event, TimeMs, std::vector<Action>& out) {
   RoundState& round = *find_round(event.scores.round);
   round.scored_by[event.validator] = true;
-  scoring_.measure(event.validator, participants_.at(event.validator).stake, event.scores);
+  tell([&](Scoring& scoring) {
+    scoring.measure(event.validator, participants_.at(event.validator).stake, event.scores);
+    for (const ShardAudit& audit : event.scores.audits) {
+      if (audit.verdict == AuditVerdict::unavailable) continue;
+      scoring.audit(event.validator, audit.uid, audit.round, audit.verdict == AuditVerdict::same);
+    }
+  });
   notify(event.validator, out);
 }
 
@@ -333,6 +345,7 @@ void Run::advance(TimeMs now, std::vector<Action>& out) {
     RoundState& round = rounds_.back();
     if (now >= round.deadline || awaited_.empty()) {
       choose_evaluated(round);
+      choose_audited(round);
       round.score_deadline = now + milliseconds(settings_.run.score_wait_max_ms);
       for (const auto& [uid, participant] : participants_) {
         if (participant.role == Role::validator && participant.active && !round.evaluated.empty()) {
@@ -373,6 +386,31 @@ void Run::choose_evaluated(RoundState& round) const {
   round.evaluated =
       scoring_.to_measure(revealed, static_cast<std::size_t>(std::ceil(most * root)), round.id,
                           derive_seed("evaluated", {private_seed_, round.id.value}));
+}
+
+// All validators train the same shard again, so that a verdict has stake behind it; seldom enough for the
+// budget.
+void Run::choose_audited(RoundState& round) {
+  const auto judges = static_cast<double>(std::count_if(
+      participants_.begin(), participants_.end(), [](const auto& entry) {
+        return entry.second.role == Role::validator && entry.second.active;
+      }));
+  std::vector<Answered> answered;
+  double steps = 0;
+  for (const auto& [uid, shard] : round.shards) {
+    if (shard.answer != Answer::revealed || !shard.in_time) continue;
+    answered.push_back({uid, shard.tokens});
+    steps += shard.steps;
+  }
+  const auto most = static_cast<double>(settings_.run.evaluated_max);
+  const double root = std::sqrt(std::max(1.0, static_cast<double>(answered.size()) / most));
+  audit_credit_ += settings_.run.audit_share * steps / root;
+  if (judges == 0 || answered.empty()) return;
+  const double each = steps / static_cast<double>(answered.size());
+  if (audit_credit_ < judges * each) return;
+  round.audited = scoring_.to_audit(answered, round.id,
+                                    derive_seed("audited", {private_seed_, round.id.value}));
+  if (round.audited) audit_credit_ -= judges * round.shards.at(*round.audited).steps;
 }
 
 void Run::start_round(TimeMs now, std::vector<Action>& out) {
@@ -498,9 +536,9 @@ void Run::start_aggregating(TimeMs now, std::vector<Action>& out) {
   close_reveal_statistics(round, now);
   std::vector<ShardOutcome> outcomes;
   for (const auto& [uid, shard] : round.shards) {
-    outcomes.push_back({uid, shard.answer == Answer::revealed, shard.answer == Answer::refused});
+    outcomes.push_back({uid, shard.answer == Answer::revealed, shard.answer == Answer::refused, shard.tokens});
   }
-  scoring_.close_round(round.id, outcomes);
+  tell([&](Scoring& scoring) { scoring.close_round(round.id, outcomes); });
   round.closed = true;
   phase_ = Phase::aggregating;
   out.push_back(StartAggregation{});
@@ -623,10 +661,14 @@ Directive Run::directive_for(Uid uid) const {
       const auto found = round->scored_by.find(uid);
       if (found == round->scored_by.end() || found->second) continue;
       if (now_ >= round->score_deadline) continue;
-      directive.evaluate = {round->id, round->base, round->score_deadline, {}};
+      directive.evaluate = {round->id, round->base, round->score_deadline, {}, {}};
       for (const Uid worker : round->evaluated) {
         const ShardState& shard = round->shards.at(worker);
         directive.evaluate.contributions.push_back({shard.shard, shard.blob});
+      }
+      if (round->audited) {
+        const ShardState& shard = round->shards.at(*round->audited);
+        directive.evaluate.audits.push_back({shard.shard, shard.blob});
       }
     }
   }
@@ -757,6 +799,7 @@ Digest Run::state_digest() const {
   add(checkpoint_.value);
   digester.update(checkpoint_state_.bytes);
   add(data_cursor_);
+  add(audit_credit_);
   add(private_seed_);
   add(up_bytes_);
   add(down_bytes_);

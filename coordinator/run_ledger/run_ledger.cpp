@@ -1,5 +1,7 @@
 #include "coordinator/run_ledger.hpp"
 
+#include <algorithm>
+
 #include "cluster/error.hpp"
 #include "run_ledger/accounts.hpp"
 
@@ -98,6 +100,13 @@ void RunLedger::set_weights(Uid validator, const Run& core) {
     values.push_back(weight);
   }
   if (uids.empty()) return;
+  // The burnt share goes to neuron 0, the owner's, whose own mining the chain withholds.
+  if (const double burnt = core.scoring().burn_weight(validator); burnt >= 1) {
+    const double scale = std::min(1.0, 65'535 / burnt);
+    for (std::uint16_t& value : values) value = static_cast<std::uint16_t>(scale * value);
+    uids.push_back(0);
+    values.push_back(static_cast<std::uint16_t>(scale * burnt));
+  }
   attempt(weight_call(account_of(hotkey), kNetuid, std::move(uids), std::move(values)), hotkey);
 }
 

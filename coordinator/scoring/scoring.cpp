@@ -14,7 +14,8 @@ namespace {
 constexpr std::size_t kMissingRoundsKept = 8;
 constexpr std::uint64_t kAuditHoldsRounds = 20;  // an honest shard keeps suspicion away for so long
 constexpr double kTypicalLeast = 0.2;   // credit above which a worker helps to find a round's scale
-constexpr double kTrustedCredit = 0.25; // credit that is surely reached by whom the aggregate trusts wholly
+// Of the usual credit a token: below the first, surely reached, nothing is trusted; from the second on all.
+constexpr double kTrustNothing = 0.5, kTrustWhole = 0.8;
 
 double clamped(double value) { return std::clamp(value, 0.0, 1.0); }
 
@@ -66,6 +67,7 @@ void Scoring::close_round(RoundId round, std::span<const ShardOutcome> outcomes)
     } else if (outcome.contributed) {
       conduct.penalty += options_.return_rate * (1 - conduct.penalty);
     }
+    if (outcome.contributed) conduct.tokens = static_cast<double>(outcome.tokens);
     if (!outcome.contributed) missing.push_back(outcome.uid);
   }
   while (missing_.size() > kMissingRoundsKept) missing_.erase(missing_.begin());
@@ -431,9 +433,17 @@ void Scoring::settle() {
   for (auto& [worker, values] : shares) together[worker] = weighted_median(values);
   trust_.clear();
   anybody_trusted_ = false;
+  std::vector<double> usual;
   for (auto& [worker, values] : lows) {
-    trust_[worker] = clamped(weighted_median(values) / kTrustedCredit);
-    anybody_trusted_ = anybody_trusted_ || trust_[worker] > 0;
+    const auto conduct = conduct_.find(worker);
+    const double tokens = conduct == conduct_.end() ? 0 : conduct->second.tokens;
+    trust_[worker] = weighted_median(values) / (tokens > 0 ? tokens : 1);
+    if (trust_[worker] > 0) usual.push_back(trust_[worker]);
+  }
+  const double middle = median(std::move(usual));
+  for (auto& [worker, trust] : trust_) {
+    trust = middle > 0 ? clamped((trust / middle - kTrustNothing) / (kTrustWhole - kTrustNothing)) : 0;
+    anybody_trusted_ = anybody_trusted_ || trust > 0;
   }
   consensus_ = quantise(together);
   weights_descending_.clear();
@@ -542,6 +552,7 @@ void Scoring::digest_into(Digester& digester) const {
     add(c.answered);
     add(c.asked);
     add(c.penalty);
+    add(c.tokens);
   }
   for (const auto& [worker, weight] : consensus_) add(weight);
 }

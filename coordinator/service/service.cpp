@@ -11,6 +11,7 @@
 #include "cluster/overloaded.hpp"
 #include "cluster/random.hpp"
 #include "coordinator/checkpoint.hpp"
+#include "coordinator/duplicates.hpp"
 #include "coordinator/filter.hpp"
 #include "coordinator/journal.hpp"
 #include "coordinator/replay.hpp"
@@ -35,6 +36,13 @@ struct Pending {
   TimeMs time;
   std::string kind;
   Bytes payload;
+};
+
+// A contribution that passed the filters.
+struct Accepted {
+  RoundId round;
+  Uid uid;
+  Digest blob;
 };
 
 // A contribution on its way in.
@@ -129,6 +137,10 @@ class Coordinator::Impl {
     }
     ReplayWatcher watcher;
     watcher.event = [this, ledger_knows](const Record& record, const Event& event, const Run& core) {
+      if (const auto* revealed = std::get_if<Revealed>(&event); revealed && revealed->filter.empty()) {
+        accepted_.push_back({revealed->round, revealed->uid, revealed->blob});
+        while (accepted_.front().round.value + seen_rounds() <= core.round().value) accepted_.pop_front();
+      }
       remember(record.time, event, core);
       if (record.sequence > ledger_knows) ledger_->apply(event, core, record.time);
     };
@@ -139,6 +151,14 @@ class Coordinator::Impl {
     core_ = std::move(replayed.core);
     model_ = std::move(replayed.model);
     now_ = std::max(clock_.now(), replayed.last_time);
+    for (const Accepted& accepted : accepted_) {
+      if (accepted.round.value + seen_rounds() <= core_->round().value) continue;
+      const auto bytes = journal_.blob(accepted.blob);
+      if (!bytes) continue;  // pruned: too old to be repeated with profit
+      seen_.add(accepted.round, accepted.uid,
+                sketch_of(layout_, Update(layout_, decode_contribution(*bytes).update)));
+    }
+    accepted_.clear();
     if (replayed.records == 0) {
       std::uint64_t private_seed;
       randombytes_buf(&private_seed, sizeof private_seed);
@@ -152,6 +172,10 @@ class Coordinator::Impl {
     flush();
     // What participants may still fetch by digest is made again from the checkpoint's version.
     if (core_->checkpoint().value > 0) load_checkpoint_state();
+  }
+
+  std::uint64_t seen_rounds() const {
+    return static_cast<std::uint64_t>(setup_.settings.scoring.duplicate_rounds);
   }
 
   std::filesystem::path checkpoints() const { return folder_ / "checkpoints"; }
@@ -280,7 +304,7 @@ class Coordinator::Impl {
       return;
     }
     const Revealed event = examine(layout_, setup_.codec, setup_.training.batch_sequences,
-                                   shard.shard, round.base, bytes);
+                                   shard.shard, round.base, bytes, seen_);
     const RoundId id = round.id;
     if (const auto refused = core_->refusal_of(event, now_)) {
       refuse(peer, refused->code, refused->message);
@@ -577,6 +601,8 @@ class Coordinator::Impl {
   std::unique_ptr<RunLedger> ledger_;   // of the same events
   std::unique_ptr<ModelState> model_;
   std::map<Uid, Pulse> pulses_;
+  DuplicateIndex seen_{seen_rounds(), setup_.settings.scoring.duplicate_share};
+  std::deque<Accepted> accepted_;   // while recovering: what seen_ is made of again
   std::map<Uid, Upload> uploads_;
   // Not durable yet, and what waits for it.
   std::vector<Pending> pending_;

@@ -10,6 +10,7 @@ namespace yumoe {
 
 void add_run_commands(CLI::App& app);
 void add_record_commands(CLI::App& app);
+void add_scoring_commands(CLI::App& app);
 void add_ledger_commands(CLI::App& app);
 void add_data_commands(CLI::App& app);
 void add_config_commands(CLI::App& app);

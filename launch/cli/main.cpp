@@ -18,6 +18,7 @@ int main(int argc, char** argv) {
              "What this machine has and lacks: yumoe doctor");
   yumoe::add_run_commands(app);
   yumoe::add_record_commands(app);
+  yumoe::add_scoring_commands(app);
   yumoe::add_ledger_commands(app);
   yumoe::add_data_commands(app);
   yumoe::add_config_commands(app);

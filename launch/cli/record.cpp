@@ -32,6 +32,12 @@ std::string measured(double value) {
 
 // --- status ----------------------------------------------------------------------------------------------
 
+// Of a validator with the consensus; nothing if it is alone or has measured nobody.
+nlohmann::json agreement_of(const Run& core, Uid uid) {
+  const auto agreement = core.scoring().agreement(uid);
+  return agreement ? nlohmann::json(*agreement) : nlohmann::json();
+}
+
 void print_status(const std::string& path, bool json) {
   const auto record = open_run_record(path);
   const RunHistory history(*record);
@@ -60,6 +66,7 @@ void print_status(const std::string& path, bool json) {
                                         {"score", standing.score},
                                         {"rating", standing.rating},
                                         {"weight", standing.weight},
+                                        {"agreement", agreement_of(core, uid)},
                                         {"reason", p.reason}});
     }
     const auto& rounds = history.rounds();
@@ -98,7 +105,10 @@ void print_status(const std::string& path, bool json) {
                 p.active ? "yes" : "no", static_cast<unsigned long long>(p.steps),
                 static_cast<unsigned long long>(p.tokens),
                 static_cast<unsigned long long>(p.missed), standing.rating, standing.weight,
-                p.reason.c_str());
+                (p.reason + (core.scoring().agreement(uid)
+                                 ? " agrees with the others to " + measured(*core.scoring().agreement(uid))
+                                 : ""))
+                    .c_str());
   }
   std::fflush(stdout);
 }

@@ -34,6 +34,7 @@ Contribution read_contribution(wire::Contribution::Reader in) {
   c.expert_tokens = wire::numbers_of(in.getExpertTokens(), kExpertTokensMax, "expert tokens");
   c.update = bytes_of(in.getUpdate(), kContributionBytesMax, "update");
   c.delta = digest_of_field(in.getDeltaDigest(), "delta digest");
+  c.loss_bits = wire::numbers_of(in.getLossBits(), kExpertTokensMax, "losses");
   return c;
 }
 
@@ -66,6 +67,11 @@ Directive read_directive(wire::ToParticipant::Directive::Reader in) {
   check_count(evaluate.getContributions(), kItemsMax, "contributions");
   for (const auto item : evaluate.getContributions()) {
     d.evaluate.contributions.push_back(
+        {wire::read(item.getShard()), digest_of_field(item.getDigest(), "contribution digest")});
+  }
+  check_count(evaluate.getAudits(), kItemsMax, "audits");
+  for (const auto item : evaluate.getAudits()) {
+    d.evaluate.audits.push_back(
         {wire::read(item.getShard()), digest_of_field(item.getDigest(), "contribution digest")});
   }
   d.finished = in.getFinished();
@@ -102,6 +108,11 @@ void write_directive(wire::ToParticipant::Directive::Builder out, const Directiv
   for (unsigned i = 0; i < items.size(); ++i) {
     wire::write(items[i].initShard(), d.evaluate.contributions[i].shard);
     items[i].setDigest(wire::data(d.evaluate.contributions[i].digest.bytes));
+  }
+  auto audits = evaluate.initAudits(static_cast<unsigned>(d.evaluate.audits.size()));
+  for (unsigned i = 0; i < audits.size(); ++i) {
+    wire::write(audits[i].initShard(), d.evaluate.audits[i].shard);
+    audits[i].setDigest(wire::data(d.evaluate.audits[i].digest.bytes));
   }
   out.setFinished(d.finished);
   auto standing = out.initStanding();
@@ -165,6 +176,8 @@ Bytes encode(const Contribution& c) {
     for (unsigned i = 0; i < tokens.size(); ++i) tokens.set(i, c.expert_tokens[i]);
     out.setUpdate(wire::data(c.update));
     out.setDeltaDigest(wire::data(c.delta.bytes));
+    auto losses = out.initLossBits(static_cast<unsigned>(c.loss_bits.size()));
+    for (unsigned i = 0; i < losses.size(); ++i) losses.set(i, c.loss_bits[i]);
   });
 }
 

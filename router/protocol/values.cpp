@@ -104,6 +104,20 @@ void write(ToCoordinator::Scores::Builder out, const yumoe::Scores& scores) {
     entries[i].setVerdict(static_cast<ToCoordinator::Scores::Verdict>(entry.verdict));
     write(entries[i].initAssigned(), entry.assigned);
     write(entries[i].initPrivate(), entry.private_draw);
+    auto experts = entries[i].initExperts(static_cast<unsigned>(entry.experts.size()));
+    for (unsigned e = 0; e < experts.size(); ++e) {
+      experts[e].setExpert(entry.experts[e].expert);
+      write(experts[e].initMeasurement(), entry.experts[e].measurement);
+    }
+  }
+  auto audits = out.initAudits(static_cast<unsigned>(scores.audits.size()));
+  for (unsigned i = 0; i < audits.size(); ++i) {
+    const ShardAudit& audit = scores.audits[i];
+    audits[i].setUid(audit.uid.value);
+    audits[i].setRound(audit.round.value);
+    audits[i].setVerdict(static_cast<ToCoordinator::Scores::AuditVerdict>(audit.verdict));
+    audits[i].setFirstStep(audit.first_step);
+    audits[i].setDeltaDigest(wire::data(audit.delta.bytes));
   }
 }
 
@@ -128,7 +142,26 @@ yumoe::Scores read(ToCoordinator::Scores::Reader in) {
     scores.entries.push_back({{entry.getUid()},
                               static_cast<Verdict>(verdict),
                               read(entry.getAssigned()),
-                              read(entry.getPrivate())});
+                              read(entry.getPrivate()),
+                              {}});
+    check_count(entry.getExperts(), kExpertsMax, "measured experts");
+    for (const auto measured : entry.getExperts()) {
+      auto& experts = scores.entries.back().experts;
+      if (!experts.empty() && measured.getExpert() <= experts.back().expert) {
+        malformed("measured experts are not ascending");
+      }
+      experts.push_back({measured.getExpert(), read(measured.getMeasurement())});
+    }
+  }
+  check_count(in.getAudits(), kParticipantsMax, "audits");
+  for (const auto audit : in.getAudits()) {
+    const auto verdict = static_cast<std::uint16_t>(audit.getVerdict());
+    if (verdict > 2) malformed("unknown audit verdict");
+    scores.audits.push_back({{audit.getUid()},
+                             {audit.getRound()},
+                             static_cast<AuditVerdict>(verdict),
+                             audit.getFirstStep(),
+                             optional_digest(audit.getDeltaDigest(), "delta digest")});
   }
   return scores;
 }

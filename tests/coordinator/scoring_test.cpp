@@ -31,7 +31,7 @@ class World {
   void round(const std::vector<double>& stakes = {1}) {
     ++now;
     std::vector<ShardOutcome> outcomes;
-    for (std::size_t i = 0; i < work_.size(); ++i) outcomes.push_back({uid(i), true, false});
+    for (std::size_t i = 0; i < work_.size(); ++i) outcomes.push_back({uid(i), true, false, 100});
     scoring.close_round({now}, outcomes);
     for (std::size_t v = 0; v < stakes.size(); ++v) {
       scoring.measure(Uid{static_cast<std::uint16_t>(100 + v)}, stakes[v], measured());
@@ -151,7 +151,7 @@ TEST(Scoring, PaysForTheRoundsThatWereAnswered) {
   World world({1, 1});
   for (int i = 0; i < 30; ++i) {
     world.round();
-    world.scoring.close_round({world.now}, std::vector<ShardOutcome>{{World::uid(0), false, false}});
+    world.scoring.close_round({world.now}, std::vector<ShardOutcome>{{World::uid(0), false, false, 0}});
   }
   EXPECT_NEAR(static_cast<double>(world.weight(0)) / world.weight(1), 0.5, 0.05);
 }

@@ -81,6 +81,12 @@ TEST_F(Cli, ComplainsInOneLineWithTheNearestNameAndExitCode2) {
       {"keys import --uri 'word word' --out x", "do not belong on a command line"},
       {"keys import --out x </dev/null", "key is not usable"},
       {"keys show /nowhere", "/nowhere"},
+      {"simulate", "give --attack NAME or --attack all"},
+      {"simulate --attack nois", "there are zero, noise"},
+      {"simulate --attack zero --set widht=3", "no scoring option is called 'widht'"},
+      {"simulate --attack zero --set weight_power=900", "must be between"},
+      {"why /nowhere --hotkey x", "/nowhere"},
+      {"rescore /nowhere --set weight_power=2", "/nowhere"},
       {"ledger stake /nowhere --key //Alice --tao 1", "/nowhere"},
       {"ledger stake /nowhere --tao 1", "--key is required"},
       {"ledger stake /nowhere --key //Alice --tao 1.0000000001", "at most nine places"},
@@ -215,6 +221,20 @@ TEST_F(Cli, StartsAboutAsFastAsAProgramThatDoesNothing) {
     return static_cast<double>(least.count());
   };
   EXPECT_LT(fastest(kProgram + " --version"), 40 * fastest("/bin/true"));
+}
+
+TEST_F(Cli, PlaysAnAttackAndWritesItsReport) {
+  const Outcome outcome = yumoe("simulate --attack noise --rounds 12 --json --report " + file("report"));
+  EXPECT_EQ(outcome.code, 0) << outcome.output;
+  EXPECT_THAT(outcome.output, HasSubstr("\"met\":true"));
+  for (const char* name : {"report.csv", "report.json", "noise-30.svg"}) {
+    EXPECT_TRUE(fs::exists(file("report") + "/" + name)) << name;
+  }
+  EXPECT_THAT(yumoe("simulate --list").output, HasSubstr("sign_flip"));
+  // A rule that pays nearly alike lets shirkers through, and the exit code says so.
+  const Outcome weak = yumoe("simulate --attack scaled --rounds 12 --set weight_power=0.1 --set group_errors=50");
+  EXPECT_EQ(weak.code, 1) << weak.output;
+  EXPECT_THAT(weak.output, HasSubstr("MISSED"));
 }
 
 }  // namespace

@@ -55,6 +55,22 @@ TEST(Protocol, DirectivesSurviveTheWire) {
   EXPECT_EQ(back.reason, "late");
 }
 
+TEST(Protocol, AuditsAndExpertsSurviveTheWire) {
+  Scores scores{{5}, 1, 3, 1, {{{1}, Verdict::measured, {}, {3, 0.1, 0.01, 16}, {{2, {3, 0.02, 0.01, 16}}}}}, {}};
+  scores.audits.push_back({{4}, {5}, AuditVerdict::different, 7, digest_of_shard(sample_shard())});
+  const auto message = decode_to_coordinator(encode(ToCoordinator{scores}));
+  const Scores& back = std::get<Scores>(message);
+  ASSERT_EQ(back.entries.at(0).experts.size(), 1u);
+  EXPECT_EQ(back.entries[0].experts[0].expert, 2u);
+  EXPECT_EQ(back.entries[0].experts[0].measurement.reduction, 0.02);
+  ASSERT_EQ(back.audits.size(), 1u);
+  EXPECT_EQ(back.audits[0].verdict, AuditVerdict::different);
+  EXPECT_EQ(back.audits[0].first_step, 7u);
+  EXPECT_EQ(back.audits[0].delta, digest_of_shard(sample_shard()));
+  scores.entries[0].experts.push_back({2, {}});  // the same expert twice
+  EXPECT_THROW(decode_to_coordinator(encode(ToCoordinator{scores})), Error);
+}
+
 TEST(Protocol, ContributionsSurviveTheWire) {
   Contribution c{{7}, {3}, digest_of_shard(sample_shard()), {}, 10, 800, 1.5, 8, 7, {1, 2, 3}, {9, 8}, {}};
   const Contribution back = decode_contribution(encode(c));

@@ -135,6 +135,8 @@ def test_run(scene):
     check(result["state_digest"] == summary["state_digest"], "replay reached another state")
     check(result["rounds_verified"] == 6 and result["recomputed_equal"] == 2, f"replay: {result}")
 
+    check_explanations(scene, run)
+
     exported = scene.folder / "run.h5"
     check(scene.yumoe("export", run, "-o", exported).returncode == 0, "export failed")
     again = scene.yumoe("replay", exported, "--from", "4", "--json")
@@ -154,6 +156,86 @@ def test_run(scene):
     tensors = load_file(weights)
     check(tensors["embedding"].shape == (320, 16), "embedding has another shape")
     check(all(numpy.isfinite(t).all() for t in tensors.values()), "weights are not finite")
+
+
+def check_explanations(scene, run):
+    done = scene.yumoe("why", run, "--hotkey", "one", "--json")
+    check(done.returncode == 0, f"why failed: {done.stderr}")
+    why = json.loads(done.stdout)
+    check([f["verdict"] for f in why["filters"]] == ["passed"] * 12, f"filters: {why['filters']}")
+    measured = [v["measured"] for v in why["validators"] if v["measured"]]
+    check(measured, f"nobody measured it: {why}")
+    draw = measured[0]["private"]
+    check(draw["low"] <= draw["reduction"] <= draw["high"], f"interval: {draw}")
+    check(any(m["experts"] for m in measured), f"no expert was measured: {measured}")
+    for key in ("weight", "rank", "predicted_alpha", "would_raise", "warning"):
+        check(key in why, f"why lacks {key}")
+    words = scene.yumoe("why", run, "--hotkey", "one", "--round", "2")
+    check(words.returncode == 0 and "presence" in words.stdout and "credit" in words.stdout, f"why: {words.stdout}")
+    nobody = scene.yumoe("why", run, "--hotkey", "nobody")
+    check(nobody.returncode == 2 and "yumoe status" in nobody.stderr, f"why of nobody: {nobody.stderr}")
+    never = scene.yumoe("why", run, "--hotkey", "one", "--round", "999")
+    check(never.returncode == 2 and "no part in round 999" in never.stderr, f"why of a round: {never.stderr}")
+
+    same = json.loads(scene.yumoe("rescore", run, "--set", "weight_rule=power", "--json").stdout)
+    for worker in same["workers"]:
+        check(worker["weight_before"] == worker["weight_after"], f"the same rule gives another weight: {worker}")
+        check(worker["change"] == 0, f"the same rule gives another share: {worker}")
+    other = scene.yumoe("rescore", run, "--set", "weight_rule=top_k", "--set", "scoring.top_k=1", "--json")
+    check(other.returncode == 0, f"rescore failed: {other.stderr}")
+    paid = [w for w in json.loads(other.stdout)["workers"] if w["weight_after"] > 0]
+    check(len(paid) <= 1, f"top 1 pays {paid}")
+    wrong = scene.yumoe("rescore", run, "--set", "weight_pwer=2")
+    check(wrong.returncode == 2 and "weight_power" in wrong.stderr, f"rescore: {wrong.stderr}")
+    wrong = scene.yumoe("rescore", run, "--set", "weight_power=900")
+    check(wrong.returncode == 2 and "between" in wrong.stderr, f"rescore: {wrong.stderr}")
+
+
+def test_attacks(scene):
+    """workers that misbehave in real processes are refused or banned, and honest ones go on earning"""
+    run = scene.folder / "attacked"
+    process = scene.start("run", scene.config(24), "--out", run, "--run.audit_share=1", "--run.workers_min=3")
+    address, start, attackers = None, time.time(), []
+    while time.time() - start < 60:
+        line = process.stdout.readline()
+        if line.startswith("join at"):
+            address = line.split()[-1]
+            break
+    check(address, "no address was printed")
+    filters = {"malformed": "schema", "stale_replay": "duplicate", "fewer_steps": "banned"}
+    try:
+        for behaviour in filters:
+            attackers.append(subprocess.Popen(
+                [scene.bin / "yumoe-worker", "worker", "--coordinator", address, "--hotkey", f"//{behaviour}",
+                 "--name", behaviour, "--data", scene.folder / "tokens", "--state", scene.folder / behaviour,
+                 "--heartbeat-interval-ms", "100", "--behaviour", behaviour],
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        out, err = process.communicate(timeout=240)
+    finally:
+        for attacker in attackers:
+            attacker.kill()
+            attacker.wait()
+    check(process.returncode == 0, f"run failed: {err[-2000:]}")
+    status = {p["name"]: p for p in json.loads(scene.yumoe("status", run, "--json").stdout)["participants"]}
+    seen = {}
+    for behaviour, filter in filters.items():
+        for r in range(1, 25):
+            done = scene.yumoe("why", run, "--hotkey", behaviour, "--round", str(r), "--json")
+            if done.returncode != 0:
+                continue
+            why = json.loads(done.stdout)
+            failed = [f["filter"] for f in why["filters"] if f["verdict"] == "failed"]
+            banned = any(v["banned"] for v in why["validators"])
+            if filter in failed or (filter == "banned" and banned):
+                seen.setdefault(behaviour, r)
+    check(set(seen) == set(filters), f"caught only {seen}: {status}")
+    for name in filters:
+        check(status[name]["weight"] <= 0.02 * 65535, f"{name} earns: {status[name]}")
+    honest = json.loads(scene.yumoe("why", run, "--hotkey", "one", "--json").stdout)
+    check(not any(v["banned"] for v in honest["validators"]), f"an honest worker is banned: {honest}")
+    replay = scene.yumoe("replay", run, "--verify", "--json")
+    check(replay.returncode == 0, f"replay failed: {replay.stderr}")
+    print(f"  caught in round {seen}")
 
 
 def test_tampered_record(scene):
@@ -432,10 +514,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bin_dir")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=["run", "kills", "late", "hostile", "calls"])
+    parser.add_argument("--only", choices=["run", "kills", "late", "hostile", "calls", "attacks"])
     choice = parser.parse_args()
     tests = {"run": [test_run, test_tampered_record], "kills": [test_kills], "late": [test_late], "hostile": [test_hostile],
-             "calls": [test_calls]}
+             "calls": [test_calls], "attacks": [test_attacks]}
     failed = 0
     for name, group in tests.items():
         if choice.only not in (None, name):

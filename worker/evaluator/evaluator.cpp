@@ -21,7 +21,13 @@ double WindowLosses::mean() const {
 }
 
 Change change_by(const Layout& layout, const Update& update, float scale, Part part) {
-  return [&layout, &update, scale, part = std::move(part)](std::span<float> parameters) {
+  return change_by(layout, update, scale, std::move(part), {});
+}
+
+Change change_by(const Layout& layout, const Update& update, float scale, Part part,
+                 std::vector<double> usual_norms) {
+  return [&layout, &update, scale, part = std::move(part),
+          usual = std::move(usual_norms)](std::span<float> parameters) {
     const auto tensors = update.tensors();
     for (std::size_t position = 0; position < tensors.size(); ++position) {
       const TensorSpec& tensor = layout.tensors()[tensors[position]];
@@ -30,7 +36,10 @@ Change change_by(const Layout& layout, const Update& update, float scale, Part p
                             : std::binary_search(part.experts.begin(), part.experts.end(),
                                                  static_cast<std::uint32_t>(tensor.expert));
       if (!applies) continue;
-      update.add_to(position, -scale, parameters.subspan(tensor.offset, tensor.elements));
+      const double norm = std::sqrt(update.squared_norm(position));
+      const double most = usual.empty() ? 0 : usual[tensors[position]];
+      const float clip = most > 0 && norm > most ? static_cast<float>(most / norm) : 1.0f;
+      update.add_to(position, -scale * clip, parameters.subspan(tensor.offset, tensor.elements));
     }
   };
 }

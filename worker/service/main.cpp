@@ -24,7 +24,7 @@ constexpr std::chrono::milliseconds kIslandStartWait{120'000};
 
 struct Choice {
   std::string coordinator, hotkey, name, data = "token-set", state, device = "auto", tier = "open",
-      region;
+      region, behaviour;
   bool own_data = false;
   std::int64_t threads = 1, experts_max = 0, memory_mib_max = 0, inner_steps_max = 0, heartbeat_interval_ms = 1'000;
   double speed_share = 1;
@@ -50,6 +50,7 @@ ParticipantSetup setup_of(const Choice& choice) {
   setup.inner_steps_max = static_cast<std::uint32_t>(choice.inner_steps_max);
   setup.tier = choice.tier;
   setup.region = choice.region;
+  setup.behaviour = choice.behaviour;
   return setup;
 }
 
@@ -134,6 +135,10 @@ void add_role(CLI::App& app, const std::string& role, const char* help,
     command->add_option("--memory-mib-max", choice->memory_mib_max,
                         "memory it may fill; 0: what the machine has free")
         ->check(CLI::Range(0, 1 << 30))->capture_default_str();
+    command->add_option("--behaviour", choice->behaviour, "how it misbehaves, for tests of a run's defences")
+        ->check(CLI::IsMember({"zero", "noise", "scaled", "sign_flip", "stale_replay", "fewer_steps",
+                               "not_finite", "malformed", "withheld_reveal"}))
+        ->group("");
     command->add_option("--inner-steps-max", choice->inner_steps_max,
                         "most inner steps it does in a round; 0: what the run allows")
         ->check(CLI::Range(0, 1'000'000))->capture_default_str();

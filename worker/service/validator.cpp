@@ -1,12 +1,17 @@
+#include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <map>
+#include <memory>
 
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
 #include "service/shared.hpp"
 #include "worker/evaluator.hpp"
 #include "worker/memory.hpp"
+#include "worker/trainer.hpp"
 #include "worker/windows.hpp"
 
 namespace yumoe {
@@ -44,6 +49,7 @@ class Validator {
         layout_(Layout::of(facts_.model)),
         context_(static_cast<std::uint32_t>(facts_.model.context)),
         tokens_(open_data(setup, facts_, welcome_)),
+        device_(setup.device),
         evaluator_(facts_.model, setup.device),
         follower_(layout_, facts_, link_) {
     heldout_ = read(Split::heldout, derive_seed("heldout order", {0}), 0,
@@ -99,10 +105,15 @@ class Validator {
         read(Split::validation_private,
              derive_seed("private order", {welcome_.private_seed, job.round.value}), 0,
              static_cast<std::uint64_t>(facts_.evaluation.private_windows));
+    if (ready) fetch_all(job);
     for (const Evaluation::Item& item : job.contributions) {
       if (stop_) return;
       scores.entries.push_back(ready ? measure(item, private_windows)
-                                     : ScoreEntry{item.shard.uid, Verdict::unavailable, {}, {}});
+                                     : ScoreEntry{item.shard.uid, Verdict::unavailable, {}, {}, {}});
+    }
+    for (const Evaluation::Item& item : job.audits) {
+      if (stop_) return;
+      scores.audits.push_back(ready ? audit(item) : ShardAudit{item.shard.uid, item.shard.round});
     }
     if (ready && !heldout_.empty()) {
       const WindowLosses& losses = evaluator_.base(heldout_);
@@ -122,14 +133,14 @@ class Validator {
   }
 
   ScoreEntry measure(const Evaluation::Item& item, std::span<const std::uint16_t> private_windows) {
-    ScoreEntry entry{item.shard.uid, Verdict::unavailable, {}, {}};
+    ScoreEntry entry{item.shard.uid, Verdict::unavailable, {}, {}, {}};
+    const auto found = fetched_.find(item.shard.uid);
+    if (found == fetched_.end()) return entry;
     try {
-      const Contribution contribution =
-          decode_contribution(link_.fetch(item.digest, kContributionBytesMax, milliseconds(30'000)));
-      const Update update(layout_, contribution.update);
+      const Update& update = *found->second.update;
       const auto scale = static_cast<float>(outer_rate(facts_.outer, item.shard.round) *
                                             facts_.evaluation.step_share);
-      const Change change = change_by(layout_, update, scale, Part::whole(update));
+      const Change change = change_by(layout_, update, scale, Part::whole(update), usual_norms_);
       const auto assigned_windows = read(
           Split::train, facts_.data_order(), item.shard.data.first,
           std::min<std::uint64_t>(item.shard.data.count,
@@ -143,11 +154,116 @@ class Validator {
       entry.private_draw = compare(evaluator_.base(private_windows), on_private);
       entry.assigned = compare(evaluator_.base(assigned_windows), on_assigned);
       entry.verdict = Verdict::measured;
+      measure_experts(entry, update, scale, private_windows, on_private);
     } catch (const Error& error) {
       log_warning("uid " + std::to_string(item.shard.uid.value) + " was not measured: " + error.what());
     }
     return entry;
   }
+
+  // All contributions of a round and the median norm of each tensor among them: each is measured as the
+  // aggregate would take it.
+  void fetch_all(const Evaluation& job) {
+    fetched_.clear();
+    std::vector<std::vector<double>> norms(layout_.tensors().size());
+    for (const Evaluation::Item& item : job.contributions) {
+      try {
+        Fetched fetched;
+        fetched.contribution = fetch(item);
+        fetched.update = std::make_unique<Update>(layout_, fetched.contribution.update);
+        for (std::size_t i = 0; i < fetched.update->tensors().size(); ++i) {
+          norms[fetched.update->tensors()[i]].push_back(std::sqrt(fetched.update->squared_norm(i)));
+        }
+        fetched_[item.shard.uid] = std::move(fetched);
+      } catch (const Error& error) {
+        log_warning("uid " + std::to_string(item.shard.uid.value) + " was not fetched: " + error.what());
+      }
+    }
+    usual_norms_.assign(norms.size(), 0);
+    for (std::size_t i = 0; i < norms.size(); ++i) {
+      if (norms[i].size() < 3) continue;  // no median to speak of
+      std::sort(norms[i].begin(), norms[i].end());
+      usual_norms_[i] = norms[i][norms[i].size() / 2];
+    }
+  }
+
+  Contribution fetch(const Evaluation::Item& item) {
+    return decode_contribution(link_.fetch(item.digest, kContributionBytesMax, milliseconds(30'000)));
+  }
+
+  // What the loss gains if one expert's part is left out, for a few experts drawn by the private seed.
+  void measure_experts(ScoreEntry& entry, const Update& update, float scale,
+                       std::span<const std::uint16_t> windows, const WindowLosses& whole) {
+    std::vector<std::uint32_t> experts = update.experts();
+    Random random(derive_seed("experts", {welcome_.private_seed, done_.value, entry.uid.value}));
+    for (std::size_t i = 0; i + 1 < experts.size(); ++i) {
+      std::swap(experts[i], experts[i + random.below(experts.size() - i)]);
+    }
+    experts.resize(std::min(experts.size(), static_cast<std::size_t>(facts_.evaluation.experts_sampled)));
+    std::sort(experts.begin(), experts.end());
+    for (const std::uint32_t expert : experts) {
+      Part without = Part::whole(update);
+      std::erase(without.experts, expert);
+      const WindowLosses losses =
+          evaluator_.with(change_by(layout_, update, scale, std::move(without), usual_norms_), windows);
+      if (losses.is_finite) entry.experts.push_back({expert, compare(losses, whole)});
+    }
+  }
+
+  // Trains the shard again and says where its losses leave what the worker listed.
+  ShardAudit audit(const Evaluation::Item& item) {
+    ShardAudit audit{item.shard.uid, item.shard.round};
+    try {
+      const auto found = fetched_.find(item.shard.uid);
+      const Contribution claimed = found == fetched_.end() ? fetch(item) : found->second.contribution;
+      if (claimed.loss_bits.empty() && facts_.evaluation.own_data_allowed) return audit;
+      Trainer trainer(facts_.model, facts_.training, device_);
+      trainer.load_base(follower_.base().parameters(), follower_.base().gate_bias());
+      std::vector<float> losses;
+      trainer.train(item.shard, windows_in_order(tokens_, facts_.data_order(), Split::train, context_),
+                    [&](const StepReport& report) {
+                      losses.push_back(static_cast<float>(report.loss));
+                      return !stop_;
+                    });
+      if (stop_) return audit;
+      std::vector<float> delta(layout_.parameters(), 0.0f);
+      trainer.pseudo_gradient(delta);
+      audit.delta = digest_of_delta(layout_, item.shard.experts, delta);
+      audit.first_step = first_difference(claimed.loss_bits, losses);
+      // The same bits, or, on another kind of device, the same losses within the tolerance.
+      if (audit.delta == claimed.delta) audit.first_step = 0;
+      audit.verdict = audit.first_step == 0 ? AuditVerdict::same : AuditVerdict::different;
+      log_info("uid " + std::to_string(item.shard.uid.value) + "'s shard of round " +
+               std::to_string(item.shard.round.value) + ", trained again, is " +
+               (audit.verdict == AuditVerdict::same
+                    ? "the same"
+                    : "another from step " + std::to_string(audit.first_step)));
+    } catch (const Error& error) {
+      log_warning("uid " + std::to_string(item.shard.uid.value) + " was not audited: " + error.what());
+    }
+    return audit;
+  }
+
+  // First step whose loss differs by more than the tolerance, counted from 1; 0: none. All losses are at
+  // hand, so nothing is gained by halving.
+  std::uint32_t first_difference(const std::vector<std::uint32_t>& claimed,
+                                 const std::vector<float>& losses) const {
+    const auto differs = [&](std::size_t step) {
+      if (step >= claimed.size()) return true;
+      const float said = std::bit_cast<float>(claimed[step]);
+      // Roundings grow from step to step; a loss that was made up is off at once.
+      const double most = facts_.evaluation.audit_tolerance * std::min(1.0, 0.05 * static_cast<double>(step + 1));
+      return !(std::abs(said - losses[step]) <= most * std::abs(losses[step]));
+    };
+    std::size_t first = 0;
+    while (first < losses.size() && !differs(first)) ++first;
+    return first == losses.size() && claimed.size() == losses.size() ? 0 : static_cast<std::uint32_t>(first + 1);
+  }
+
+  struct Fetched {
+    Contribution contribution;
+    std::unique_ptr<Update> update;
+  };
 
   const std::atomic<bool>& stop_;
   Link link_;
@@ -156,8 +272,11 @@ class Validator {
   const Layout layout_;
   const std::uint32_t context_;
   const TokenSet tokens_;
+  const DeviceOptions device_;
   Evaluator evaluator_;
   Follower follower_;
+  std::map<Uid, Fetched> fetched_;         // of the round in work
+  std::vector<double> usual_norms_;        // by tensor; 0: too few to know
   std::vector<std::uint16_t> heldout_;
   RoundId done_;
 };

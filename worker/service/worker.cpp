@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <new>
 
@@ -33,6 +34,11 @@ class Worker {
         state_(setup.state, welcome_.run, layout_.parameters()),
         follower_(layout_, facts_, link_),
         delta_(layout_.parameters(), 0.0f) {
+    if (setup.own_data && !facts_.evaluation.own_data_allowed) {
+      throw Error(ErrorCode::config_invalid,
+                  "this run audits its workers and cannot train on data it does not have: leave "
+                  "--own-data out, or ask for evaluation.own_data_allowed = true");
+    }
     log_info("joined run " + welcome_.run + " as uid " + std::to_string(welcome_.uid.value) +
              (trainer_.ranks() > 1 ? ", an island of " + std::to_string(trainer_.ranks()) + " ranks" : ""));
     beat_.version = follower_.base().round();
@@ -191,7 +197,8 @@ class Worker {
       beat_.version = follower_.base().round();
       trainer_.load_base(follower_.base().parameters(), follower_.base().gate_bias());
       const TrainingResult result = train(shard);
-      if (result.steps != shard.inner_steps) return;  // stopped, or not wanted any more
+      // Stopped, or not wanted any more.
+      if (result.steps != shard.inner_steps && setup_.behaviour != "fewer_steps") return;
       contribute(shard, result);
     } catch (const std::bad_alloc&) {
       less_memory(training_bytes(layout_, facts_.training.batch_sequences,
@@ -209,7 +216,9 @@ class Worker {
 
   TrainingResult train(const TrainingShard& shard) {
     beat_.round = shard.round;
+    loss_bits_.clear();
     return trainer_.train(shard, windows_, [&](const StepReport& report) {
+      loss_bits_.push_back(std::bit_cast<std::uint32_t>(static_cast<float>(report.loss)));
       beat_.steps_done = report.step;
       beat_.tokens_done = report.tokens;
       beat_.loss = std::isfinite(report.loss) ? report.loss : 0;
@@ -220,7 +229,8 @@ class Worker {
       link_.report(beat_);
       const auto newest = link_.latest();
       const bool stale = newest && newest->round.value > shard.round.value + facts_.stale_rounds_max;
-      return !stop_ && !stale;
+      const bool enough = setup_.behaviour == "fewer_steps" && 2 * report.step >= shard.inner_steps;
+      return !stop_ && !stale && !enough;
     });
   }
 
@@ -245,13 +255,50 @@ class Worker {
     contribution.loss_last = result.loss_last;
     contribution.expert_tokens = result.expert_tokens;
     contribution.delta = digest_of_delta(layout_, shard.experts, delta_);
+    if (!setup_.own_data) contribution.loss_bits = loss_bits_;
+    if (!setup_.behaviour.empty()) misbehave_before(shard, residual, contribution);
     contribution.update = encode_update(layout_, shard.experts, residual, facts_.codec);
-    state_.save({shard.round, contribution.shard, encode(contribution)});
+    Bytes bytes = setup_.behaviour.empty() ? encode(contribution) : misbehave_after(contribution);
+    state_.save({shard.round, contribution.shard, std::move(bytes)});
+    if (setup_.behaviour == "withheld_reveal") return;
     link_.offer(shard.round, state_.saved()->contribution);
     log_info("round " + std::to_string(shard.round.value) + ": " + std::to_string(result.steps) +
              " steps, loss " + std::to_string(result.loss_first) + " to " +
              std::to_string(result.loss_last) + ", " +
              std::to_string(state_.saved()->contribution.size()) + " bytes");
+  }
+
+  // --- how a worker misbehaves, for tests of the run's defences ------------------------------------------
+
+  void misbehave_before(const TrainingShard& shard, std::span<float> residual, Contribution& contribution) {
+    const std::string& how = setup_.behaviour;
+    Random random(shard.seed);
+    for (float& value : residual) {
+      if (how == "zero") value = 0;
+      if (how == "noise") value = 1e-3f * static_cast<float>(random.normal());
+      if (how == "scaled") value *= 10;
+      if (how == "sign_flip") value = -value;
+    }
+    if (how == "fewer_steps") {
+      contribution.steps = shard.inner_steps;
+      contribution.tokens = shard.data.count * static_cast<std::uint64_t>(facts_.model.context);
+      contribution.loss_bits.resize(shard.inner_steps, contribution.loss_bits.back());
+    }
+  }
+
+  Bytes misbehave_after(Contribution& contribution) {
+    if (setup_.behaviour == "stale_replay") {
+      if (first_update_.empty()) first_update_ = contribution.update;
+      contribution.update = first_update_;
+    }
+    if (setup_.behaviour == "not_finite") {
+      for (std::size_t at = 16; at + 4 < contribution.update.size(); at += 64) {
+        contribution.update[at + 2] = 0xc0, contribution.update[at + 3] = 0x7f;
+      }
+    }
+    Bytes bytes = encode(contribution);
+    if (setup_.behaviour == "malformed") std::fill(bytes.begin(), bytes.begin() + 8, std::uint8_t{0xff});
+    return bytes;
   }
 
   static constexpr milliseconds kWayMax{10'000};
@@ -271,6 +318,8 @@ class Worker {
   WorkerState state_;
   Follower follower_;
   std::vector<float> delta_;
+  Bytes first_update_;                     // of a worker that repeats itself
+  std::vector<std::uint32_t> loss_bits_;   // of the shard in work
   Heartbeat beat_;
   WorkerProfile profile_;     // what the coordinator was told
   RoundId done_;              // newest round whose shard was taken up

@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "coordinator/duplicates.hpp"
 #include "coordinator/run.hpp"
 #include "router/codec.hpp"
 
@@ -22,5 +23,12 @@ namespace yumoe {
 // Cost: one pass over the update's bytes.
 Revealed examine(const Layout& layout, const CodecOptions& codec, std::int64_t batch_sequences,
                  const TrainingShard& shard, const Digest& base, ByteView contribution);
+
+// As above, and then
+//   duplicate   it has too many elements in common with an earlier contribution of another shard; the
+//               earlier one stays. What passes is remembered in `seen`.
+Revealed examine(const Layout& layout, const CodecOptions& codec, std::int64_t batch_sequences,
+                 const TrainingShard& shard, const Digest& base, ByteView contribution,
+                 DuplicateIndex& seen);
 
 }  // namespace yumoe

@@ -44,6 +44,7 @@ struct RunOptions {
   std::int64_t stale_rounds_max = 2;
   double stale_discount = 0.5;
   std::int64_t evaluated_max = 20;
+  double audit_share = 0.05;
   std::int64_t checkpoint_rounds = 5;
   std::string scoring = "overlapped";
 
@@ -71,6 +72,9 @@ struct RunOptions {
     option("evaluated_max", evaluated_max, {.unit = "contributions", .min = 1, .max = 65'536,
            .help = "contributions of a round that validators measure at most; with more workers than this, "
                    "it grows as their root"});
+    option("audit_share", audit_share, {.unit = "share", .min = 0, .max = 1,
+           .help = "of the training work that validators may train again to check it; with more than "
+                   "evaluated_max workers it falls as one over their root"});
     option("checkpoint_rounds", checkpoint_rounds, {.unit = "rounds", .min = 1, .max = 1'000,
            .help = "rounds from one checkpoint to the next"});
     option("scoring", scoring, {.choices = "overlapped|blocking",
@@ -227,6 +231,7 @@ struct RoundState {
   TimeMs deadline;                // of the phase the round is in
   std::map<Uid, ShardState> shards;
   std::vector<Uid> evaluated;     // what validators measure, by uid
+  std::optional<Uid> audited;     // whose shard validators train again
   std::map<Uid, bool> scored_by;
   TimeMs score_deadline;
   Digest base;                    // version round - 1
@@ -285,6 +290,10 @@ class Run {
   std::uint64_t up_bytes() const noexcept { return up_bytes_; }
   std::uint64_t down_bytes() const noexcept { return down_bytes_; }
 
+  // A what-if: from now on `other` is told whatever scoring() is told; nothing follows from it. It must
+  // outlive this.
+  void tell_also(Scoring* other) noexcept { also_ = other; }
+
   // Covers everything that decides the future; equal digests after equal histories.
   Digest state_digest() const;
 
@@ -322,6 +331,7 @@ class Run {
   bool all_scored(const RoundState& round) const;
   bool is_wanted(const RoundState& round, const ShardState& shard) const;
   void choose_evaluated(RoundState& round) const;
+  void choose_audited(RoundState& round);
   // Changes activity or profile and keeps the counts of workers right.
   template <typename Change>
   void change(Participant& participant, Change what);
@@ -351,6 +361,13 @@ class Run {
   ArrivalStatistics commit_arrivals_;        // normalised: per second of predicted work
   ArrivalStatistics reveal_arrivals_;
   Scoring scoring_;
+  Scoring* also_ = nullptr;                  // no part of the state
+  template <typename Tell>
+  void tell(const Tell& tell) {
+    tell(scoring_);
+    if (also_ != nullptr) tell(*also_);
+  }
+  double audit_credit_ = 0;                  // inner steps that may be trained again
   std::uint64_t up_bytes_ = 0, down_bytes_ = 0;
   std::uint64_t last_down_bytes_ = 0;        // of the newest aggregate
 };

@@ -40,8 +40,8 @@ struct ScoringOptions {
   double credit_max = 4;
   double fall_errors = 5;
   double return_rate = 0.1;
-  double group_errors = 3;
-  double group_keep = 0.2;
+  double group_errors = 4;
+  double group_keep = 0.05;
   double certain_share = 0.12;
   double spot_share = 0.25;
   double rating_decay = 0.98;
@@ -51,6 +51,8 @@ struct ScoringOptions {
   std::int64_t audit_ban_rounds = 200;
   double newcomer_trust = 0.5;
   std::int64_t validator_silence_rounds = 10;
+  double duplicate_share = 0.25;
+  std::int64_t duplicate_rounds = 16;
 
   template <typename Visitor>
   void visit(Visitor& option) {
@@ -98,6 +100,10 @@ struct ScoringOptions {
            .help = "factor in the aggregate of whom nobody has measured yet, once others are"});
     option("validator_silence_rounds", validator_silence_rounds, {.unit = "rounds", .min = 1, .max = 1e6,
            .help = "a validator silent for longer counts in no consensus while another one speaks"});
+    option("duplicate_share", duplicate_share, {.unit = "share", .min = 0.01, .max = 1,
+           .help = "of elements in common with an earlier contribution from which on one is refused"});
+    option("duplicate_rounds", duplicate_rounds, {.unit = "rounds", .min = 1, .max = 1'000,
+           .help = "how long a contribution is remembered for that"});
   }
 };
 
@@ -106,6 +112,7 @@ struct ShardOutcome {
   Uid uid;
   bool contributed = false;      // revealed in time and past every filter
   bool refused = false;          // a filter refused it
+  std::uint64_t tokens = 0;      // it says it trained on; 0: not known
 };
 
 // What one validator holds of one worker.
@@ -126,6 +133,7 @@ struct Opinion {
 struct Conduct {
   double answered = 0, asked = 0;  // decayed counts of rounds
   double penalty = 1;              // in [0, 1]; falls by refusals, comes back by good rounds
+  double tokens = 0;               // of the newest answered shard
   double presence() const noexcept { return asked > 0 ? answered / asked : 1; }
 };
 
@@ -192,7 +200,8 @@ class Scoring {
   // 1 + how many workers weigh more than `weight`.
   std::uint32_t rank(std::uint16_t weight) const;
 
-  // Factor of a worker's contribution in the aggregate, in [0, 1]: 1 while nobody is measured.
+  // Factor of a worker's contribution in the aggregate, in [0, 1]: whether it surely delivers for each token
+  // what the others do. 1 while nobody is measured.
   double trust(Uid worker) const;
 
   // For explanations. Null: that validator has no opinion of it.

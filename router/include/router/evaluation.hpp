@@ -12,6 +12,9 @@ struct EvaluationOptions {
   std::int64_t assigned_windows = 6;
   std::int64_t heldout_windows = 96;
   double step_share = 0.5;
+  std::int64_t experts_sampled = 1;
+  double audit_tolerance = 0.02;
+  bool own_data_allowed = false;
 
   template <typename Visitor>
   void visit(Visitor& option) {
@@ -23,6 +26,12 @@ struct EvaluationOptions {
            .help = "of the held-out split, for the loss that is shown"});
     option("step_share", step_share, {.unit = "share", .min = 0.001, .max = 1,
            .help = "of the outer step with which one contribution alone is tried"});
+    option("experts_sampled", experts_sampled, {.unit = "experts", .min = 0, .max = 4'096,
+           .help = "of each contribution, left out one at a time to see what they are worth"});
+    option("audit_tolerance", audit_tolerance, {.unit = "share", .min = 0, .max = 1,
+           .help = "of its loss by which the 20th step and later ones may differ on another device; less before"});
+    option("own_data_allowed", own_data_allowed, {
+           .help = "whether workers may train on data of their own, which nobody can train again"});
   }
 };
 

@@ -97,11 +97,29 @@ struct Measurement {
 
 enum class Verdict : std::uint8_t { measured, not_finite, unavailable };
 
+// Of what is lost when one expert's part of a contribution is left out.
+struct ExpertMeasurement {
+  std::uint32_t expert = 0;
+  Measurement measurement = {};
+};
+
 struct ScoreEntry {
   Uid uid;
   Verdict verdict = Verdict::unavailable;
   Measurement assigned;
   Measurement private_draw;
+  std::vector<ExpertMeasurement> experts = {};  // sampled, by expert ascending
+};
+
+// A shard that a validator trained again. unavailable: its own failure, or another kind of device.
+enum class AuditVerdict : std::uint8_t { same, different, unavailable };
+
+struct ShardAudit {
+  Uid uid;
+  RoundId round;
+  AuditVerdict verdict = AuditVerdict::unavailable;
+  std::uint32_t first_step = 0;       // first whose loss differs, counted from 1; 0: none does
+  Digest delta = {};                  // of the pseudo-gradient it got
 };
 
 struct Scores {
@@ -110,6 +128,7 @@ struct Scores {
   double heldout_loss = 0;            // nats a token of base version round - 1; NaN if not measured
   double heldout_bits_per_byte = 0;
   std::vector<ScoreEntry> entries;    // by uid ascending, each once
+  std::vector<ShardAudit> audits = {};
 };
 
 struct Leave {
@@ -149,6 +168,7 @@ struct Contribution {
   std::vector<std::uint32_t> expert_tokens;  // [layers * experts]
   Bytes update;                 // router/codec.hpp
   Digest delta;                 // of base - local before error feedback: digest_of_delta()
+  std::vector<std::uint32_t> loss_bits = {};  // each step's loss as fp32 bits; may be empty
 };
 
 // BLAKE2b of the trunk's and the shard's experts' elements of `delta` [layout.parameters()].
@@ -196,6 +216,7 @@ struct Evaluation {
   Digest base;
   TimeMs deadline;
   std::vector<Item> contributions;
+  std::vector<Item> audits = {};  // to train again
 };
 
 struct Standing {

@@ -36,6 +36,11 @@ struct Part {
 // make. `layout` and `update` must outlive the change.
 Change change_by(const Layout& layout, const Update& update, float scale, Part part);
 
+// The same with each tensor's norm clipped to the one given for it (by index in the layout; 0: not at all),
+// as the aggregate would clip it.
+Change change_by(const Layout& layout, const Update& update, float scale, Part part,
+                 std::vector<double> usual_norms);
+
 // Mean loss in nats a token, as bits a byte of text.
 double bits_per_byte(double nats_per_token, double bytes_per_token);
 

@@ -28,6 +28,8 @@ struct ParticipantSetup {
   std::string region;
   std::chrono::milliseconds join_wait{60'000};
   Collective* island = nullptr;     // of which this process is rank 0; the other ranks follow
+  // For tests of the run's defences alone: how a worker misbehaves, a name of the attack library; "": not.
+  std::string behaviour;
 };
 
 // Both return when the run is finished or `stop` is set. They throw Error if the coordinator refuses or
