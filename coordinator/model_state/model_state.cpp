@@ -45,6 +45,12 @@ ModelState::Result ModelState::aggregate(const AggregationInput& input, const Fi
                   "contribution of uid " + std::to_string(item.uid.value) + " to round " +
                       std::to_string(item.round.value) + " is not kept any more");
     }
+    // Not every byte of it enters the aggregate: what is kept must be what was revealed.
+    if (digest_of(*bytes) != item.blob) {
+      throw Error(ErrorCode::journal_corrupt,
+                  "contribution of uid " + std::to_string(item.uid.value) + " to round " +
+                      std::to_string(item.round.value) + " is not the one its digest names");
+    }
     result.up_bytes += bytes->size();
     contributions.push_back(decode_contribution(*bytes));
     updates.emplace_back(*layout_, std::move(contributions.back().update));
