@@ -224,6 +224,7 @@ struct Contribution {
   # feedback: what anybody who trains the shard again can compare.
   lossBits @12 :List(UInt32);
   # Loss of each inner step, as the bits of an fp32: where a shard trained again differs first. May be empty.
+  momentsFrom @13 :UInt64;     # round of whose shard AdamW's moments started fresh
 }
 
 struct ToParticipant {

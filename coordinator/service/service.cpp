@@ -180,11 +180,22 @@ class Coordinator::Impl {
 
   std::filesystem::path checkpoints() const { return folder_ / "checkpoints"; }
 
+  // A checkpoint that does not read any more is written anew, from the version the replay reached.
   void load_checkpoint_state() {
-    const Checkpoint c = read_checkpoint(checkpoint_path(checkpoints(), core_->checkpoint()));
-    checkpoint_state_ = BaseVersion::from_parts(layout_, c.round, c.parameters, c.gate_bias, c.momentum)
-                            .encode();
-    checkpoint_state_digest_ = digest_of(checkpoint_state_);
+    const std::filesystem::path path = checkpoint_path(checkpoints(), core_->checkpoint());
+    try {
+      const Checkpoint c = read_checkpoint(path);
+      checkpoint_state_ =
+          BaseVersion::from_parts(layout_, c.round, c.parameters, c.gate_bias, c.momentum).encode();
+      checkpoint_state_digest_ = digest_of(checkpoint_state_);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::checkpoint_corrupt && error.code() != ErrorCode::file_missing) {
+        throw;
+      }
+      log_warning("write a checkpoint of round " + std::to_string(model_->base().round().value) +
+                  " for participants to start from, " + path.string() + " being unusable");
+      write_checkpoint_now();
+    }
   }
 
   // --- one message ---------------------------------------------------------------------------------------

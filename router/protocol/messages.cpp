@@ -35,6 +35,11 @@ Contribution read_contribution(wire::Contribution::Reader in) {
   c.update = bytes_of(in.getUpdate(), kContributionBytesMax, "update");
   c.delta = digest_of_field(in.getDeltaDigest(), "delta digest");
   c.loss_bits = wire::numbers_of(in.getLossBits(), kExpertTokensMax, "losses");
+  c.moments_from = {in.getMomentsFrom()};
+  if (c.moments_from.value == 0 || c.moments_from > c.round) {
+    throw Error(ErrorCode::message_malformed, "moments of round " + std::to_string(c.moments_from.value) +
+                                                  " in a contribution to round " + std::to_string(c.round.value));
+  }
   return c;
 }
 
@@ -178,6 +183,7 @@ Bytes encode(const Contribution& c) {
     out.setDeltaDigest(wire::data(c.delta.bytes));
     auto losses = out.initLossBits(static_cast<unsigned>(c.loss_bits.size()));
     for (unsigned i = 0; i < losses.size(); ++i) losses.set(i, c.loss_bits[i]);
+    out.setMomentsFrom(c.moments_from.value);
   });
 }
 

@@ -510,14 +510,213 @@ def test_hostile(scene):
     check(missing.returncode == 2 and "does not exist" in missing.stderr, f"missing: {missing.stderr}")
 
 
+def version_of(scene, run):
+    status = scene.yumoe("status", run, "--json")
+    return json.loads(status.stdout)["version"] if status.returncode == 0 else 0
+
+
+def wait_for_version(scene, run, version, process, seconds=90):
+    deadline = time.time() + seconds
+    while time.time() < deadline and process.poll() is None:
+        if version_of(scene, run) >= version:
+            return
+        time.sleep(0.5)
+    process.kill()
+    check(False, f"version {version} was not reached: {process.communicate()[1][-1500:]}")
+
+
+def finish(process):
+    process.send_signal(signal.SIGINT)
+    return process.communicate(timeout=60)
+
+
+def check_replay(scene, run):
+    replay = scene.yumoe("replay", run, "--verify", "--json")
+    check(replay.returncode == 0, f"replay failed: {replay.stderr}")
+    return json.loads(replay.stdout.strip().splitlines()[-1])
+
+
+def test_disk_full(scene):
+    """a full disk ends the run with its name; with space again it goes on and replays whole"""
+    small = scene.folder / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6M", "none", small], capture_output=True,
+                             text=True)
+    if mounted.returncode != 0:
+        print(f"  SKIPPED, no small file system: {mounted.stderr.strip()}")
+        return
+    try:
+        run = small / "run"
+        process = scene.start("run", scene.config(100_000), "--out", run, "--json")
+        out, err = process.communicate(timeout=120)
+        check(process.returncode == 1 and "no space left on device" in err, f"full disk: {err[-800:]}")
+        subprocess.run(["mount", "-o", "remount,size=64M", small], check=True)
+        reached = version_of(scene, run)
+        process = scene.start("run", scene.config(100_000), "--out", run, "--json")
+        wait_for_version(scene, run, reached + 3, process)
+        out, err = finish(process)
+        check(process.returncode == 0, f"did not go on: {err[-1500:]}")
+        result = check_replay(scene, run)
+        print(f"  full after round {reached}, {result['rounds_verified']} rounds replayed")
+    finally:
+        subprocess.run(["umount", "-l", small], check=True)
+
+
+def test_read_only(scene):
+    """a folder that can not be written is named before anything starts"""
+    sealed = scene.folder / "sealed"
+    sealed.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "none", sealed], capture_output=True).returncode:
+        print("  SKIPPED, no read-only file system can be mounted here")
+        return
+    try:
+        done = scene.yumoe("run", scene.config(6), "--out", sealed / "run", timeout=60)
+        check(done.returncode in (1, 2) and str(sealed) in done.stderr and "ead-only" in done.stderr,
+              f"read-only: {done.returncode} {done.stderr[-500:]}")
+    finally:
+        subprocess.run(["umount", "-l", sealed], check=True)
+
+
+def test_slow_reader(scene):
+    """a validator that stops reading holds nobody up, and is taken back when it reads again"""
+    run = scene.folder / "slow"
+    process = scene.start("run", scene.config(100_000), "--out", run, "--json")
+    wait_for_version(scene, run, 3, process)
+    judge = next(pid for pid in children_of(process.pid)
+                 if b"\0validator\0" in pathlib.Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(judge, signal.SIGSTOP)
+    wait_for_version(scene, run, version_of(scene, run) + 8, process)
+    os.kill(judge, signal.SIGCONT)
+    before = json.loads(scene.yumoe("status", run, "--json").stdout)["eval_version"]
+    deadline = time.time() + 60
+    while time.time() < deadline:
+        time.sleep(0.5)
+        if json.loads(scene.yumoe("status", run, "--json").stdout)["eval_version"] > before:
+            break
+    out, err = finish(process)
+    check(process.returncode == 0, f"run failed: {err[-1500:]}")
+    after = json.loads(scene.yumoe("status", run, "--json").stdout)["eval_version"]
+    check(after > before, f"the validator measured nothing after version {before}")
+    check_replay(scene, run)
+
+
+def test_damaged_checkpoint(scene):
+    """a damaged checkpoint is named and the one before is used"""
+    run = scene.folder / "slow"
+    newest = sorted((run / "checkpoints").glob("*.h5"))[-1]
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    reached = version_of(scene, run)
+    process = scene.start("run", scene.config(100_000), "--out", run, "--json")
+    wait_for_version(scene, run, reached + 3, process)
+    out, err = finish(process)
+    check(process.returncode == 0, f"did not go on: {err[-1500:]}")
+    check(newest.name in err, f"the damaged checkpoint is not named: {err[-1500:]}")
+    check_replay(scene, run)
+
+
+def test_damaged_journal(scene):
+    """a journal changed in its middle is named; the good part is used, the whole kept beside"""
+    import sqlite3
+    run = scene.folder / "slow"
+    db = sqlite3.connect(run / "journal.sqlite")
+    (middle,) = db.execute("select max(sequence) / 2 from record").fetchone()
+    (payload,) = db.execute("select payload from record where sequence = ?", (middle,)).fetchone()
+    changed = bytearray(payload)
+    changed[-1] ^= 1
+    db.execute("update record set payload = ? where sequence = ?", (bytes(changed), middle))
+    db.commit()
+    db.close()
+    replay = scene.yumoe("replay", run, "--verify")
+    check(replay.returncode != 0 and str(middle) in replay.stderr, f"replay: {replay.stderr[-800:]}")
+    reached = version_of(scene, run)
+    process = scene.start("run", scene.config(100_000), "--out", run, "--json")
+    wait_for_version(scene, run, reached + 3, process)
+    out, err = finish(process)
+    check(process.returncode == 0, f"did not go on: {err[-1500:]}")
+    kept = re.search(rf"records 1 to {middle - 1} are kept; the damaged file is (\S+)", err)
+    check(kept and pathlib.Path(kept.group(1)).exists(), f"journal: {err[-1500:]}")
+    check_replay(scene, run)
+
+
+def test_clock_skew(scene):
+    """clocks hours apart, and a coordinator whose clock goes back, change nothing"""
+    library = next(pathlib.Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+    if library is None:
+        print("  SKIPPED, faketime is not installed (launch/setup installs it)")
+        return
+    run = scene.folder / "skew"
+
+    def start(shift, program, *arguments):
+        # The wall clock only: no machine's monotonic clock jumps.
+        env = dict(os.environ, LD_PRELOAD=str(library), FAKETIME=shift, FAKETIME_DONT_FAKE_MONOTONIC="1",
+                   DONT_FAKE_MONOTONIC="1")
+        out = scene.folder / f"out-{time.monotonic_ns()}"
+        process = subprocess.Popen([scene.bin / program, *map(str, arguments)], stdout=open(out, "w"),
+                                   stderr=subprocess.PIPE, text=True, env=env)
+        process.out = out
+        return process
+
+    def coordinator(shift):
+        return start(shift, "yumoe", "coordinator", scene.config(100_000), "--out", run, "--transport.port=0")
+
+    def join(kind, name, shift, address):
+        return start(shift, "yumoe-worker", kind, "--coordinator", address, "--hotkey", f"//{name}", "--name", name,
+                     "--data", scene.folder / "tokens", "--state", scene.folder / "skew-state" / name)
+
+    def address_of(process):
+        deadline = time.time() + 60
+        while time.time() < deadline and process.poll() is None:
+            found = re.search(r"join at (\S+)|(tcp://\S+key=\w+)", process.out.read_text())
+            if found:
+                return found.group(1) or found.group(2)
+            time.sleep(0.1)
+        process.kill()
+        check(False, f"no address was printed: {process.communicate()[1][-800:]}")
+
+    errors = []
+    first = coordinator("+0")
+    address = address_of(first)
+    others = [join("worker", "one", "+3h", address), join("worker", "two", "-26h", address),
+              join("validator", "judge", "+1h", address)]
+    try:
+        wait_for_version(scene, run, 2, first)
+        finish(first)
+        for other in others:
+            other.send_signal(signal.SIGINT)
+            other.wait(30)
+        second = coordinator("-2h")
+        address = address_of(second)
+        others = [join("worker", "one", "-5h", address), join("worker", "two", "+0", address),
+                  join("validator", "judge", "+1h", address)]
+        wait_for_version(scene, run, version_of(scene, run) + 3, second)
+        status = json.loads(scene.yumoe("status", run, "--json").stdout)
+        check(sum(p["active"] for p in status["participants"]) == 3, f"not all are back: {status}")
+        out, err = finish(second)
+        check(second.returncode == 0, f"did not end well: {err[-1500:]}")
+    finally:
+        for other in others:
+            if other.poll() is None:
+                other.send_signal(signal.SIGINT)
+            try:
+                errors.append(other.communicate(timeout=30)[1])
+            except subprocess.TimeoutExpired:
+                other.kill()
+                check(False, f"a participant did not stop: {other.communicate()[1][-1500:]}")
+    check_replay(scene, run)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bin_dir")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--only", choices=["run", "kills", "late", "hostile", "calls", "attacks"])
+    tests = {"run": [test_run, test_tampered_record], "kills": [test_kills], "late": [test_late],
+             "hostile": [test_hostile], "calls": [test_calls], "attacks": [test_attacks],
+             "faults": [test_disk_full, test_read_only, test_slow_reader, test_damaged_checkpoint,
+                        test_damaged_journal, test_clock_skew]}
+    parser.add_argument("--only", choices=sorted(tests))
     choice = parser.parse_args()
-    tests = {"run": [test_run, test_tampered_record], "kills": [test_kills], "late": [test_late], "hostile": [test_hostile],
-             "calls": [test_calls], "attacks": [test_attacks]}
     failed = 0
     for name, group in tests.items():
         if choice.only not in (None, name):

@@ -19,6 +19,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kPollMax{20};
 constexpr milliseconds kSayAgain{2'000};    // an unanswered message is repeated after so long
+constexpr milliseconds kStopSeenWithin{100};
 constexpr std::size_t kPiecesInFlight = 4;
 
 struct Offered {
@@ -41,8 +42,10 @@ struct Download {
 
 class Link::Impl {
  public:
-  Impl(const CoordinatorAddress& address, Keypair keys, Join join, const TransportOptions& options)
-      : address_(address),
+  Impl(const CoordinatorAddress& address, Keypair keys, Join join, const TransportOptions& options,
+       const std::atomic<bool>& stop)
+      : stop_(stop),
+        address_(address),
         keys_(std::move(keys)),
         join_(std::move(join)),
         options_(options),
@@ -57,7 +60,11 @@ class Link::Impl {
 
   Welcome welcome(milliseconds wait_max) {
     std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, wait_max, [&] { return welcome_ || failure_; });
+    const auto deadline = Monotonic::now() + wait_max;
+    while (!welcome_ && !failure_ && Monotonic::now() < deadline) {
+      changed_.wait_for(lock, kStopSeenWithin);
+      throw_if_stopped();
+    }
     throw_failure();
     if (!welcome_) {
       throw Error(ErrorCode::peer_unreachable,
@@ -96,7 +103,8 @@ class Link::Impl {
       throw Error(code, "fetch " + digest.hex().substr(0, 16) + ": " + why);
     };
     while (true) {
-      changed_.wait_for(lock, milliseconds(200));
+      changed_.wait_for(lock, kStopSeenWithin);
+      throw_if_stopped();
       throw_failure();
       if (download.missing) finish(ErrorCode::file_missing, "the coordinator does not have it");
       if (download.total > bytes_max) {
@@ -416,10 +424,15 @@ class Link::Impl {
     changed_.notify_all();
   }
 
+  void throw_if_stopped() const {
+    if (stop_) throw Error(ErrorCode::stopped, "wait for the coordinator at " + address_.text());
+  }
+
   void throw_failure() const {
     if (failure_) throw Error(failure_->first, failure_->second);
   }
 
+  const std::atomic<bool>& stop_;
   const CoordinatorAddress address_;
   const Keypair keys_;
   Join join_;                              // guarded by mutex_, too
@@ -456,8 +469,8 @@ class Link::Impl {
 };
 
 Link::Link(const CoordinatorAddress& address, Keypair keys, Join join,
-           const TransportOptions& options)
-    : impl_(std::make_unique<Impl>(address, std::move(keys), std::move(join), options)) {}
+           const TransportOptions& options, const std::atomic<bool>& stop)
+    : impl_(std::make_unique<Impl>(address, std::move(keys), std::move(join), options, stop)) {}
 Link::~Link() = default;
 Welcome Link::welcome(milliseconds wait_max) { return impl_->welcome(wait_max); }
 std::optional<Directive> Link::directive(std::uint64_t after, milliseconds wait_max) {

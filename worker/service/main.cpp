@@ -195,6 +195,7 @@ int run_program(int argc, char** argv) {
     std::cerr << "yumoe-worker: " << error.what() << ". Try --help" << std::endl;
     return 2;
   } catch (const Error& error) {
+    if (error.code() == ErrorCode::stopped) return 0;
     std::cerr << "yumoe-worker: " << error.what() << std::endl;
     const bool usage = error.code() == ErrorCode::usage || error.code() == ErrorCode::key_invalid ||
                        error.code() == ErrorCode::file_missing ||

@@ -29,17 +29,25 @@ void recompute_shard(const std::filesystem::path& job, const std::filesystem::pa
                      const DeviceOptions& device) {
   keep_freed_memory();
   const auto welcome = read_as<Welcome>(job / "welcome");
-  const TrainingShard shard = read_as<Directive>(job / "shard").shard;
+  const auto first = read_as<Directive>(job / "shard-0");
   const RunFacts facts = RunFacts::from(welcome);
   const Layout layout = Layout::of(facts.model);
-  const BaseVersion base = BaseVersion::decode(layout, read_file(job / "base"));
+  BaseVersion base = BaseVersion::decode(layout, read_file(job / "base"));
   ParticipantSetup setup;
   setup.data = data;
   const TokenSet tokens = open_data(setup, facts, welcome);
+  const WindowReader windows = windows_in_order(tokens, facts.data_order(), Split::train,
+                                                static_cast<std::uint32_t>(facts.model.context));
   Trainer trainer(facts.model, facts.training, device);
-  trainer.load_base(base.parameters(), base.gate_bias());
-  trainer.train(shard, windows_in_order(tokens, facts.data_order(), Split::train,
-                                        static_cast<std::uint32_t>(facts.model.context)));
+  TrainingShard shard = first.shard;
+  for (int i = 0;; ++i) {
+    trainer.load_base(base.parameters(), base.gate_bias());
+    trainer.train(shard, windows);
+    const std::filesystem::path aggregate = job / ("aggregate-" + std::to_string(i));
+    if (!std::filesystem::exists(aggregate)) break;
+    base.apply(decode_aggregate(layout, read_file(aggregate)), facts.outer);
+    shard = read_as<Directive>(job / ("shard-" + std::to_string(i + 1))).shard;
+  }
   std::vector<float> delta(layout.parameters(), 0.0f);
   trainer.pseudo_gradient(delta);
   std::ofstream out(job / "delta");

@@ -17,13 +17,29 @@ namespace {
 
 using std::chrono::milliseconds;
 
+// What a round spent outside its inner steps, for the log: where a slow worker's time goes.
+class Laps {
+ public:
+  void lap(const char* what) {
+    const auto now = std::chrono::steady_clock::now();
+    const auto ms = std::chrono::duration_cast<milliseconds>(now - last_).count();
+    text_ += (text_.empty() ? "" : ", ") + std::string(what) + " " + std::to_string(ms);
+    last_ = now;
+  }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
+  std::string text_;
+};
+
 class Worker {
  public:
   Worker(const ParticipantSetup& setup, Keypair keys, const std::atomic<bool>& stop)
       : setup_(setup),
         stop_(stop),
         resident_before_mib_(measure_memory().resident_mib),
-        link_(setup.coordinator, std::move(keys), join_of(setup), setup.transport),
+        link_(setup.coordinator, std::move(keys), join_of(setup), setup.transport, stop),
         welcome_(link_.welcome(setup.join_wait)),
         facts_(RunFacts::from(welcome_)),
         layout_(layout_that_fits()),
@@ -193,13 +209,16 @@ class Worker {
     done_ = shard.round;
     if (!fits(shard)) return;
     try {
+      Laps laps;
       follower_.reach({shard.round.value - 1}, directive);
       beat_.version = follower_.base().round();
       trainer_.load_base(follower_.base().parameters(), follower_.base().gate_bias());
+      laps.lap("base");
       const TrainingResult result = train(shard);
       // Stopped, or not wanted any more.
       if (result.steps != shard.inner_steps && setup_.behaviour != "fewer_steps") return;
-      contribute(shard, result);
+      laps.lap("steps");
+      contribute(shard, result, laps);
     } catch (const std::bad_alloc&) {
       less_memory(training_bytes(layout_, facts_.training.batch_sequences,
                                  static_cast<std::uint32_t>(shard.experts.size() / 2)) >> 20,
@@ -234,7 +253,7 @@ class Worker {
     });
   }
 
-  void contribute(const TrainingShard& shard, const TrainingResult& result) {
+  void contribute(const TrainingShard& shard, const TrainingResult& result, Laps& laps) {
     trainer_.pseudo_gradient(delta_);
     const std::span<float> residual = state_.residual();
     const auto decay = static_cast<float>(facts_.codec.error_decay);
@@ -253,19 +272,23 @@ class Worker {
     contribution.seconds = result.seconds_in_steps;
     contribution.loss_first = result.loss_first;
     contribution.loss_last = result.loss_last;
+    contribution.moments_from = result.moments_from;
     contribution.expert_tokens = result.expert_tokens;
     contribution.delta = digest_of_delta(layout_, shard.experts, delta_);
     if (!setup_.own_data) contribution.loss_bits = loss_bits_;
     if (!setup_.behaviour.empty()) misbehave_before(shard, residual, contribution);
+    laps.lap("difference");
     contribution.update = encode_update(layout_, shard.experts, residual, facts_.codec);
+    laps.lap("encode");
     Bytes bytes = setup_.behaviour.empty() ? encode(contribution) : misbehave_after(contribution);
     state_.save({shard.round, contribution.shard, std::move(bytes)});
+    laps.lap("save");
     if (setup_.behaviour == "withheld_reveal") return;
     link_.offer(shard.round, state_.saved()->contribution);
     log_info("round " + std::to_string(shard.round.value) + ": " + std::to_string(result.steps) +
              " steps, loss " + std::to_string(result.loss_first) + " to " +
              std::to_string(result.loss_last) + ", " +
-             std::to_string(state_.saved()->contribution.size()) + " bytes");
+             std::to_string(state_.saved()->contribution.size()) + " bytes; ms: " + laps.text());
   }
 
   // --- how a worker misbehaves, for tests of the run's defences ------------------------------------------

@@ -43,23 +43,27 @@ struct Trainer::State {
   std::vector<float> base = {}, base_bias = {};
   std::optional<Model> model = {};
   std::optional<Adam> adam = {};
-  bool keeps_moments = false;
   Collective* group = nullptr;           // of an island
   std::vector<std::int32_t> owner = {};  // [held], on an island
   std::vector<std::int64_t> seen = {};   // [experts]: tokens in the last shard, all layers
   std::optional<island::StepDeadline> deadline = {};
+  Uid uid = {};
+  RoundId moments_from = {};   // of `adam`
+  RoundId finished = {};       // newest shard trained to its end with these moments; 0: none
 
   void say(island::Command command, ByteView payload = {}) const {
     if (group != nullptr) island::say(*group, command, payload);
   }
   void load(std::span<const float> parameters, std::span<const float> gate_bias);
   void share_out(const TrainingShard& shard);
-  void say_start(const TrainingShard& shard) const;
+  void say_start(const TrainingShard& shard, bool keeps_moments) const;
   void say_step(std::uint32_t step, std::span<const std::uint16_t> rows,
                 std::span<const float> bias) const;
   void collect(std::span<float> whole) const;
   void check(const TrainingShard& shard) const;
-  void start(const TrainingShard& shard);
+  void start(const TrainingShard& shard, bool keeps_moments);
+  bool is_same_share(const TrainingShard& shard) const;
+  bool can_keep_moments(const TrainingShard& shard) const;
   double rate(const TrainingShard& shard, std::uint32_t step) const;
   void balance(const BatchResult& batch, TrainingResult& result) const;
   BatchResult step(const TrainingShard& shard, std::uint32_t step,
@@ -78,10 +82,12 @@ void Trainer::State::check(const TrainingShard& shard) const {
   }
 }
 
-void Trainer::State::start(const TrainingShard& shard) {
-  const bool is_same_share =
-      model && model->held() == shard.experts && (!group || model->share()->owner == owner);
-  if (!is_same_share) {
+bool Trainer::State::is_same_share(const TrainingShard& shard) const {
+  return model && model->held() == shard.experts && (!group || model->share()->owner == owner);
+}
+
+void Trainer::State::start(const TrainingShard& shard, bool keeps_moments) {
+  if (!is_same_share(shard)) {
     model.reset();
     adam.reset();
     const RoutingOptions routing{.balance_loss = inner.balance_loss,
@@ -91,14 +97,25 @@ void Trainer::State::start(const TrainingShard& shard) {
     model.emplace(layout, shard.experts, routing, device, true, std::move(share));
   }
   model->load(base);
-  if (!adam || !keeps_moments) adam.emplace(*model, inner);
+  if (!keeps_moments) {
+    adam.emplace(*model, inner);
+    uid = shard.uid;
+    moments_from = shard.round;
+  }
+  finished = {};
+}
+
+bool Trainer::State::can_keep_moments(const TrainingShard& shard) const {
+  return adam && is_same_share(shard) && uid == shard.uid && finished.value > 0 &&
+         finished.value + 1 == shard.round.value &&
+         shard.round.value - moments_from.value < static_cast<std::uint64_t>(inner.moments_rounds);
 }
 
 // Fresh moments know little in the first steps: the rate rises again over `rewarm_steps`.
 double Trainer::State::rate(const TrainingShard& shard, std::uint32_t step) const {
   const double scheduled = scheduled_rate(inner, shard.steps_before + step);
   const auto rewarm = static_cast<double>(inner.rewarm_steps);
-  if (keeps_moments || step >= rewarm) return scheduled;
+  if (shard.round != moments_from || step >= rewarm) return scheduled;
   return scheduled * (step + 1) / (rewarm + 1);
 }
 
@@ -185,7 +202,7 @@ void Trainer::State::share_out(const TrainingShard& shard) {
   owner = share_experts(counts, shard.experts.size(), group->size(), kEverywhereMax);
 }
 
-void Trainer::State::say_start(const TrainingShard& shard) const {
+void Trainer::State::say_start(const TrainingShard& shard, bool keeps_moments) const {
   if (group == nullptr) return;
   island::Writer writer;
   writer.add(shard.round.value).add(shard.uid.value).add(shard.inner_steps).add(shard.steps_before);
@@ -240,12 +257,14 @@ TrainingResult Trainer::train(const TrainingShard& shard, const WindowReader& wi
   State& state = *state_;
   state.check(shard);
   state.share_out(shard);
-  state.say_start(shard);
-  state.start(shard);
+  const bool keeps_moments = state.can_keep_moments(shard);
+  state.say_start(shard, keeps_moments);
+  state.start(shard, keeps_moments);
   const auto batch = static_cast<std::uint64_t>(state.inner.batch_sequences);
   const auto context = static_cast<std::uint32_t>(state.layout.model().context);
   TrainingResult result;
   result.gate_bias = state.base_bias;
+  result.moments_from = state.moments_from;
   result.expert_tokens.resize(state.base_bias.size());
   for (std::uint32_t step = 0; step < shard.inner_steps; ++step) {
     const auto start = std::chrono::steady_clock::now();
@@ -265,13 +284,14 @@ TrainingResult Trainer::train(const TrainingShard& shard, const WindowReader& wi
     }
     const double seconds = seconds_since(start);
     result.seconds_in_steps += seconds;
-    if (on_step && !on_step({result.steps, result.loss_last, result.tokens, seconds})) break;
+    if (on_step && !on_step({result.steps, result.loss_last, result.tokens, seconds})) return result;
   }
   const auto experts = static_cast<std::size_t>(state.layout.model().experts);
   state.seen.assign(experts, 0);
   for (std::size_t i = 0; i < result.expert_tokens.size(); ++i) {
     state.seen[i % experts] += result.expert_tokens[i];
   }
+  state.finished = shard.round;
   return result;
 }
 
@@ -298,20 +318,17 @@ void Trainer::local_parameters(std::span<float> whole) const {
   state_->collect(whole);
 }
 
-void Trainer::keep_moments(bool keep) { state_->keeps_moments = keep; }
-
 namespace {
 
-TrainingShard read_start(island::Reader reader, Trainer::State& state) {
-  TrainingShard shard;
+void follow_start(island::Reader reader, Trainer::State& state, TrainingShard& shard) {
   shard.round.value = reader.take<decltype(shard.round.value)>();
   shard.uid.value = reader.take<decltype(shard.uid.value)>();
   shard.inner_steps = reader.take<std::uint32_t>();
   shard.steps_before = reader.take<std::uint64_t>();
-  state.keeps_moments = reader.take<bool>();
+  const auto keeps_moments = reader.take<bool>();
   shard.experts = reader.take_list<std::uint32_t>();
   state.owner = reader.take_list<std::int32_t>();
-  return shard;
+  state.start(shard, keeps_moments);
 }
 
 void follow_step(island::Reader reader, Trainer::State& state, const TrainingShard& shard) {
@@ -359,10 +376,7 @@ void follow_trainer(Collective& group, const DeviceOptions& device) {
         state->load(parameters, reader.take_list<float>());
         break;
       }
-      case island::Command::start:
-        shard = read_start(reader, *state);
-        state->start(shard);
-        break;
+      case island::Command::start: follow_start(reader, *state, shard); break;
       case island::Command::step: follow_step(reader, *state, shard); break;
       case island::Command::collect: state->collect({}); break;
     }

@@ -3,6 +3,7 @@
 // caller computes. Whatever gets lost is said again, a restarted coordinator is joined again, and every
 // wait has a deadline.
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <optional>
@@ -18,7 +19,9 @@ namespace yumoe {
 // All member functions may be called from any thread.
 class Link {
  public:
-  Link(const CoordinatorAddress& address, Keypair keys, Join join, const TransportOptions& options);
+  // While `stop` is set, no wait goes on: welcome() and fetch() throw Error{stopped}. It must outlive this.
+  Link(const CoordinatorAddress& address, Keypair keys, Join join, const TransportOptions& options,
+       const std::atomic<bool>& stop);
   ~Link();  // says that it leaves, and does not wait for an answer
 
   // What the run is. Throws Error{peer_unreachable} after `wait_max`, naming the address, and

@@ -35,8 +35,9 @@ struct ParticipantSetup {
 // Both return when the run is finished or `stop` is set. They throw Error if the coordinator refuses or
 // stays silent, if the data is another set than the run's, or if the device fails.
 void run_worker(ParticipantSetup setup, Keypair keys, const std::atomic<bool>& stop);
-// Trains one shard again: JOB holds `welcome`, `shard` (a directive) and `base` as `yumoe replay` writes
-// them; the digest of the pseudo-gradient goes to JOB/delta. Throws Error.
+// Trains the last of some shards again. JOB holds, as `yumoe replay` writes them, `welcome`, `base` of the
+// first shard, `shard-0` (a directive), and for each further one `aggregate-0`, which leads to the next
+// base, and `shard-1`. The digest of the last pseudo-gradient goes to JOB/delta. Throws Error.
 void recompute_shard(const std::filesystem::path& job, const std::filesystem::path& data,
                      const DeviceOptions& device);
 

@@ -1,9 +1,11 @@
 #pragma once
 // Trains shards: from a base version through the inner steps to the pseudo-gradient.
 //
-// The result depends on base version, gate bias, shard and data alone, never on shards trained
-// before: every shard starts with fresh AdamW moments (docs/decisions/inner-moments.md). On one kind
-// of device with one number of threads it is the same bits each time; so anybody can check it.
+// AdamW's moments are kept from a uid's shard to its next one if that is of the very next round and of
+// the same experts, through at most `moments_rounds` rounds; otherwise they start fresh
+// (docs/decisions/inner-moments.md). So a result depends on the shards since moments_from alone, with
+// their base versions, gate biases and data. On one kind of device with one number of threads it is
+// the same bits each time: anybody can check it.
 //
 // On an island, rank 0 has the Trainer and the other ranks are in follow_trainer(). Results are those
 // of one process within rounding; where experts are held follows the tokens they saw in the last shard.
@@ -39,6 +41,7 @@ struct TrainingResult {
   std::uint64_t tokens = 0;
   double seconds_in_steps = 0;    // throttling included: it stands for a slower machine
   std::vector<std::uint32_t> expert_tokens;  // [layers * experts]: assignments; 0 if not held
+  RoundId moments_from;           // round of the shard whose moments started fresh
   std::vector<float> gate_bias;   // [layers * experts]: the base's, balanced by this shard's counts
 };
 
@@ -59,7 +62,7 @@ class Trainer {
 
   // Trains one shard from the base. `windows` is asked for positions shard.data.first + 0, 1, ...
   // A shard stopped after n steps equals one of n inner steps. Throws Error{not_finite} naming the
-  // step if loss or gradient is no number (the base is untouched; later shards are unaffected),
+  // step if loss or gradient is no number (the base is untouched; the next shard's moments are fresh),
   // Error{data_invalid} for tokens beyond the vocabulary or a range that does not fit the steps.
   TrainingResult train(const TrainingShard& shard, const WindowReader& windows,
                        const OnStep& on_step = {});
@@ -76,9 +79,6 @@ class Trainer {
 
   // Ranks it computes on.
   int ranks() const;
-
-  // For measurements: keep AdamW's moments from shard to shard. Gives up what is promised above.
-  void keep_moments(bool keep);
 
   struct State;  // private to trainer/
 
