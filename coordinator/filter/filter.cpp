@@ -14,8 +14,9 @@ struct Failure {
 
 std::string short_hex(const Digest& digest) { return digest.hex().substr(0, 12); }
 
-std::optional<Failure> check_claims(const Layout& layout, const TrainingShard& shard,
-                                    const Digest& base, const Contribution& c) {
+std::optional<Failure> check_claims(const Layout& layout, const InnerOptions& training,
+                                    const TrainingShard& shard, const Digest& base,
+                                    const Contribution& c) {
   if (c.round != shard.round || c.uid != shard.uid) {
     return Failure{"shard", "answers round " + std::to_string(c.round.value) + " of uid " +
                                 std::to_string(c.uid.value)};
@@ -32,6 +33,10 @@ std::optional<Failure> check_claims(const Layout& layout, const TrainingShard& s
     return Failure{"work", "claims " + std::to_string(c.steps) + " steps and " +
                                std::to_string(c.tokens) + " tokens of " +
                                std::to_string(shard.inner_steps) + " and " + std::to_string(tokens)};
+  }
+  if (c.round.value - c.moments_from.value >= static_cast<std::uint64_t>(training.moments_rounds)) {
+    return Failure{"work", "moments kept since round " + std::to_string(c.moments_from.value) +
+                               ", for more than " + std::to_string(training.moments_rounds) + " rounds"};
   }
   const auto cells = static_cast<std::size_t>(layout.model().layers * layout.model().experts);
   if (c.expert_tokens.size() != cells) {
@@ -85,9 +90,10 @@ std::optional<Failure> check_update(const Layout& layout, const CodecOptions& co
 
 }  // namespace
 
-Revealed examine(const Layout& layout, const CodecOptions& codec, std::int64_t batch_sequences,
+Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
                  const TrainingShard& shard, const Digest& base, ByteView bytes) {
-  YUMOE_ASSERT(shard.data.count == shard.inner_steps * static_cast<std::uint64_t>(batch_sequences));
+  YUMOE_ASSERT(shard.data.count ==
+               shard.inner_steps * static_cast<std::uint64_t>(training.batch_sequences));
   Revealed revealed;
   revealed.uid = shard.uid;
   revealed.round = shard.round;
@@ -95,7 +101,7 @@ Revealed examine(const Layout& layout, const CodecOptions& codec, std::int64_t b
   std::optional<Failure> failure;
   try {
     const Contribution c = decode_contribution(bytes);
-    failure = check_claims(layout, shard, base, c);
+    failure = check_claims(layout, training, shard, base, c);
     if (!failure) failure = check_update(layout, codec, shard, c);
     if (!failure) {
       revealed.steps = c.steps;

@@ -314,8 +314,8 @@ class Coordinator::Impl {
       dirty_.insert(uid);
       return;
     }
-    const Revealed event = examine(layout_, setup_.codec, setup_.training.batch_sequences,
-                                   shard.shard, round.base, bytes, seen_);
+    const Revealed event = examine(layout_, setup_.codec, setup_.training, shard.shard, round.base,
+                                   bytes, seen_);
     const RoundId id = round.id;
     if (const auto refused = core_->refusal_of(event, now_)) {
       refuse(peer, refused->code, refused->message);

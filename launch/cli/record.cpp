@@ -136,14 +136,18 @@ struct ReplayChoice {
   std::string data = "token-set";
 };
 
-// Base versions that a recomputation starts from, kept until the replay has passed them.
+// A sampled contribution, and what leads to it: the shards whose moments it was trained with.
 struct Recomputation {
   ContributionHistory contribution;
-  TrainingShard shard;
-  Bytes base;
+  RoundId from;                            // of the first shard
+  Bytes base;                              // the first shard's
+  std::vector<TrainingShard> shards;       // of rounds `from` to the contribution's
+  std::vector<Digest> aggregates;          // that lead from one to the next
 };
 
-std::vector<Recomputation> sample_recomputations(const RunHistory& history, const ReplayChoice& choice) {
+std::vector<Recomputation> sample_recomputations(const RunHistory& history, const RunRecord& record,
+                                                 std::uint64_t started_at,
+                                                 const ReplayChoice& choice) {
   std::vector<ContributionHistory> candidates;
   for (const ContributionHistory& c : history.contributions()) {
     if (c.filter.empty() && c.round.value >= choice.from && c.round.value <= choice.to) {
@@ -154,10 +158,30 @@ std::vector<Recomputation> sample_recomputations(const RunHistory& history, cons
   std::vector<Recomputation> sampled;
   while (sampled.size() < choice.recompute && !candidates.empty()) {
     const std::size_t i = random.below(candidates.size());
-    sampled.push_back({candidates[i], {}, {}});
+    const ContributionHistory c = candidates[i];
     candidates.erase(candidates.begin() + static_cast<std::ptrdiff_t>(i));
+    const auto bytes = record.blob(c.blob);
+    if (!bytes) continue;  // not kept any more
+    const RoundId from = decode_contribution(*bytes).moments_from;
+    if (from.value > started_at) sampled.push_back({c, from, {}, {}, {}});
   }
   return sampled;
+}
+
+// Called after every event: while a round trains, the model is the version its shards start from.
+void follow(Recomputation& job, const Event& event, const Run& core, const ModelState& model) {
+  const RoundId last = job.contribution.round;
+  if (const auto* aggregated = std::get_if<Aggregated>(&event)) {
+    if (aggregated->round >= job.from && aggregated->round < last) {
+      job.aggregates.push_back(aggregated->blob);
+    }
+  }
+  const RoundId next{job.from.value + job.shards.size()};
+  if (next > last || core.round() != next || model.base().round().value + 1 != next.value) return;
+  const RoundState* round = core.round_state(next);
+  if (round == nullptr || !round->shards.contains(job.contribution.uid)) return;
+  if (job.shards.empty()) job.base = model.base().encode();
+  job.shards.push_back(round->shards.at(job.contribution.uid).shard);
 }
 
 void write_file(const std::filesystem::path& path, ByteView bytes) {
@@ -166,9 +190,12 @@ void write_file(const std::filesystem::path& path, ByteView bytes) {
   if (!out.flush()) throw Error(ErrorCode::file_io, "write " + path.string());
 }
 
-// Trains one shard again in a yumoe-worker process. True if the pseudo-gradient is the same bits.
+// Trains a shard, and those before it whose moments it used, again in a yumoe-worker process. True if the
+// pseudo-gradient is the same bits.
 bool recompute(const Recomputation& job, const RunSetup& setup, const RunRecord& record,
                const ReplayChoice& choice) {
+  // Moments can only come from shards that were given out.
+  if (job.from.value + job.shards.size() != job.contribution.round.value + 1) return false;
   const std::filesystem::path folder =
       std::filesystem::temp_directory_path() /
       ("yumoe-recompute-" + job.contribution.blob.hex().substr(0, 16));
@@ -178,11 +205,17 @@ bool recompute(const Recomputation& job, const RunSetup& setup, const RunRecord&
   welcome.configuration = setup.configuration;
   welcome.configuration_digest = setup.configuration_digest();
   welcome.token_set = setup.token_set;
-  Directive directive;
-  directive.shard = job.shard;
   write_file(folder / "welcome", encode(ToParticipant{welcome}));
-  write_file(folder / "shard", encode(ToParticipant{directive}));
   write_file(folder / "base", job.base);
+  for (std::size_t i = 0; i < job.shards.size(); ++i) {
+    Directive directive;
+    directive.shard = job.shards[i];
+    write_file(folder / ("shard-" + std::to_string(i)), encode(ToParticipant{directive}));
+    if (i + 1 == job.shards.size()) break;
+    const auto aggregate = record.blob(job.aggregates.at(i));
+    if (!aggregate) throw Error(ErrorCode::journal_corrupt, "an aggregate is not in the record");
+    write_file(folder / ("aggregate-" + std::to_string(i)), *aggregate);
+  }
   ChildProcess child(worker_program(),
                      {"recompute", "--job", folder.string(), "--data", choice.data},
                      folder / "log");
@@ -218,21 +251,14 @@ void replay_run(ReplayChoice choice) {
   }
   const std::uint64_t started_at = checkpoint ? checkpoint->round.value : 0;
   if (choice.from == 0) choice.from = started_at + 1;
-  std::vector<Recomputation> jobs = sample_recomputations(history, choice);
+  std::vector<Recomputation> jobs = sample_recomputations(history, *record, started_at, choice);
   std::uint64_t verified = 0;
   ReplayWatcher watcher;
   const ModelState* model = nullptr;
   watcher.model = [&](const ModelState& state) { model = &state; };
-  watcher.event = [&](const Record&, const Event&, const Run& core) {
-    // While a round trains, the model is the version its shards start from.
-    for (Recomputation& job : jobs) {
-      if (!job.base.empty() || core.round() != job.contribution.round || model == nullptr) continue;
-      const RoundState* round = core.round_state(core.round());
-      if (round == nullptr || !round->shards.contains(job.contribution.uid)) continue;
-      if (model->base().round().value + 1 != core.round().value) continue;
-      job.shard = round->shards.at(job.contribution.uid).shard;
-      job.base = model->base().encode();
-    }
+  watcher.event = [&](const Record&, const Event& event, const Run& core) {
+    if (model == nullptr) return;
+    for (Recomputation& job : jobs) follow(job, event, core, *model);
   };
   watcher.aggregated = [&](RoundId round, const ModelState::Result&) {
     ++verified;
@@ -275,7 +301,8 @@ void replay_run(ReplayChoice choice) {
     if (choice.recompute == 0) {
       std::printf("Not proved: that workers trained what they say. --recompute N trains N shards again.\n");
     } else {
-      std::printf("%u of %zu sampled shards, trained again here, gave the same pseudo-gradient bit for bit.\n",
+      std::printf("%u of %zu sampled shards, trained again here with those before them whose moments they "
+                  "kept, gave the same pseudo-gradient bit for bit.\n",
                   same, jobs.size());
     }
     std::fflush(stdout);

@@ -72,10 +72,10 @@ double loss_after(const Variant& variant, std::uint32_t steps, std::uint64_t rou
   inner.warmup_steps = 20;
   inner.total_steps = static_cast<std::int64_t>(steps * rounds);
   inner.rewarm_steps = variant.rewarm;
+  inner.moments_rounds = variant.keeps ? 10'000 : 1;
   std::vector<std::unique_ptr<Trainer>> trainers;
   for (std::uint16_t w = 0; w < kWorkers; ++w) {
     trainers.push_back(std::make_unique<Trainer>(model, inner, DeviceOptions{}));
-    trainers.back()->keep_moments(variant.keeps);
   }
   std::vector<float> base(layout.parameters()), bias(16), delta(base.size());
   initialise(layout, 1, base);

@@ -72,12 +72,17 @@ TEST(Protocol, AuditsAndExpertsSurviveTheWire) {
 }
 
 TEST(Protocol, ContributionsSurviveTheWire) {
-  Contribution c{{7}, {3}, digest_of_shard(sample_shard()), {}, 10, 800, 1.5, 8, 7, {1, 2, 3}, {9, 8}, {}};
+  Contribution c{{7}, {3}, digest_of_shard(sample_shard()), {}, 10, 800, 1.5, 8, 7, {1, 2, 3}, {9, 8}, {}, {5}};
   const Contribution back = decode_contribution(encode(c));
   EXPECT_EQ(back.shard, c.shard);
   EXPECT_EQ(back.expert_tokens, c.expert_tokens);
   EXPECT_EQ(back.update, c.update);
   EXPECT_EQ(back.seconds, 1.5);
+  EXPECT_EQ(back.moments_from, RoundId{5});
+  for (const std::uint64_t never : {std::uint64_t{0}, std::uint64_t{8}}) {
+    c.moments_from = {never};
+    EXPECT_THROW(decode_contribution(encode(c)), Error) << never;
+  }
 }
 
 TEST(Protocol, ProfilesAndProbesSurviveTheWire_AndProbesAskForNoMoreThanAPiece) {
@@ -172,7 +177,7 @@ TEST(Protocol, DamagedMessagesGiveAValueOrANamedError) {
                   [](const Bytes& b) { decode_to_participant(b); });
   Scores scores{{5}, 1, 3, 1, {{{1}, Verdict::measured, {3, 0.1, 0.01, 16}, {3, 0.1, 0.01, 16}}}};
   survives_damage(encode(ToCoordinator{scores}), [](const Bytes& b) { decode_to_coordinator(b); });
-  survives_damage(encode(Contribution{{1}, {1}, {}, {}, 1, 1, 1, 1, 1, {1, 2}, {1, 2, 3}, {}}),
+  survives_damage(encode(Contribution{{1}, {1}, {}, {}, 1, 1, 1, 1, 1, {1, 2}, {1, 2, 3}, {}, {1}}),
                   [](const Bytes& b) { decode_contribution(b); });
 }
 

@@ -105,7 +105,7 @@ TEST(Trainer, LossFallsOnASmallText) {
   EXPECT_EQ(assigned, result.tokens * 2 * 2);  // two layers, two experts a token
 }
 
-TEST(Trainer, AShardIsTheSameBitsWhateverWasTrainedBefore) {
+TEST(Trainer, AShardWithFreshMomentsIsTheSameBitsWhateverWasTrainedBefore) {
   const ModelOptions model = small_model();
   const InnerOptions inner = quick_training();
   const std::vector<float> base = initial(model);
@@ -126,6 +126,46 @@ TEST(Trainer, AShardIsTheSameBitsWhateverWasTrainedBefore) {
     EXPECT_EQ(first.result.loss_last, second.result.loss_last) << threads;
     EXPECT_EQ(first.result.expert_tokens, second.result.expert_tokens) << threads;
   }
+}
+
+TEST(Trainer, KeepsMomentsToTheVeryNextRoundAndSaysSinceWhen) {
+  const ModelOptions model = small_model();
+  InnerOptions inner = quick_training();
+  inner.moments_rounds = 3;
+  const std::vector<float> base = initial(model);
+  const auto shard = [&](std::uint64_t round, std::uint16_t uid = 0) {
+    TrainingShard made = shard_of(inner, 3, {0, 2, 3});
+    made.round = {round};
+    made.uid = {uid};
+    return made;
+  };
+  Trainer trainer(model, inner, {});
+  trainer.load_base(base, {});
+  const auto from = [&](const TrainingShard& one) {
+    return train(trainer, one, base.size()).result.moments_from.value;
+  };
+  EXPECT_EQ(from(shard(4)), 4);
+  EXPECT_EQ(from(shard(5)), 4);
+  const Trained third = train(trainer, shard(6), base.size());
+  EXPECT_EQ(third.result.moments_from.value, 4);
+  EXPECT_EQ(from(shard(7)), 7);      // three rounds are over
+  EXPECT_EQ(from(shard(9)), 9);      // a round was missed
+  EXPECT_EQ(from(shard(10, 1)), 10); // somebody else's
+  TrainingShard others = shard(11, 1);
+  others.experts = {0, 2};
+  EXPECT_EQ(from(others), 11);       // other experts
+  trainer.train(shard(12), read_text, [](const StepReport& report) { return report.step < 2; });
+  EXPECT_EQ(from(shard(13)), 13);    // the one before was stopped
+
+  // Whoever trains the shards since then gets the same bits; whoever starts at the last does not.
+  Trainer again(model, inner, {});
+  again.load_base(base, {});
+  train(again, shard(4), base.size());
+  train(again, shard(5), base.size());
+  EXPECT_TRUE(same_bits(train(again, shard(6), base.size()).delta, third.delta));
+  Trainer fresh(model, inner, {});
+  fresh.load_base(base, {});
+  EXPECT_FALSE(same_bits(train(fresh, shard(6), base.size()).delta, third.delta));
 }
 
 TEST(Trainer, AStoppedShardEqualsAShorterOne) {

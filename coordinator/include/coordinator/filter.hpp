@@ -15,13 +15,13 @@ namespace yumoe {
 //   schema      the bytes are no contribution
 //   shard       it answers another shard, round or uid
 //   sync        it started from another base version than `base`
-//   work        it claims other steps or tokens than it was given
+//   work        it claims other steps or tokens than it was given, or moments kept for too many rounds
 //   size        more kept values than an honest encoder keeps
 //   update      the update does not decode
 //   experts     it speaks of experts that were not given to it
 //   finite      a norm is not finite (values of a decodable update always are)
 // Cost: one pass over the update's bytes.
-Revealed examine(const Layout& layout, const CodecOptions& codec, std::int64_t batch_sequences,
+Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
                  const TrainingShard& shard, const Digest& base, ByteView contribution);
 
 // As above, and then

@@ -165,10 +165,10 @@ struct Contribution {
   double seconds = 0;           // spent in inner steps
   double loss_first = 0;
   double loss_last = 0;
-  RoundId moments_from;         // of whose shard AdamW's moments started fresh: 1 to `round`
   std::vector<std::uint32_t> expert_tokens;  // [layers * experts]
   Bytes update;                 // router/codec.hpp
   Digest delta;                 // of base - local before error feedback: digest_of_delta()
+  RoundId moments_from;         // of whose shard AdamW's moments started fresh: 1 to `round`
   std::vector<std::uint32_t> loss_bits = {};  // each step's loss as fp32 bits; may be empty
 };
 
