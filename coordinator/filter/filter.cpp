@@ -120,9 +120,9 @@ Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOpt
   return revealed;
 }
 
-Revealed examine(const Layout& layout, const CodecOptions& codec, std::int64_t batch_sequences,
+Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
                  const TrainingShard& shard, const Digest& base, ByteView bytes, DuplicateIndex& seen) {
-  Revealed revealed = examine(layout, codec, batch_sequences, shard, base, bytes);
+  Revealed revealed = examine(layout, codec, training, shard, base, bytes);
   if (!revealed.filter.empty()) return revealed;
   const Sketch sketch = sketch_of(layout, Update(layout, decode_contribution(bytes).update));
   if (const auto match = seen.find(shard.round, shard.uid, sketch)) {

@@ -242,7 +242,7 @@ class Simulation {
       player.result.filter = "commitment";
       return;
     }
-    const Revealed revealed = examine(layout_, setup_.codec, setup_.settings.batch_sequences, shard.shard,
+    const Revealed revealed = examine(layout_, setup_.codec, setup_.training, shard.shard,
                                       round->base, delivery.bytes, duplicates_);
     if (!revealed.filter.empty()) {
       ++player.result.refused;

@@ -168,7 +168,7 @@ class Bench {
 int main(int argc, char** argv) {
   keep_freed_memory();
   std::vector<std::string> flags{"--run.rounds=600",         "--outer.total_rounds=600",
-                                 "--training.total_steps=7200", "--training.learning_rate=5e-3",
+                                 "--training.total_steps=7200", "--training.moments_rounds=20", "--training.learning_rate=5e-3",
                                  "--model.width=64",         "--model.layers=2",
                                  "--model.expert_width=64",  "--model.context=64"};
   for (int i = 1; i < argc; ++i) flags.push_back(argv[i]);

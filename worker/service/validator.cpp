@@ -219,6 +219,8 @@ class Validator {
       const auto found = fetched_.find(item.shard.uid);
       const Contribution claimed = found == fetched_.end() ? fetch(item) : found->second.contribution;
       if (claimed.loss_bits.empty() && facts_.evaluation.own_data_allowed) return audit;
+      // Moments kept from earlier rounds can not be had here; `yumoe replay --recompute` trains those too.
+      if (claimed.moments_from != item.shard.round) return audit;
       Trainer trainer(facts_.model, facts_.training, device_);
       trainer.load_base(follower_.base().parameters(), follower_.base().gate_bias());
       std::vector<float> losses;

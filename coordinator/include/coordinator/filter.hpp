@@ -27,7 +27,7 @@ Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOpt
 // As above, and then
 //   duplicate   it has too many elements in common with an earlier contribution of another shard; the
 //               earlier one stays. What passes is remembered in `seen`.
-Revealed examine(const Layout& layout, const CodecOptions& codec, std::int64_t batch_sequences,
+Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
                  const TrainingShard& shard, const Digest& base, ByteView contribution,
                  DuplicateIndex& seen);
 

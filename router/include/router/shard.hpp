@@ -17,7 +17,7 @@ struct InnerOptions {
   double learning_rate_final = 2e-4;
   std::int64_t warmup_steps = 50;
   std::int64_t rewarm_steps = 5;
-  std::int64_t moments_rounds = 20;
+  std::int64_t moments_rounds = 1;
   std::int64_t total_steps = 1'000;
   double beta1 = 0.9;
   double beta2 = 0.95;
@@ -40,8 +40,8 @@ struct InnerOptions {
     option("rewarm_steps", rewarm_steps, {.unit = "steps", .min = 0, .max = 1e6,
            .help = "linear warm-up of a shard whose moments start fresh"});
     option("moments_rounds", moments_rounds, {.unit = "rounds", .min = 1, .max = 10'000,
-           .help = "rounds in a row through which a worker keeps AdamW's moments; whoever trains a "
-                   "shard again trains those before it too"});
+           .help = "rounds in a row through which a worker keeps AdamW's moments, 1: fresh in each; "
+                   "validators audit shards with fresh ones only, replay --recompute all"});
     option("total_steps", total_steps, {.unit = "steps", .min = 1, .max = 1e9,
            .help = "where the cosine ends, in inner steps of the run"});
     option("beta1", beta1, {.min = 0, .max = 1, .help = "AdamW's"});
