@@ -369,6 +369,7 @@ class Simulation {
     c.steps = shard.inner_steps;
     c.tokens = shard.data.count * static_cast<std::uint64_t>(layout_.model().context);
     c.seconds = 8;
+    c.moments_from = shard.round;
     c.expert_tokens.assign(static_cast<std::size_t>(layout_.model().experts), 0);
     for (const std::uint32_t e : shard.experts) {
       c.expert_tokens[e] = static_cast<std::uint32_t>(c.tokens / 2);

@@ -16,6 +16,7 @@ void add_data_commands(CLI::App& app);
 void add_config_commands(CLI::App& app);
 void add_keys_commands(CLI::App& app);
 void add_doctor_command(CLI::App& app);
+void add_chain_commands(CLI::App& app);
 void add_placement_commands(CLI::App& app);
 void add_launch_commands(CLI::App& app);
 

@@ -20,6 +20,7 @@ int main(int argc, char** argv) {
   yumoe::add_record_commands(app);
   yumoe::add_scoring_commands(app);
   yumoe::add_ledger_commands(app);
+  yumoe::add_chain_commands(app);
   yumoe::add_data_commands(app);
   yumoe::add_config_commands(app);
   yumoe::add_keys_commands(app);

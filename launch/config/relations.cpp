@@ -121,6 +121,21 @@ Broken of_processes(const RunConfig& config) {
   return std::nullopt;
 }
 
+// A chain needs to be found, and its weights a key.
+Broken of_chain(const RunConfig& config) {
+  const ChainOptions& chain = config.chain;
+  if (chain.target == "local") return std::nullopt;
+  if (chain.rpc.endpoints.empty()) {
+    return BrokenRelation{"chain.endpoints", "chain.endpoints must name a node, such as "
+                                             "ws://127.0.0.1:9944, where chain.target is substrate"};
+  }
+  if (chain.wallet.empty() && chain.hotkey.find('/') == std::string::npos) {
+    return BrokenRelation{"chain.wallet", "chain.wallet must be named (or chain.hotkey be a key file) "
+                                          "where chain.target is substrate"};
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
 std::optional<BrokenRelation> broken_relation(const RunConfig& config) {
@@ -131,6 +146,7 @@ std::optional<BrokenRelation> broken_relation(const RunConfig& config) {
     return BrokenRelation{"data.path", "data.path must name a folder"};
   }
   if (auto broken = of_processes(config)) return broken;
+  if (auto broken = of_chain(config)) return broken;
   return of_economy(config);
 }
 

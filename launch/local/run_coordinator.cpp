@@ -7,6 +7,7 @@
 #include "cluster/log.hpp"
 #include "cluster/profile.hpp"
 #include "launch/local.hpp"
+#include "launch/settle_run.hpp"
 
 namespace yumoe {
 namespace {
@@ -134,6 +135,8 @@ Progress run_coordinator(const RunConfig& config, const std::filesystem::path& f
                     " is smaller than the token set's " + std::to_string(tokens.vocabulary()));
   }
   Keypair keys = open_hotkey("", folder, "coordinator");
+  std::optional<Keypair> settling_key;  // opened here: it may ask for a password
+  if (config.chain.target == "substrate") settling_key = open_chain_hotkey(config.chain);
   std::map<std::string, std::string> tiers;
   if (with_local_processes) {
     for (const WorkerOptions& worker : config.workers) {
@@ -152,6 +155,9 @@ Progress run_coordinator(const RunConfig& config, const std::filesystem::path& f
   // For commands on this machine that find the run by its folder.
   std::ofstream(folder / "address") << transport->address().text() << "\n";
   address(transport->address());
+  // Only reads the run's record, so it can hold up nothing here.
+  std::optional<SettlementThread> settling;
+  if (settling_key) settling.emplace(folder, config.chain, *std::move(settling_key));
   std::deque<Supervised> children;
   if (with_local_processes) children = start_local(config, transport->address(), folder);
 

@@ -52,6 +52,11 @@ bool is_json(const fs::path& path) {
   return name.ends_with(".json") || name.ends_with(".json.gz");
 }
 
+bool is_transcript(const fs::path& path) {
+  const std::string name = path.filename().string();
+  return name.ends_with(".jsonl") || name.ends_with(".jsonl.gz");
+}
+
 bool is_metadata(const fs::path& path) {
   const std::string name = path.filename().string();
   return name.starts_with("metadata") && (name.ends_with(".hex") || name.ends_with(".hex.gz"));
@@ -68,10 +73,16 @@ std::vector<fs::path> files_of(const std::vector<std::string>& paths) {
     for (const auto& entry : fs::recursive_directory_iterator(path)) {
       if (!entry.is_regular_file()) continue;
       const fs::path& file = entry.path();
-      if (is_json(file) || is_metadata(file) || is_keyfile(file)) files.push_back(file);
+      if (is_json(file) || is_transcript(file) || is_metadata(file) || is_keyfile(file)) {
+        files.push_back(file);
+      }
     }
   }
   std::sort(files.begin(), files.end());
+  // A file that two of the paths reach is one file.
+  files.erase(std::unique(files.begin(), files.end(),
+                          [](const fs::path& a, const fs::path& b) { return fs::equivalent(a, b); }),
+              files.end());
   return files;
 }
 
@@ -87,6 +98,7 @@ void run_json(const fs::path& path, MetadataStore& metadata, Tally& tally) {
 
 void run_file(const fs::path& path, MetadataStore& metadata, Tally& tally) {
   try {
+    if (is_transcript(path)) return check_transcript(path, metadata, tally);
     if (is_keyfile(path)) return check_keyfile(path, tally);
     if (is_metadata(path)) return check_metadata_bytes(path, metadata, tally);
     run_json(path, metadata, tally);

@@ -55,6 +55,7 @@ void check_commit_reveal(const ChainFile& file);
 void check_signatures(const ChainFile& file);
 void check_timelock(const ChainFile& file);
 void check_metadata_bytes(const std::filesystem::path& path, MetadataStore& metadata, Tally& tally);
+void check_transcript(const std::filesystem::path& path, MetadataStore& metadata, Tally& tally);
 void check_keyfile(const std::filesystem::path& path, Tally& tally);
 bool is_keyfile(const std::filesystem::path& path);
 

@@ -72,6 +72,45 @@ TEST_F(Reading, SubnetsPoolsAndBalancesAreRead) {
   EXPECT_EQ(reader.balance(ss58_of("validator_V")).nonce, 0u);
 }
 
+TEST_F(Reading, TheFeeIsWhatTheRuntimeAsksAsItWasRecorded) {
+  EXPECT_EQ(ChainReader(*node).fee(Bytes(150, 1)), "0");
+}
+
+TEST_F(Reading, AHotkeyHasItsNeuronOrNone) {
+  ChainReader reader(*node);
+  EXPECT_EQ(reader.uid_of(Netuid{2}, ss58_of("miner_M")), Uid{1});
+  EXPECT_FALSE(reader.uid_of(Netuid{2}, to_ss58(Keypair::from_uri(KeyType::sr25519, "//Nobody").public_key())));
+}
+
+TEST(ReadingNewer, APoolIsPricedByTheRuntimesOwnFormula) {
+  test::RecordedChain chain(test::RecordedChain::Runtime::spec461);
+  ChainRpcOptions options;
+  options.endpoints = {chain.node.url()};
+  RpcClient client(options);
+  ChainNode node(client);
+  const auto set = [&](const char* pallet, const char* item, std::uint64_t value, int bytes) {
+    Bytes raw;
+    for (int i = 0; i < bytes; ++i) raw.push_back(static_cast<std::uint8_t>(value >> (8 * i)));
+    chain.set_storage("0x" + to_hex(chain.metadata.storage_key(pallet, item, json::array({2}))),
+                      "0x" + to_hex(raw));
+  };
+  set("SubtensorModule", "SubnetMechanism", 1, 2);
+  set("SubtensorModule", "SubnetTAO", 3'000'000'000, 8);
+  set("SubtensorModule", "SubnetAlphaIn", 12'000'000'000, 8);
+  ChainReader reader(node);
+  EXPECT_EQ(reader.runtime().spec_version, 461u);
+  SubnetPool pool = reader.pool(Netuid{2});  // weights at their default of a half
+  EXPECT_EQ(pool.formula, "balancer");
+  EXPECT_DOUBLE_EQ(*pool.quote_weight, 0.5);
+  EXPECT_DOUBLE_EQ(*pool.price, 0.25);
+  set("Swap", "SwapBalancer", 200'000'000'000'000'000, 8);
+  pool = reader.pool(Netuid{2});  // ledger.md 10.1: (0.8 / 0.2) * (3 / 12)
+  EXPECT_DOUBLE_EQ(*pool.price, 1.0);
+  set("SubtensorModule", "SubnetMechanism", 0, 2);
+  EXPECT_EQ(reader.pool(Netuid{2}).formula, "fixed");
+  EXPECT_DOUBLE_EQ(*reader.pool(Netuid{2}).price, 1.0);
+}
+
 TEST_F(Reading, ABlockTheNodeDoesNotKnowIsAnError) {
   try {
     ChainReader::at(*node, 7);

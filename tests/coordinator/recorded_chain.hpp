@@ -18,15 +18,24 @@ namespace yumoe::test {
 
 class RecordedChain {
  public:
-  RecordedChain() {
+  // Of the recorded session (runtime 218), or with the metadata of a live node of runtime 461 and its
+  // defaults in storage; nobody recorded a session with that one.
+  enum class Runtime { spec218, spec461 };
+  explicit RecordedChain(Runtime runtime = Runtime::spec218) : runtime_(runtime) {
     node.load_transcript();
-    const std::string raw = read_recorded("tests/conformance/data/chain/metadata_spec218_v14.gz");
-    metadata_bytes_.assign(raw.begin(), raw.end());
+    if (runtime == Runtime::spec218) {
+      const std::string raw = read_recorded("tests/conformance/data/chain/metadata_spec218_v14.gz");
+      metadata_bytes_.assign(raw.begin(), raw.end());
+    } else {
+      const auto golden = nlohmann::json::parse(
+          read_recorded("tests/conformance/data/chain/golden_spec461.json.gz"));
+      metadata_bytes_ = from_hex(golden["metadata"]["v15_hex"].get<std::string>());
+    }
     metadata = Metadata::parse(metadata_bytes_);
     const auto setup = nlohmann::json::parse(
         read_recorded("tests/conformance/data/chain/rpc/setup_storage.json.gz"));
     for (const auto& pair : setup.at("pairs")) {
-      storage_[pair[0].get<std::string>()] = pair[1];
+      if (runtime == Runtime::spec218) storage_[pair[0].get<std::string>()] = pair[1];
     }
     for (const auto& outcome : nlohmann::json::parse(read_recorded(kOutcomes))) {
       if (outcome.contains("events_hex")) events_[outcome["label"]] = outcome["events_hex"];
@@ -39,6 +48,11 @@ class RecordedChain {
   void outcome(const std::string& label) {
     const std::lock_guard lock(mutex_);
     outcome_ = events_.at(label);
+  }
+  // As above, by the bytes of System.Events themselves.
+  void outcome_bytes(const std::string& hex) {
+    const std::lock_guard lock(mutex_);
+    outcome_ = hex;
   }
   void set_storage(const std::string& key, const nlohmann::json& value) {
     const std::lock_guard lock(mutex_);
@@ -145,9 +159,10 @@ class RecordedChain {
           inherent_ = message["result"]["block"]["extrinsics"][0];
         }
         if (method == "state_getStorage" && account_.empty()) account_ = message["result"];
+        if (method == "payment_queryInfo") fee_ = message["result"];
       }
     }
-    spec_version_ = version_["specVersion"];
+    spec_version_ = runtime_ == Runtime::spec218 ? version_["specVersion"].get<unsigned>() : 461u;
     blocks_.push_back(Block{"", inherent_, {}});
   }
 
@@ -185,7 +200,12 @@ class RecordedChain {
       version["specVersion"] = spec_version_;
       return version;
     });
-    on("state_call", [](const json&) {  // version 15 was not recorded whole: as an older node
+    on("payment_queryInfo", [this](const json&) { return fee_; });
+    on("state_call", [this](const json& params) {
+      if (runtime_ == Runtime::spec461 && params[0] == "Metadata_metadata_at_version") {
+        return json("0x" + to_hex(metadata_bytes_));
+      }
+      // Version 15 was not recorded whole: as an older node.
       return json{{"error", {{"code", -32601}, {"message", "Method not found"}}}};
     });
     on("state_getMetadata", [this](const json&) { return "0x" + to_hex(metadata_bytes_); });
@@ -239,11 +259,12 @@ class RecordedChain {
     return found == storage_.end() ? nlohmann::json() : found->second;
   }
 
+  Runtime runtime_;
   std::mutex mutex_;
   Bytes metadata_bytes_;
   std::map<std::string, nlohmann::json> storage_;
   std::map<std::string, std::string> events_;
-  nlohmann::json version_, header_;
+  nlohmann::json version_, header_, fee_;
   std::string inherent_, account_, outcome_;
   std::vector<Block> blocks_;
   std::vector<std::string> pool_;

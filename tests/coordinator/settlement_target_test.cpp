@@ -220,6 +220,72 @@ TEST_F(Settling, HashCommitsAreRevealedInTheirEpoch) {
   EXPECT_EQ(committed["commit_hash"], "0x" + hash.hex());
 }
 
+// No session with such a runtime was recorded: its metadata is a live node's, the events of success are
+// put together here by that metadata.
+std::string timelocked_events(const Metadata& metadata) {
+  const auto event = [&](std::string_view pallet_name, std::string_view name) {
+    const Pallet& pallet = metadata.pallet(pallet_name);
+    const TypeVariant* variant = metadata.types().at(*pallet.event).variant(name);
+    std::string hex = "0001000000" + to_hex(Bytes{pallet.index, variant->index});
+    for (const TypeField& field : variant->fields) {
+      Bytes zeros;
+      for (ScaleReader reader{zeros};; reader = ScaleReader{zeros}) {
+        try {
+          skip_value(metadata.types(), field.type, reader);
+          break;
+        } catch (const Error&) {
+          zeros.push_back(0);
+        }
+      }
+      hex += to_hex(zeros);
+    }
+    return hex + "00";
+  };
+  return "0x08" + event("SubtensorModule", "TimelockedWeightsCommitted") +
+         event("System", "ExtrinsicSuccess");
+}
+
+TEST(SettlingTimelocked, CommitsOpenAtTheirRoundWithNothingMoreToSend) {
+  RecordedChain chain(RecordedChain::Runtime::spec461);
+  chain.outcome_bytes(timelocked_events(chain.metadata));
+  const Keypair key = Keypair::from_seed(KeyType::ed25519, Bytes(32, 1));
+  ChainRpcOptions rpc;
+  rpc.endpoints = {chain.node.url()};
+  RpcClient client(rpc);
+  ChainNode node(client);
+  const Digest head = node.finalized_head();
+  const SubnetRule rule = read_subnet_rule(node, chain.metadata, head, Netuid{2});
+  ASSERT_EQ(rule.rule, WeightsRule::timelocked_commit);
+  // Planned at the moment from which the reveal falls into round 1000, whose signature is known.
+  const std::uint32_t block = chain.number();
+  const std::uint32_t reveal = rule.epochs.first_block_of(rule.epochs.epoch_at(block) + rule.reveal_period);
+  const TimeMs now = drand_round_time(1001) - rule.block_time * (std::int64_t{reveal} - block + 3);
+  MemoryJournal journal;
+  SubstrateOptions options;
+  options.settlement.era_blocks = 16;
+  options.now = [now] { return now; };
+  SubstrateSettlement target(client, journal, [&](const PublicKey&) { return &key; }, options);
+  SubnetWeights weights{Netuid{2}, 1, key.public_key(), {1, 2, 3}, {10, 20, 30}};
+  target.settle(weights);
+  std::optional<Receipt> receipt;
+  for (int i = 0; i < 30 && !receipt; ++i) {
+    for (Receipt& ended : target.poll(100ms)) receipt = ended;
+    chain.produce();
+  }
+  ASSERT_TRUE(receipt) << target.trouble();
+  EXPECT_TRUE(receipt->outcome.effected) << receipt->outcome.reason;
+  ASSERT_EQ(chain.included().size(), 1u);
+  const json call = chain.metadata.decode_call(chain.included()[0].call);
+  EXPECT_EQ(call["call_function"], "commit_timelocked_weights");
+  std::map<std::string, json> arguments;
+  for (const json& argument : call["call_args"]) arguments[argument["name"]] = argument["value"];
+  EXPECT_EQ(arguments["reveal_round"], 1000u);
+  std::ifstream in("tests/conformance/data/chain/timelock_round1000.json");
+  const std::string signature = json::parse(in)["drand_quicknet_signature"];
+  EXPECT_EQ(timelock_open(from_hex(arguments["commit"].get<std::string>()), from_hex(signature)),
+            timelock_weights_payload(key.public_key().bytes, weights.uids, weights.values, rule.version_key));
+}
+
 TEST_F(Settling, GoesOnQuietlyWhileTheChainIsAway) {
   chain.node.refuse(true);
   chain.node.disconnect_all();

@@ -78,9 +78,11 @@ ChainReader ChainReader::at(ChainNode& node, std::uint32_t number) {
   return ChainReader(node, *hash);
 }
 
-bool ChainReader::has(std::string_view item) const {
-  return std::ranges::any_of(metadata_->pallet(kPallet).storage,
-                             [&](const StorageItem& storage) { return storage.name == item; });
+bool ChainReader::has(std::string_view pallet, std::string_view item) const {
+  return std::ranges::any_of(metadata_->pallets(), [&](const Pallet& known) {
+    return known.name == pallet &&
+           std::ranges::any_of(known.storage, [&](const StorageItem& storage) { return storage.name == item; });
+  });
 }
 
 Json ChainReader::value(std::string_view pallet, std::string_view item, const Json& keys) {
@@ -242,10 +244,90 @@ SubnetPool ChainReader::pool(Netuid netuid) {
   if (has("SubnetMovingPrice")) {
     pool.moving_price = fixed_point(value(kPallet, "SubnetMovingPrice", keys), 32);
   }
-  if (pool.tao && pool.alpha_in && *pool.alpha_in > 0) {
-    pool.price = static_cast<double>(*pool.tao) / static_cast<double>(*pool.alpha_in);
-  }
+  read_price(pool, keys);
   return pool;
+}
+
+// By the newest formula of which this runtime keeps the parts.
+void ChainReader::read_price(SubnetPool& pool, const Json& keys) {
+  if (number_of("SubnetMechanism", keys) == 0) {
+    pool.formula = "fixed";
+    pool.price = 1;
+    return;
+  }
+  if (has("Swap", "AlphaSqrtPrice")) {
+    const bool in_use = !has("Swap", "SwapV3Initialized") || value("Swap", "SwapV3Initialized", keys) == true;
+    const auto root = fixed_point(value("Swap", "AlphaSqrtPrice", keys), 64);
+    if (in_use && root) {
+      pool.formula = "concentrated";
+      pool.price = *root * *root;
+      return;
+    }
+  }
+  double weights = 1;  // alpha's over TAO's
+  pool.formula = "constant product";
+  if (has("Swap", "SwapBalancer")) {
+    Json quote = value("Swap", "SwapBalancer", keys);
+    if (quote.is_object() && quote.contains("quote")) quote = Json(quote.at("quote"));
+    const double parts = static_cast<double>(number_from(quote, "SwapBalancer"));
+    constexpr double kWhole = 1e18;
+    if (!(parts > 0 && parts < kWhole)) refuse("SwapBalancer", "is no weight between 0 and 1");
+    pool.formula = "balancer";
+    pool.quote_weight = parts / kWhole;
+    weights = (kWhole - parts) / parts;
+  }
+  if (pool.tao && pool.alpha_in && *pool.alpha_in > 0) {
+    pool.price = weights * static_cast<double>(*pool.tao) / static_cast<double>(*pool.alpha_in);
+  }
+}
+
+std::optional<Uid> ChainReader::uid_of(Netuid netuid, const std::string& hotkey) {
+  const auto stored = node_.storage(
+      metadata_->storage_key(kPallet, "Uids", Json::array({netuid.value, hotkey})), block_);
+  if (!stored) return std::nullopt;
+  const Json uid = metadata_->decode_storage(metadata_->storage(kPallet, "Uids"), stored);
+  const std::uint64_t number = number_from(uid, "Uids");
+  if (number >= kNeuronsMax) refuse("Uids", "is out of range");
+  return Uid{static_cast<std::uint16_t>(number)};
+}
+
+namespace {
+
+// SCALE {weight: {ref_time compact, proof_size compact}, class u8, partial_fee u64 or u128}.
+std::string fee_from(ByteView bytes) {
+  ScaleReader reader(bytes);
+  reader.compact();
+  reader.compact();
+  reader.u8();
+  if (reader.left() != 8 && reader.left() != 16) reader.refuse("fee is of an unknown width");
+  const std::uint64_t fee = reader.u64();
+  if (reader.left() == 8 && reader.u64() != 0) reader.refuse("fee is beyond 64 bits");
+  return std::to_string(fee);
+}
+
+}  // namespace
+
+std::string ChainReader::fee(ByteView extrinsic) {
+  // What the runtime asks for is not a Vec: the extrinsic as it is (length included), then its length.
+  Bytes arguments(extrinsic.begin(), extrinsic.end());
+  for (int i = 0; i < 4; ++i) {
+    arguments.push_back(static_cast<std::uint8_t>(extrinsic.size() >> (8 * i)));
+  }
+  try {
+    return fee_from(node_.state_call("TransactionPaymentApi_query_info", arguments, block_));
+  } catch (const RpcError& error) {
+    if (error.code() != ErrorCode::rpc_failed) throw;
+  }
+  const Json answer = Json::parse(node_.client().call(
+      "payment_queryInfo",
+      Json::array({"0x" + to_hex(extrinsic), "0x" + block_.hex()}).dump()));
+  if (answer.is_string() && answer.get_ref<const std::string&>().starts_with("0x")) {
+    return fee_from(from_hex(answer.get_ref<const std::string&>()));
+  }
+  if (answer.is_object() && answer.contains("partialFee") && answer.at("partialFee").is_string()) {
+    return answer.at("partialFee").get<std::string>();
+  }
+  throw Error(ErrorCode::message_malformed, "answer to payment_queryInfo: has no fee");
 }
 
 ChainBalance ChainReader::balance(const std::string& ss58) {

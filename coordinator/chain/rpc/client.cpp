@@ -684,6 +684,8 @@ RpcClient::RpcClient(ChainRpcOptions options)
   engine_->start();
 }
 
+void RpcClient::close() { engine_->stop(); }
+
 RpcClient::~RpcClient() { engine_->stop(); }
 
 std::string RpcClient::call(std::string_view method, std::string_view params, Repeat repeat,

@@ -30,7 +30,41 @@ Bytes read_all(int file, const std::string& name) {
   }
 }
 
+// All whole entries; gives where they end.
+std::size_t take_entries(const Bytes& bytes, const std::string& name, std::vector<Bytes>& entries) {
+  std::size_t at = 0;
+  while (at + kHeadBytes <= bytes.size()) {
+    const std::size_t size = bytes[at] | std::size_t{bytes[at + 1]} << 8 |
+                             std::size_t{bytes[at + 2]} << 16 | std::size_t{bytes[at + 3]} << 24;
+    if (size > kEntryBytesMax) throw Error(ErrorCode::journal_corrupt, name + " entry length");
+    if (at + kHeadBytes + size > bytes.size()) break;  // torn
+    const ByteView content = ByteView(bytes).subspan(at + kHeadBytes, size);
+    if (!std::ranges::equal(digest_of(content).bytes, ByteView(bytes).subspan(at + 4, 32))) {
+      throw Error(ErrorCode::journal_corrupt, name + " entry " + std::to_string(entries.size()));
+    }
+    entries.emplace_back(content.begin(), content.end());
+    at += kHeadBytes + size;
+  }
+  return at;
+}
+
 }  // namespace
+
+std::vector<Bytes> read_file_journal(const std::filesystem::path& file) {
+  const std::string name = file.string();
+  const int descriptor = open(name.c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0 && errno == ENOENT) return {};
+  if (descriptor < 0) io_failed("open", name);
+  std::vector<Bytes> entries;
+  try {
+    take_entries(read_all(descriptor, name), name, entries);
+  } catch (...) {
+    close(descriptor);
+    throw;
+  }
+  close(descriptor);
+  return entries;
+}
 
 FileJournal::FileJournal(const std::filesystem::path& file) : name_(file.string()) {
   file_ = open(name_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_APPEND, 0600);
@@ -41,19 +75,7 @@ FileJournal::FileJournal(const std::filesystem::path& file) : name_(file.string(
                 name_ + " is in use by another yumoe process: stop it first");
   }
   const Bytes bytes = read_all(file_, name_);
-  std::size_t at = 0;
-  while (at + kHeadBytes <= bytes.size()) {
-    const std::size_t size = bytes[at] | std::size_t{bytes[at + 1]} << 8 |
-                             std::size_t{bytes[at + 2]} << 16 | std::size_t{bytes[at + 3]} << 24;
-    if (size > kEntryBytesMax) throw Error(ErrorCode::journal_corrupt, name_ + " entry length");
-    if (at + kHeadBytes + size > bytes.size()) break;  // torn
-    const ByteView content = ByteView(bytes).subspan(at + kHeadBytes, size);
-    if (!std::ranges::equal(digest_of(content).bytes, ByteView(bytes).subspan(at + 4, 32))) {
-      throw Error(ErrorCode::journal_corrupt, name_ + " entry " + std::to_string(entries_.size()));
-    }
-    entries_.emplace_back(content.begin(), content.end());
-    at += kHeadBytes + size;
-  }
+  const std::size_t at = take_entries(bytes, name_, entries_);
   if (at != bytes.size() && ftruncate(file_, static_cast<off_t>(at)) != 0) {
     io_failed("cut the torn end of", name_);
   }

@@ -78,6 +78,10 @@ std::uint32_t EpochClock::first_block_of(std::uint64_t epoch) const {
   return clamp_block(last_epoch_block + (epoch - epoch_index) * tempo);
 }
 
+std::uint64_t EpochClock::paid_by(std::uint32_t block) const {
+  return kind == Kind::counted ? epoch_index : epoch_at(block + 1);
+}
+
 std::uint32_t EpochClock::next_run_after(std::uint32_t block) const {
   if (tempo == 0) return kNever;
   if (kind == Kind::from_block_number) {  // (block + netuid + 1) mod (tempo + 1) == tempo
@@ -284,6 +288,11 @@ std::string settlement_cause(const ReconcileFacts& facts) {
 std::string cause_for(Uid uid, std::string_view field, const ReconcileFacts& facts) {
   if (field == "stake") return "stake was added or removed on the chain";
   if (const std::string cause = settlement_cause(facts); !cause.empty()) return cause;
+  const bool ours_count = !facts.our_uid || facts.chain_weights.empty() ||
+                          std::ranges::any_of(facts.chain_weights, [&](const auto& row) {
+                            return row.first == *facts.our_uid && !row.second.empty();
+                          });
+  if (!ours_count) return "no weights of ours are on the chain";
   std::size_t others = 0;
   for (const auto& [validator, row] : facts.chain_weights) {
     if (facts.our_uid && validator == *facts.our_uid) continue;

@@ -52,7 +52,11 @@ struct SubnetPool {
   std::optional<std::uint64_t> alpha_in;   // rao of alpha in the pool
   std::optional<std::uint64_t> alpha_out;  // rao of alpha outside
   std::optional<double> moving_price;      // TAO an alpha; for people, never for payouts
-  std::optional<double> price;             // TAO an alpha now, of tao / alpha_in
+  std::optional<double> price;             // TAO an alpha now, by `formula`
+  // "fixed" (no pool: 1), "balancer" (weighted reserves), "concentrated" (a square root that the chain
+  // keeps) or "constant product" (tao / alpha_in): whichever this runtime has.
+  std::string formula;
+  std::optional<double> quote_weight;  // TAO's weight, of a balancer
 };
 
 struct ChainBalance {
@@ -82,13 +86,20 @@ class ChainReader {
   std::vector<std::pair<std::string, std::string>> hyperparameters(Netuid netuid);
   SubnetPool pool(Netuid netuid);
   ChainBalance balance(const std::string& ss58);
+  // The neuron of a hotkey; nullopt: it is not registered there.
+  std::optional<Uid> uid_of(Netuid netuid, const std::string& hotkey);
+  // What sending this extrinsic would cost now, rao, decimal; only its length and call count, so the
+  // signature may be any. Throws Error{rpc_failed} where the runtime cannot tell.
+  std::string fee(ByteView extrinsic);
 
   // Any storage value, as the codec's JSON; `keys` is a JSON array. The item's default where
   // absent.
   Json value(std::string_view pallet, std::string_view item, const Json& keys);
 
  private:
-  bool has(std::string_view item) const;
+  bool has(std::string_view item) const { return has("SubtensorModule", item); }
+  bool has(std::string_view pallet, std::string_view item) const;
+  void read_price(SubnetPool& pool, const Json& keys);
   std::optional<std::uint64_t> number_of(std::string_view item, const Json& keys);
   std::vector<Json> values(std::string_view item, const std::vector<Json>& keys);
   std::vector<WeightRow> rows(std::string_view item, Netuid netuid, std::size_t count);

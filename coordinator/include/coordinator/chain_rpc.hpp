@@ -130,6 +130,9 @@ class RpcClient {
   // Starts connecting at once and returns at once. Throws Error{config_invalid} on a bad endpoint.
   explicit RpcClient(ChainRpcOptions options);
   ~RpcClient();  // every waiting call fails with peer_unreachable
+  // Ends the line for good, from any thread: calls that wait and later ones fail with
+  // peer_unreachable.
+  void close();
   RpcClient(const RpcClient&) = delete;
   RpcClient& operator=(const RpcClient&) = delete;
 

@@ -49,6 +49,9 @@ class FileJournal final : public SettlementJournal {
   std::vector<Bytes> entries_;
 };
 
+// The entries of such a file, also while another process writes it; none if there is no file.
+std::vector<Bytes> read_file_journal(const std::filesystem::path& file);
+
 struct Receipt {
   std::string id;
   Outcome outcome;

@@ -29,6 +29,8 @@ struct EpochClock {
   std::uint64_t epoch_at(std::uint32_t block) const;
   // Its first block (predicted, where epochs are counted).
   std::uint32_t first_block_of(std::uint64_t epoch) const;
+  // The newest epoch that has run in the state after `block` (read from that state, where counted).
+  std::uint64_t paid_by(std::uint32_t block) const;
   // The first block after `block` in which the epoch runs.
   std::uint32_t next_run_after(std::uint32_t block) const;
 };

@@ -22,6 +22,7 @@
 #include "cluster/option.hpp"
 #include "cluster/transport.hpp"
 #include "coordinator/aggregate.hpp"
+#include "coordinator/chain_options.hpp"
 #include "coordinator/run.hpp"
 #include "coordinator/run_ledger.hpp"
 #include "coordinator/scoring.hpp"
@@ -110,6 +111,7 @@ struct RunConfig {
   ScoringOptions scoring;
   ledger::LedgerOptions ledger;
   EconomyOptions economy;
+  ChainOptions chain;
   DataOptions data;
   TransportOptions transport;
   StoreOptions store;
@@ -131,6 +133,7 @@ struct RunConfig {
     section("scoring", shared, scoring, "How measurements become ratings and weights.");
     section("ledger", shared, ledger, "The rules of the embedded ledger, which pays the run.");
     section("economy", shared, economy, "How the run's time and participants enter the ledger.");
+    section("chain", process, chain, "Whether weights go to a chain too, to which one, and as whom.");
     section("data", process, data, "The token set, and how it is built if it is missing.");
     section("transport", process, transport, "Addresses, sizes and times on the network.");
     section("store", process, store, "What is kept on disk, and where.");

@@ -1,0 +1,169 @@
+#pragma once
+// A run and the chain: its weights go out by the subnet's rule, what the chain paid comes back, and both
+// are set side by side. Lives beside the coordinator and only reads the run's record, so a slow or absent
+// chain cannot hold up a round.
+//
+// Everything is kept in RUN/settlement: journal (the queue: intents, attempts, outcomes), readings.jsonl
+// (what the chain's epochs paid), status.json (how it stands), salt (the secret of hash commits).
+
+#include <atomic>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "coordinator/chain_options.hpp"
+#include "coordinator/chain_reader.hpp"
+#include "coordinator/run_ledger.hpp"
+#include "coordinator/run_record.hpp"
+#include "coordinator/setup.hpp"
+#include "coordinator/settlement_target.hpp"
+#include "launch/chain.hpp"
+
+namespace yumoe {
+
+// What the run's own ledger paid a hotkey in one epoch.
+struct PredictedPay {
+  PublicKey hotkey;
+  std::string name;  // of the participant
+  std::uint16_t incentive = 0, dividends = 0;
+  std::uint64_t emission = 0, stake = 0;  // rao of alpha
+};
+
+struct RunEpoch {
+  std::uint64_t number = 0;  // from 1
+  std::uint64_t block = 0;   // of the run's ledger
+  RoundId first_round, last_round;
+  std::vector<PredictedPay> pays;
+};
+
+// Follows a run's record, live or not: the core and the ledger as they stand at its end.
+class RunFollower {
+ public:
+  // Throws what open_run_record throws.
+  explicit RunFollower(const std::filesystem::path& run);
+  // Reads on. Throws Error{journal_corrupt}.
+  void advance();
+
+  const std::string& run() const { return record_->run(); }
+  const Run& core() const { return core_; }
+  const std::vector<RunEpoch>& epochs() const { return epochs_; }
+  // What this validator would weigh now, by hotkey; empty if it has not scored or is none.
+  std::vector<std::pair<PublicKey, std::uint16_t>> weights_of(const PublicKey& validator) const;
+  // The participant's name, or "".
+  std::string name_of(const PublicKey& hotkey) const;
+
+ private:
+  void note_epochs();
+
+  std::unique_ptr<RunRecord> record_;
+  RunSetup setup_;
+  Layout layout_;
+  Run core_;
+  RunLedger ledger_;
+  std::uint64_t next_ = 1;
+  std::vector<RunEpoch> epochs_;
+};
+
+// What the chain said of its subnet after one of its epochs.
+struct ChainReading {
+  std::uint32_t block = 0;
+  std::string block_hash;
+  std::uint64_t chain_epoch = 0;
+  std::uint32_t spec_version = 0;
+  Netuid netuid;
+  std::uint64_t ledger_epoch = 0;  // whose weights were in force; 0: none of this run
+  std::optional<Uid> our_uid;
+  std::vector<settlement::NeuronResult> neurons;
+  std::vector<std::pair<Uid, WeightRow>> weights;  // rows that are not empty
+};
+ChainReading read_chain(ChainNode& node, Netuid netuid, const PublicKey& hotkey);
+
+std::filesystem::path settlement_folder(const std::filesystem::path& run);
+// A torn last line is passed over. Throws Error{journal_corrupt}.
+std::vector<ChainReading> chain_readings(const std::filesystem::path& run);
+// Durable when it returns.
+void append_reading(const std::filesystem::path& run, const ChainReading& reading);
+
+// The settlements of a run as its queue has them, also while another process works on it.
+std::vector<settlement::IntentStatus> settlements_of(const std::filesystem::path& run);
+// "epoch N" in a settlement's id; 0 if it has none.
+std::uint64_t ledger_epoch_of(const std::string& intent_id);
+
+struct SettlerStatus {
+  std::string endpoint;           // empty: the chain is away
+  std::string trouble;            // why nothing moves; empty: it does
+  std::string missing;            // what must be done before the newest weights can go out; empty: nothing
+  std::uint32_t head = 0;         // finalized block seen last
+  std::uint64_t ledger_epochs = 0;
+  std::uint64_t settled_epoch = 0;  // newest whose weights took effect
+  std::size_t waiting = 0;        // settlements not concluded
+  std::size_t readings = 0;
+  std::string last;               // how the last one ended
+};
+std::string json_of(const SettlerStatus& status);
+
+// Carries one run's weights to the chain, turn by turn. One thread; close() from any.
+class RunSettler {
+ public:
+  // Throws Error{journal_io} if another process settles this run, and what the queue throws.
+  RunSettler(const std::filesystem::path& run, const ChainOptions& options, Keypair hotkey);
+  ~RunSettler();
+
+  // Reads the run on, follows the chain for at most `wait_max`, settles what is due, reads back.
+  // Throws what the queue's journal throws; a chain that is away, or refuses, is in status().
+  void step(std::chrono::milliseconds wait_max);
+  void close();
+
+  const SettlerStatus& status() const { return status_; }
+  const std::vector<settlement::Receipt>& receipts() const { return receipts_; }
+  // Nothing is open, and the newest epoch of the ledger is settled, refused or has no weights.
+  bool done() const;
+
+ private:
+  class Parts;
+  void settle_due();
+  void read_back();
+  void note(const settlement::Receipt& receipt);
+  void publish();
+
+  std::filesystem::path run_;
+  std::unique_ptr<Parts> parts_;
+  SettlerStatus status_;
+  std::string published_;
+  std::vector<settlement::Receipt> receipts_;
+};
+
+// The same on a thread of its own, for as long as the object lives. What goes wrong is logged.
+class SettlementThread {
+ public:
+  SettlementThread(const std::filesystem::path& run, const ChainOptions& options, Keypair hotkey);
+  ~SettlementThread();  // within a second; what is open is taken up again at the next start
+
+ private:
+  std::unique_ptr<RunSettler> settler_;
+  std::atomic<bool> stop_ = false;
+  std::thread thread_;
+};
+
+struct ReconcileRow {
+  std::optional<Uid> uid;  // on the chain
+  std::string hotkey, name;
+  std::optional<PredictedPay> predicted;
+  std::optional<settlement::NeuronResult> paid;
+  std::vector<settlement::Difference> differences;  // empty: they agree
+};
+
+struct Reconciliation {
+  ChainReading reading;
+  std::optional<RunEpoch> epoch;  // nullopt: the ledger has had none yet
+  std::vector<ReconcileRow> rows;
+};
+
+// The newest reading, or the one of the last chain epoch at or before `block`, against the ledger's epoch
+// whose weights were in force. Throws Error{file_missing} if nothing was read yet.
+Reconciliation reconcile_run(const std::filesystem::path& run, std::optional<std::uint32_t> block = {});
+
+}  // namespace yumoe
