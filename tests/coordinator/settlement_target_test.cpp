@@ -259,7 +259,7 @@ TEST(SettlingTimelocked, CommitsOpenAtTheirRoundWithNothingMoreToSend) {
   // Planned at the moment from which the reveal falls into round 1000, whose signature is known.
   const std::uint32_t block = chain.number();
   const std::uint32_t reveal = rule.epochs.first_block_of(rule.epochs.epoch_at(block) + rule.reveal_period);
-  const TimeMs now = drand_round_time(1001) - rule.block_time * (std::int64_t{reveal} - block + 3);
+  const TimeMs now = drand_round_time(1001) + rule.block_time * (std::int64_t{block} - reveal - 3);
   MemoryJournal journal;
   SubstrateOptions options;
   options.settlement.era_blocks = 16;
