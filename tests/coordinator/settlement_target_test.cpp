@@ -298,6 +298,13 @@ TEST_F(Settling, GoesOnQuietlyWhileTheChainIsAway) {
   EXPECT_TRUE(receipt->outcome.effected);
 }
 
+TEST_F(Settling, ALineThatWasClosedForGoodEndsEveryPoll) {
+  target->poll(50ms);
+  client->close();
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(target->poll(10ms).empty());
+  EXPECT_THAT(target->trouble(), HasSubstr("closed here"));
+}
+
 TEST_F(Settling, AKeyThatIsNotHereIsSaid) {
   SubnetWeights foreign = weights();
   foreign.validator = Keypair::from_seed(KeyType::ed25519, Bytes(32, 2)).public_key();

@@ -135,7 +135,13 @@ void SubstrateSettlement::Driver::follow(std::chrono::milliseconds wait_max) {
   if (!heads_) heads_ = node_.finalized_heads();
   bool news = head_ == 0;
   auto head = heads_->next(news ? std::chrono::milliseconds(0) : wait_max);
-  for (; head; head = heads_->next(std::chrono::milliseconds(0))) news = true;
+  for (; head; head = heads_->next(std::chrono::milliseconds(0))) {
+    news = true;
+    if (head->header) continue;
+    // Renewed, fallen behind, or lost, which it would say for ever: begin anew.
+    heads_.reset();
+    break;
+  }
   if (!news) return;
   const Digest hash = node_.finalized_head();
   see_head(hash, node_.header(hash).number);
