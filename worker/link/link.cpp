@@ -20,6 +20,7 @@ using std::chrono::milliseconds;
 constexpr milliseconds kPollMax{20};
 constexpr milliseconds kSayAgain{2'000};    // an unanswered message is repeated after so long
 constexpr milliseconds kStopSeenWithin{100};
+constexpr milliseconds kProgressSeenWithin{200};
 constexpr std::size_t kPiecesInFlight = 4;
 
 struct Offered {
@@ -60,11 +61,7 @@ class Link::Impl {
 
   Welcome welcome(milliseconds wait_max) {
     std::unique_lock lock(mutex_);
-    const auto deadline = Monotonic::now() + wait_max;
-    while (!welcome_ && !failure_ && Monotonic::now() < deadline) {
-      changed_.wait_for(lock, kStopSeenWithin);
-      throw_if_stopped();
-    }
+    wait(lock, Monotonic::now() + wait_max, [&] { return welcome_ || failure_; });
     throw_failure();
     if (!welcome_) {
       throw Error(ErrorCode::peer_unreachable,
@@ -103,8 +100,9 @@ class Link::Impl {
       throw Error(code, "fetch " + digest.hex().substr(0, 16) + ": " + why);
     };
     while (true) {
-      changed_.wait_for(lock, kStopSeenWithin);
-      throw_if_stopped();
+      wait(lock, Monotonic::now() + kProgressSeenWithin, [&] {
+        return failure_ || download.missing || (download.total > 0 && download.bytes.size() == download.total);
+      });
       throw_failure();
       if (download.missing) finish(ErrorCode::file_missing, "the coordinator does not have it");
       if (download.total > bytes_max) {
@@ -203,6 +201,15 @@ class Link::Impl {
   }
 
  private:
+  // Until `done`, or `until`. Throws Stopped.
+  template <typename Done>
+  void wait(std::unique_lock<std::mutex>& lock, Monotonic::time_point until, Done done) {
+    while (!done() && Monotonic::now() < until) {
+      changed_.wait_until(lock, std::min(until, Monotonic::now() + kStopSeenWithin));
+      if (stop_) throw Stopped{};
+    }
+  }
+
   // Seconds from saying a probe to its answer; 0 if none came until `until`.
   double probe(std::size_t bytes_up, std::size_t bytes_down, Monotonic::time_point until) {
     std::unique_lock lock(mutex_);
@@ -210,7 +217,7 @@ class Link::Impl {
     probe_.wanted_bytes = static_cast<std::uint32_t>(bytes_down);
     probe_payload_.assign(bytes_up, 0x5a);
     probe_state_ = ProbeState::due;
-    changed_.wait_until(lock, until, [&] { return probe_state_ == ProbeState::answered || failure_; });
+    wait(lock, until, [&] { return probe_state_ == ProbeState::answered || failure_; });
     const bool is_answered = probe_state_ == ProbeState::answered;
     probe_state_ = ProbeState::none;
     if (!is_answered) return 0;
@@ -422,10 +429,6 @@ class Link::Impl {
     const std::lock_guard lock(mutex_);
     failure_ = {code, why};
     changed_.notify_all();
-  }
-
-  void throw_if_stopped() const {
-    if (stop_) throw Error(ErrorCode::stopped, "wait for the coordinator at " + address_.text());
   }
 
   void throw_failure() const {

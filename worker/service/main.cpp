@@ -11,6 +11,7 @@
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
 #include "cluster/wallet.hpp"
+#include "worker/link.hpp"
 #include "worker/service.hpp"
 #include "worker/trainer.hpp"
 
@@ -190,12 +191,13 @@ int run_program(int argc, char** argv) {
     return 0;
   } catch (const CLI::RuntimeError& status) {
     return status.get_exit_code();
+  } catch (const Stopped&) {
+    return 0;
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);
     std::cerr << "yumoe-worker: " << error.what() << ". Try --help" << std::endl;
     return 2;
   } catch (const Error& error) {
-    if (error.code() == ErrorCode::stopped) return 0;
     std::cerr << "yumoe-worker: " << error.what() << std::endl;
     const bool usage = error.code() == ErrorCode::usage || error.code() == ErrorCode::key_invalid ||
                        error.code() == ErrorCode::file_missing ||

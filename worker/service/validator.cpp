@@ -97,7 +97,6 @@ class Validator {
       follower_.reach({job.round.value - 1}, directive);
       evaluator_.load_base(follower_.base().parameters(), follower_.base().gate_bias());
     } catch (const Error& error) {
-      if (error.code() == ErrorCode::stopped) throw;
       // This validator's own failure: it says so, and no worker's score is touched.
       log_error("round " + std::to_string(job.round.value) + " can not be measured: " + error.what());
       ready = false;
@@ -157,7 +156,6 @@ class Validator {
       entry.verdict = Verdict::measured;
       measure_experts(entry, update, scale, private_windows, on_private);
     } catch (const Error& error) {
-      if (error.code() == ErrorCode::stopped) throw;
       log_warning("uid " + std::to_string(item.shard.uid.value) + " was not measured: " + error.what());
     }
     return entry;

@@ -16,10 +16,14 @@
 
 namespace yumoe {
 
+// Thrown out of a wait because the program was told to stop. No Error: nothing failed, and whoever mends
+// errors must not mend this.
+struct Stopped {};
+
 // All member functions may be called from any thread.
 class Link {
  public:
-  // While `stop` is set, no wait goes on: welcome() and fetch() throw Error{stopped}. It must outlive this.
+  // Once `stop` is set, welcome(), fetch() and measure_way() throw Stopped. It must outlive this.
   Link(const CoordinatorAddress& address, Keypair keys, Join join, const TransportOptions& options,
        const std::atomic<bool>& stop);
   ~Link();  // says that it leaves, and does not wait for an answer
