@@ -61,37 +61,54 @@ std::optional<Failure> check_claims(const Layout& layout, const InnerOptions& tr
   return std::nullopt;
 }
 
+// Leaves the parsed update in `update`.
 std::optional<Failure> check_update(const Layout& layout, const CodecOptions& codec,
-                                    const TrainingShard& shard, const Contribution& c) {
-  if (c.update.size() > update_bytes_max(layout, shard.experts, codec)) {
-    return Failure{"size", std::to_string(c.update.size()) + " bytes, an honest update has at most " +
+                                    const TrainingShard& shard, Bytes bytes,
+                                    std::optional<Update>& update) {
+  if (bytes.size() > update_bytes_max(layout, shard.experts, codec)) {
+    return Failure{"size", std::to_string(bytes.size()) + " bytes, an honest update has at most " +
                                std::to_string(update_bytes_max(layout, shard.experts, codec))};
   }
   try {
-    const Update update(layout, c.update);
-    if (update.kept() > kept_max(layout, shard.experts, codec)) {
-      return Failure{"size", std::to_string(update.kept()) + " kept values, at most " +
-                                 std::to_string(kept_max(layout, shard.experts, codec))};
-    }
-    if (update.experts() != shard.experts) {
-      return Failure{"experts", "speaks of experts that are not the shard's"};
-    }
-    for (std::size_t i = 0; i < update.tensors().size(); ++i) {
-      if (!std::isfinite(update.squared_norm(i))) {
-        return Failure{"finite",
-                       "norm of " + layout.tensors()[update.tensors()[i]].name + " is not finite"};
-      }
-    }
+    update.emplace(layout, std::move(bytes));
   } catch (const Error& error) {
     return Failure{"update", error.what()};
   }
+  if (update->kept() > kept_max(layout, shard.experts, codec)) {
+    return Failure{"size", std::to_string(update->kept()) + " kept values, at most " +
+                               std::to_string(kept_max(layout, shard.experts, codec))};
+  }
+  if (update->experts() != shard.experts) {
+    return Failure{"experts", "speaks of experts that are not the shard's"};
+  }
+  for (std::size_t i = 0; i < update->tensors().size(); ++i) {
+    if (!std::isfinite(update->squared_norm(i))) {
+      return Failure{"finite",
+                     "norm of " + layout.tensors()[update->tensors()[i]].name + " is not finite"};
+    }
+  }
+  return std::nullopt;
+}
+
+// Only what passes is remembered.
+std::optional<Failure> check_duplicate(const Layout& layout, const TrainingShard& shard,
+                                       const Update& update, DuplicateIndex& seen) {
+  const Sketch sketch = sketch_of(layout, update);
+  if (const auto match = seen.find(shard.round, shard.uid, sketch)) {
+    char share[16];
+    std::snprintf(share, sizeof share, "%.0f", 100 * match->share);
+    return Failure{"duplicate", std::string("has ") + share + " % of its elements in common with uid " +
+                                    std::to_string(match->uid.value) + "'s contribution of round " +
+                                    std::to_string(match->round.value)};
+  }
+  seen.add(shard.round, shard.uid, sketch);
   return std::nullopt;
 }
 
 }  // namespace
 
 Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
-                 const TrainingShard& shard, const Digest& base, ByteView bytes) {
+                 const TrainingShard& shard, const Digest& base, ByteView bytes, DuplicateIndex& seen) {
   YUMOE_ASSERT(shard.data.count ==
                shard.inner_steps * static_cast<std::uint64_t>(training.batch_sequences));
   Revealed revealed;
@@ -100,15 +117,17 @@ Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOpt
   revealed.blob = digest_of(bytes);
   std::optional<Failure> failure;
   try {
-    const Contribution c = decode_contribution(bytes);
+    Contribution c = decode_contribution(bytes);
+    std::optional<Update> update;
     failure = check_claims(layout, training, shard, base, c);
-    if (!failure) failure = check_update(layout, codec, shard, c);
+    if (!failure) failure = check_update(layout, codec, shard, std::move(c.update), update);
+    if (!failure) failure = check_duplicate(layout, shard, *update, seen);
     if (!failure) {
       revealed.steps = c.steps;
       revealed.tokens = c.tokens;
       revealed.seconds = c.seconds;
       revealed.loss_last = c.loss_last;
-      revealed.expert_tokens = c.expert_tokens;
+      revealed.expert_tokens = std::move(c.expert_tokens);
     }
   } catch (const Error& error) {
     failure = Failure{"schema", error.what()};
@@ -117,28 +136,6 @@ Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOpt
     revealed.filter = failure->filter;
     revealed.evidence = failure->evidence.substr(0, 512);
   }
-  return revealed;
-}
-
-Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
-                 const TrainingShard& shard, const Digest& base, ByteView bytes, DuplicateIndex& seen) {
-  Revealed revealed = examine(layout, codec, training, shard, base, bytes);
-  if (!revealed.filter.empty()) return revealed;
-  const Sketch sketch = sketch_of(layout, Update(layout, decode_contribution(bytes).update));
-  if (const auto match = seen.find(shard.round, shard.uid, sketch)) {
-    Revealed refused;
-    refused.uid = revealed.uid;
-    refused.round = revealed.round;
-    refused.blob = revealed.blob;
-    refused.filter = "duplicate";
-    char share[16];
-    std::snprintf(share, sizeof share, "%.0f", 100 * match->share);
-    refused.evidence = std::string("has ") + share + " % of its elements in common with uid " +
-                       std::to_string(match->uid.value) + "'s contribution of round " +
-                       std::to_string(match->round.value);
-    return refused;
-  }
-  seen.add(shard.round, shard.uid, sketch);
   return revealed;
 }
 

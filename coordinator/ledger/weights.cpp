@@ -9,6 +9,15 @@
 namespace yumoe::ledger {
 namespace {
 
+WeightEvent& add_event(WeightEvents& events, WeightEventKind kind, std::uint16_t index,
+                       const AccountId& who) {
+  WeightEvent& event = events.emplace_back();
+  event.kind = kind;
+  event.index = index;
+  event.who = who;
+  return event;
+}
+
 std::optional<std::uint16_t> uid_of(const WeightFacts& facts, const AccountId& who) {
   const auto at = std::find(facts.hotkeys.begin(), facts.hotkeys.end(), who);
   if (at == facts.hotkeys.end()) return std::nullopt;
@@ -92,13 +101,7 @@ Outcome<Done> store_weights(const WeightFacts& facts, WeightSlot slot, const Acc
   for (std::size_t k = 0; k < scaled.size(); ++k) row.push_back({w.uids[k], scaled[k]});
   slot.weights[uid] = std::move(row);
   if (!facts.commit_reveal) slot.last_update[uid] = facts.block;
-  events.push_back({.kind = WeightEventKind::WeightsSet,
-                    .index = index_of(facts),
-                    .uid = uid,
-                    .who = who,
-                    .hashes = {},
-                    .round = 0,
-                    .error = {}});
+  add_event(events, WeightEventKind::WeightsSet, index_of(facts), who).uid = uid;
   return Done{};
 }
 
@@ -226,13 +229,7 @@ Outcome<Done> commit_weights(const WeightFacts& facts, WeightSlot slot, const Ac
   queue.push_back({hash, facts.epoch, facts.block});
   keep_queue(slot.commits, who, std::move(queue));
   slot.last_update[*uid_of(facts, who)] = facts.block;
-  events.push_back({.kind = WeightEventKind::WeightsCommitted,
-                    .index = index_of(facts),
-                    .uid = 0,
-                    .who = who,
-                    .hashes = {hash},
-                    .round = 0,
-                    .error = {}});
+  add_event(events, WeightEventKind::WeightsCommitted, index_of(facts), who).hashes = {hash};
   return Done{};
 }
 
@@ -249,13 +246,7 @@ Outcome<Done> reveal_weights(const WeightFacts& facts, WeightSlot slot, const Ac
   if (!set) return set;
   open.erase(open.begin(), open.begin() + static_cast<std::ptrdiff_t>(*at + 1));
   keep_queue(slot.commits, who, std::move(open));
-  events.push_back({.kind = WeightEventKind::WeightsRevealed,
-                    .index = index_of(facts),
-                    .uid = 0,
-                    .who = who,
-                    .hashes = {hash},
-                    .round = 0,
-                    .error = {}});
+  add_event(events, WeightEventKind::WeightsRevealed, index_of(facts), who).hashes = {hash};
   return Done{};
 }
 
@@ -287,13 +278,7 @@ Outcome<Done> batch_reveal_weights(const WeightFacts& facts, WeightSlot slot, co
   slot.weights = std::move(weights);
   keep_queue(slot.commits, who, std::move(open));
   events.insert(events.end(), news.begin(), news.end());
-  events.push_back({.kind = WeightEventKind::WeightsBatchRevealed,
-                    .index = facts.netuid,
-                    .uid = 0,
-                    .who = who,
-                    .hashes = hashes,
-                    .round = 0,
-                    .error = {}});
+  add_event(events, WeightEventKind::WeightsBatchRevealed, facts.netuid, who).hashes = hashes;
   return Done{};
 }
 
@@ -319,13 +304,10 @@ Outcome<Done> commit_timelocked_weights(const WeightFacts& facts, WeightSlot slo
   const Digest digest = digest_of(sealed);
   of_epoch.push_back({who, facts.block, std::move(sealed), std::move(plaintext), round});
   slot.last_update[*uid_of(facts, who)] = facts.block;
-  events.push_back({.kind = WeightEventKind::TimelockedWeightsCommitted,
-                    .index = index_of(facts),
-                    .uid = 0,
-                    .who = who,
-                    .hashes = {digest},
-                    .round = round,
-                    .error = {}});
+  WeightEvent& event =
+      add_event(events, WeightEventKind::TimelockedWeightsCommitted, index_of(facts), who);
+  event.hashes = {digest};
+  event.round = round;
   return Done{};
 }
 
@@ -347,13 +329,7 @@ void reveal_timelocked_weights(const WeightFacts& facts, WeightSlot slot,
     }
     const auto weights = readable(commit);
     if (!weights || !store_weights(facts, slot, commit.who, *weights, events)) continue;
-    events.push_back({.kind = WeightEventKind::TimelockedWeightsRevealed,
-                      .index = index_of(facts),
-                      .uid = 0,
-                      .who = commit.who,
-                      .hashes = {},
-                      .round = 0,
-                      .error = {}});
+    add_event(events, WeightEventKind::TimelockedWeightsRevealed, index_of(facts), commit.who);
   }
   at->second = std::move(waiting);
   if (at->second.empty()) sealed.erase(at);
@@ -376,27 +352,11 @@ Outcome<Done> run_weight_batch(std::size_t netuids, std::size_t payloads,
   for (const BatchItem& item : items) {
     const auto done = item.run(events);
     if (done) continue;
-    const auto event = [&](WeightEventKind kind, std::uint16_t index,
-                           std::optional<LedgerError> error) {
-      events.push_back({.kind = kind,
-                        .index = index,
-                        .uid = 0,
-                        .who = {},
-                        .hashes = {},
-                        .round = 0,
-                        .error = error});
-    };
-    if (!failed) event(WeightEventKind::BatchCompletedWithErrors, 0, std::nullopt);
+    if (!failed) add_event(events, WeightEventKind::BatchCompletedWithErrors, 0, {});
     failed = true;
-    event(WeightEventKind::BatchWeightItemFailed, item.netuid, done.error());
+    add_event(events, WeightEventKind::BatchWeightItemFailed, item.netuid, {}).error = done.error();
   }
-  events.push_back({.kind = WeightEventKind::BatchWeightsCompleted,
-                    .index = 0,
-                    .uid = 0,
-                    .who = {},
-                    .hashes = {},
-                    .round = 0,
-                    .error = {}});
+  add_event(events, WeightEventKind::BatchWeightsCompleted, 0, {});
   return Done{};
 }
 

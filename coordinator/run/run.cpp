@@ -375,6 +375,12 @@ void Run::advance(TimeMs now, std::vector<Action>& out) {
   }
 }
 
+// By how much what validators do in a round exceeds that for `evaluated_max` workers.
+double Run::budget_root(std::size_t workers) const {
+  const auto most = static_cast<double>(settings_.run.evaluated_max);
+  return std::sqrt(std::max(1.0, static_cast<double>(workers) / most));
+}
+
 // Who is uncertain, within a budget that grows slower than the number of workers.
 void Run::choose_evaluated(RoundState& round) const {
   std::vector<Uid> revealed;
@@ -382,9 +388,8 @@ void Run::choose_evaluated(RoundState& round) const {
     if (shard.answer == Answer::revealed && shard.in_time) revealed.push_back(uid);
   }
   const auto most = static_cast<double>(settings_.run.evaluated_max);
-  const double root = std::sqrt(std::max(1.0, static_cast<double>(revealed.size()) / most));
   round.evaluated =
-      scoring_.to_measure(revealed, static_cast<std::size_t>(std::ceil(most * root)), round.id,
+      scoring_.to_measure(revealed, static_cast<std::size_t>(std::ceil(most * budget_root(revealed.size()))), round.id,
                           derive_seed("evaluated", {private_seed_, round.id.value}));
 }
 
@@ -402,9 +407,7 @@ void Run::choose_audited(RoundState& round) {
     answered.push_back({uid, shard.tokens});
     steps += shard.steps;
   }
-  const auto most = static_cast<double>(settings_.run.evaluated_max);
-  const double root = std::sqrt(std::max(1.0, static_cast<double>(answered.size()) / most));
-  audit_credit_ += settings_.run.audit_share * steps / root;
+  audit_credit_ += settings_.run.audit_share * steps / budget_root(answered.size());
   if (judges == 0 || answered.empty()) return;
   const double each = steps / static_cast<double>(answered.size());
   if (audit_credit_ < judges * each) return;

@@ -1,6 +1,6 @@
 #pragma once
 // Cheap checks on every contribution, before anything is measured or added. Pure: the verdict follows
-// from the shard, the bytes and the configuration alone, so a replay reaches the same one.
+// from the shard, the bytes, those before and the configuration alone, so a replay reaches the same one.
 
 #include <string>
 
@@ -20,13 +20,9 @@ namespace yumoe {
 //   update      the update does not decode
 //   experts     it speaks of experts that were not given to it
 //   finite      a norm is not finite (values of a decodable update always are)
-// Cost: one pass over the update's bytes.
-Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
-                 const TrainingShard& shard, const Digest& base, ByteView contribution);
-
-// As above, and then
 //   duplicate   it has too many elements in common with an earlier contribution of another shard; the
 //               earlier one stays. What passes is remembered in `seen`.
+// Cost: two passes over the update's bytes.
 Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
                  const TrainingShard& shard, const Digest& base, ByteView contribution,
                  DuplicateIndex& seen);

@@ -330,6 +330,7 @@ class Run {
   void await_all();
   bool all_scored(const RoundState& round) const;
   bool is_wanted(const RoundState& round, const ShardState& shard) const;
+  double budget_root(std::size_t workers) const;
   void choose_evaluated(RoundState& round) const;
   void choose_audited(RoundState& round);
   // Changes activity or profile and keeps the counts of workers right.
