@@ -27,8 +27,6 @@ void open_log(std::string_view process, LogLevel least) {
   spdlog::set_default_logger(std::move(logger));
 }
 
-void log(LogLevel level, std::string_view message) {
-  spdlog::log(level_of(level), "{}", message);
-}
+void log(LogLevel level, std::string_view message) { spdlog::log(level_of(level), "{}", message); }
 
 }  // namespace yumoe

@@ -134,9 +134,9 @@ void OverWire::finish(std::vector<Pending> pending, const char* operation) {
       }
       if (!left.empty()) fail(pending, left, std::string("left during ") + operation);
       if (Clock::now() - start > wait_max_) {
-        fail(pending, peers_of(pending, false), std::string("did not come to ") + operation +
-                                                    " within " + std::to_string(wait_max_.count()) +
-                                                    " ms");
+        fail(pending, peers_of(pending, false),
+             std::string("did not come to ") + operation + " within " +
+                 std::to_string(wait_max_.count()) + " ms");
       }
     }
     patience.wait();
@@ -152,8 +152,7 @@ void OverWire::all_reduce_sum(std::span<float> values) {
   std::vector<Pending> pending;
   for (std::size_t r = 0; r < ranks(); ++r) {
     if (r == self()) continue;
-    receive(pending, static_cast<int>(r),
-            as_writable(std::span(scratch_).subspan(r * own, own)));
+    receive(pending, static_cast<int>(r), as_writable(std::span(scratch_).subspan(r * own, own)));
     send(pending, static_cast<int>(r),
          as_bytes(std::span<const float>(values.subspan(begin(r), begin(r + 1) - begin(r)))));
   }
@@ -228,16 +227,18 @@ class Started final : public Exchange {
   std::vector<Pending> pending_;
 };
 
-std::unique_ptr<Exchange> OverWire::start_all_to_all_v(
-    ByteView send_all, std::span<const std::size_t> send_bytes,
-    std::span<std::uint8_t> receive_all, std::span<const std::size_t> receive_bytes) {
+std::unique_ptr<Exchange> OverWire::start_all_to_all_v(ByteView send_all,
+                                                       std::span<const std::size_t> send_bytes,
+                                                       std::span<std::uint8_t> receive_all,
+                                                       std::span<const std::size_t> receive_bytes) {
   check_usable();
   YUMOE_ASSERT(send_bytes.size() == ranks() && receive_bytes.size() == ranks());
   YUMOE_ASSERT(send_bytes[self()] == receive_bytes[self()]);
   std::vector<Pending> pending;
   std::size_t at = 0;
   for (std::size_t r = 0; r < ranks(); ++r) {
-    if (r != self()) receive(pending, static_cast<int>(r), receive_all.subspan(at, receive_bytes[r]));
+    if (r != self())
+      receive(pending, static_cast<int>(r), receive_all.subspan(at, receive_bytes[r]));
     at += receive_bytes[r];
   }
   YUMOE_ASSERT(at == receive_all.size());

@@ -200,15 +200,11 @@ bool is_encrypted(KeyfileFormat format) {
 LockedBytes decrypt_keyfile(ByteView contents, ByteView password) {
   require_sodium();
   switch (keyfile_format(contents)) {
-    case KeyfileFormat::nacl:
-      return open_nacl(contents, password);
-    case KeyfileFormat::ansible_vault:
-      return open_ansible(contents, password);
-    case KeyfileFormat::fernet:
-      return open_fernet(contents, password);
+    case KeyfileFormat::nacl: return open_nacl(contents, password);
+    case KeyfileFormat::ansible_vault: return open_ansible(contents, password);
+    case KeyfileFormat::fernet: return open_fernet(contents, password);
     case KeyfileFormat::json:
-    case KeyfileFormat::text:
-      break;
+    case KeyfileFormat::text: break;
   }
   throw Error(ErrorCode::key_invalid, "opening a key file: it is not encrypted");
 }

@@ -126,8 +126,7 @@ Signature Keypair::sign(ByteView message) const {
 
 bool verify(const PublicKey& key, ByteView message, const Signature& signature) noexcept {
   switch (key.type) {
-    case KeyType::sr25519:
-      return sr25519::verify(key.bytes, message, signature);
+    case KeyType::sr25519: return sr25519::verify(key.bytes, message, signature);
     case KeyType::ed25519:
       return crypto_sign_verify_detached(signature.data(), message.data(), message.size(),
                                          key.bytes.data()) == 0;

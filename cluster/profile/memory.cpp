@@ -64,7 +64,8 @@ MemoryFacts measure_memory() {
   std::uint64_t rest = std::min(control_group_rest(), address_space_rest());
   if (const auto kib = kib_in("/proc/meminfo", "MemAvailable:")) rest = std::min(rest, *kib << 10);
   if (rest == std::numeric_limits<std::uint64_t>::max()) {
-    throw Error(ErrorCode::device_missing, "/proc/meminfo does not say how much memory is available");
+    throw Error(ErrorCode::device_missing,
+                "/proc/meminfo does not say how much memory is available");
   }
   return {rest >> 20, kib_in("/proc/self/status", "VmRSS:").value_or(0) >> 10};
 }

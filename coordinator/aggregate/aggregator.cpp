@@ -33,9 +33,9 @@ bool holds(const Update& update, const TensorSpec& tensor) {
 double weight_of(const WeightedUpdate& from, const TensorSpec& tensor, std::int64_t experts) {
   if (!holds(*from.update, tensor)) return 0;
   const std::uint64_t tokens =
-      tensor.expert < 0 ? from.tokens
-                        : from.expert_tokens[static_cast<std::size_t>(tensor.layer * experts +
-                                                                      tensor.expert)];
+      tensor.expert < 0
+          ? from.tokens
+          : from.expert_tokens[static_cast<std::size_t>(tensor.layer * experts + tensor.expert)];
   return from.weight * static_cast<double>(tokens);
 }
 
@@ -175,23 +175,23 @@ std::vector<float> Aggregator::sum_of(std::span<const WeightedUpdate> contributi
   sum.resize(layout_->parameters());
   const auto decay = static_cast<float>(options_.recompress_error_decay);
   for (float& value : sum) value *= decay;
-  for_each_tensor(*layout_, contributions, [&](std::uint32_t index,
-                                               std::vector<TensorPart>& parts) {
-    const TensorSpec& tensor = layout_->tensors()[index];
-    const std::span<float> dense = std::span(sum).subspan(tensor.offset, tensor.elements);
-    for (TensorPart& part : parts) {
-      if (part.sent) part.clip = factors[part.contribution].clip[part.position];
-    }
-    if (!is_weighted_sum(options_)) {
-      add_by_coordinate(options_, contributions, parts, dense);
-      return;
-    }
-    for (const TensorPart& part : parts) {
-      if (!part.sent) continue;
-      contributions[part.contribution].update->add_to(
-          part.position, static_cast<float>(part.share * part.clip), dense);
-    }
-  });
+  for_each_tensor(
+      *layout_, contributions, [&](std::uint32_t index, std::vector<TensorPart>& parts) {
+        const TensorSpec& tensor = layout_->tensors()[index];
+        const std::span<float> dense = std::span(sum).subspan(tensor.offset, tensor.elements);
+        for (TensorPart& part : parts) {
+          if (part.sent) part.clip = factors[part.contribution].clip[part.position];
+        }
+        if (!is_weighted_sum(options_)) {
+          add_by_coordinate(options_, contributions, parts, dense);
+          return;
+        }
+        for (const TensorPart& part : parts) {
+          if (!part.sent) continue;
+          contributions[part.contribution].update->add_to(
+              part.position, static_cast<float>(part.share * part.clip), dense);
+        }
+      });
   return sum;
 }
 

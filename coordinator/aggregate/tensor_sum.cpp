@@ -68,8 +68,8 @@ float trimmed_mean_of(std::span<const TensorPart> parts, std::span<Entry> sender
     const std::size_t first = std::max(trimmed, negative);
     const std::size_t last = std::min(end, negative + zeros);
     const std::size_t left = last > first ? last - first : 0;
-    share += std::max(0.0, 1.0 - sent_share) * static_cast<double>(left) /
-             static_cast<double>(zeros);
+    share +=
+        std::max(0.0, 1.0 - sent_share) * static_cast<double>(left) / static_cast<double>(zeros);
   }
   return share > 0 ? static_cast<float>(sum / share) : 0.0f;
 }
@@ -80,8 +80,8 @@ void add_by_coordinate(const AggregateOptions& options,
                        std::span<const WeightedUpdate> contributions,
                        std::span<const TensorPart> parts, std::span<float> dense) {
   std::vector<Entry> entries = entries_of(contributions, parts);
-  const auto trimmed = static_cast<std::size_t>(options.trimmed_share *
-                                                static_cast<double>(parts.size()));
+  const auto trimmed =
+      static_cast<std::size_t>(options.trimmed_share * static_cast<double>(parts.size()));
   for (std::size_t begin = 0; begin < entries.size();) {
     std::size_t end = begin + 1;
     while (end < entries.size() && entries[end].index == entries[begin].index) ++end;

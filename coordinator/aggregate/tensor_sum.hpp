@@ -11,9 +11,9 @@ namespace yumoe {
 
 // A contribution's part in one tensor.
 struct TensorPart {
-  std::size_t contribution = 0;        // index among the contributions
+  std::size_t contribution = 0;  // index among the contributions
   bool sent = false;
-  std::size_t position = 0;            // in update->tensors(), if sent
+  std::size_t position = 0;  // in update->tensors(), if sent
   double share = 0;
   double clip = 1;
 };

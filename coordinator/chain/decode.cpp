@@ -20,26 +20,19 @@ std::size_t size_of(Primitive primitive) {
   switch (primitive) {
     case Primitive::boolean:
     case Primitive::u8:
-    case Primitive::i8:
-      return 1;
+    case Primitive::i8: return 1;
     case Primitive::u16:
-    case Primitive::i16:
-      return 2;
+    case Primitive::i16: return 2;
     case Primitive::character:
     case Primitive::u32:
-    case Primitive::i32:
-      return 4;
+    case Primitive::i32: return 4;
     case Primitive::u64:
-    case Primitive::i64:
-      return 8;
+    case Primitive::i64: return 8;
     case Primitive::u128:
-    case Primitive::i128:
-      return 16;
+    case Primitive::i128: return 16;
     case Primitive::u256:
-    case Primitive::i256:
-      return 32;
-    case Primitive::string:
-      break;
+    case Primitive::i256: return 32;
+    case Primitive::string: break;
   }
   return 0;
 }
@@ -90,25 +83,16 @@ class Decoder {
     const Level level(*this);
     spend(1);
     switch (type.role) {
-      case TypeRole::account:
-        return account();
-      case TypeRole::u256:
-        return unsigned_to_json(reader_.raw(32));
-      case TypeRole::option:
-        return option(type);
-      case TypeRole::map:
-        return map(type);
-      case TypeRole::era:
-        return era(type);
-      case TypeRole::call:
-        return call(type);
-      case TypeRole::event:
-        return event(type);
-      case TypeRole::event_record:
-        return event_record(type);
+      case TypeRole::account: return account();
+      case TypeRole::u256: return unsigned_to_json(reader_.raw(32));
+      case TypeRole::option: return option(type);
+      case TypeRole::map: return map(type);
+      case TypeRole::era: return era(type);
+      case TypeRole::call: return call(type);
+      case TypeRole::event: return event(type);
+      case TypeRole::event_record: return event_record(type);
       case TypeRole::address:
-      case TypeRole::plain:
-        break;
+      case TypeRole::plain: break;
     }
     return by_kind(type, outermost);
   }
@@ -132,10 +116,8 @@ class Decoder {
       case TypeKind::composite:
         if (type.fields.empty()) return outermost ? Json::array() : Json::object();
         return fields(type.fields);
-      case TypeKind::variant:
-        return variant(type);
-      case TypeKind::sequence:
-        return list(type.element, reader_.count(0));
+      case TypeKind::variant: return variant(type);
+      case TypeKind::sequence: return list(type.element, reader_.count(0));
       case TypeKind::array:
         if (types_.is_byte(type.element) && type.length > 0) return to_0x(reader_.raw(type.length));
         return elements(type.element, type.length);
@@ -144,12 +126,9 @@ class Decoder {
         for (const TypeId element : type.elements) array.push_back(value(element));
         return array;
       }
-      case TypeKind::primitive:
-        return primitive(type.primitive);
-      case TypeKind::compact:
-        return compact(type.element);
-      case TypeKind::bit_sequence:
-        return bits(type);
+      case TypeKind::primitive: return primitive(type.primitive);
+      case TypeKind::compact: return compact(type.element);
+      case TypeKind::bit_sequence: return bits(type);
     }
     reader_.refuse("unknown kind of type");
   }
@@ -260,17 +239,14 @@ class Decoder {
           reader_.refuse("no such character");
         return code;
       }
-      case Primitive::string:
-        return reader_.string();
+      case Primitive::string: return reader_.string();
       case Primitive::i8:
       case Primitive::i16:
       case Primitive::i32:
       case Primitive::i64:
       case Primitive::i128:
-      case Primitive::i256:
-        return signed_to_json(reader_.raw(size_of(primitive)));
-      default:
-        return unsigned_to_json(reader_.raw(size_of(primitive)));
+      case Primitive::i256: return signed_to_json(reader_.raw(size_of(primitive)));
+      default: return unsigned_to_json(reader_.raw(size_of(primitive)));
     }
   }
 

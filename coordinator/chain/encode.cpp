@@ -22,34 +22,21 @@ struct Integer {
 
 std::optional<Integer> integer_of(Primitive primitive) {
   switch (primitive) {
-    case Primitive::u8:
-      return Integer{1, false};
-    case Primitive::u16:
-      return Integer{2, false};
+    case Primitive::u8: return Integer{1, false};
+    case Primitive::u16: return Integer{2, false};
     case Primitive::character:
-    case Primitive::u32:
-      return Integer{4, false};
-    case Primitive::u64:
-      return Integer{8, false};
-    case Primitive::u128:
-      return Integer{16, false};
-    case Primitive::u256:
-      return Integer{32, false};
-    case Primitive::i8:
-      return Integer{1, true};
-    case Primitive::i16:
-      return Integer{2, true};
-    case Primitive::i32:
-      return Integer{4, true};
-    case Primitive::i64:
-      return Integer{8, true};
-    case Primitive::i128:
-      return Integer{16, true};
-    case Primitive::i256:
-      return Integer{32, true};
+    case Primitive::u32: return Integer{4, false};
+    case Primitive::u64: return Integer{8, false};
+    case Primitive::u128: return Integer{16, false};
+    case Primitive::u256: return Integer{32, false};
+    case Primitive::i8: return Integer{1, true};
+    case Primitive::i16: return Integer{2, true};
+    case Primitive::i32: return Integer{4, true};
+    case Primitive::i64: return Integer{8, true};
+    case Primitive::i128: return Integer{16, true};
+    case Primitive::i256: return Integer{32, true};
     case Primitive::boolean:
-    case Primitive::string:
-      break;
+    case Primitive::string: break;
   }
   return std::nullopt;
 }
@@ -77,26 +64,16 @@ class Encoder {
     const Level level(*this);
     if (out_.size() > kOutputMax) refuse("the value is over 64 MiB", json);
     switch (type.role) {
-      case TypeRole::account:
-        return out_.raw(account(json).bytes);
-      case TypeRole::u256:
-        return out_.raw(integer(json, {32, false}));
-      case TypeRole::option:
-        return option(type, json);
-      case TypeRole::map:
-        return map(type, json);
-      case TypeRole::era:
-        return era(json);
-      case TypeRole::call:
-        return call(id, type, json);
-      case TypeRole::event:
-        return event(type, json);
-      case TypeRole::event_record:
-        return event_record(type, json);
-      case TypeRole::address:
-        return address(type, json);
-      case TypeRole::plain:
-        break;
+      case TypeRole::account: return out_.raw(account(json).bytes);
+      case TypeRole::u256: return out_.raw(integer(json, {32, false}));
+      case TypeRole::option: return option(type, json);
+      case TypeRole::map: return map(type, json);
+      case TypeRole::era: return era(json);
+      case TypeRole::call: return call(id, type, json);
+      case TypeRole::event: return event(type, json);
+      case TypeRole::event_record: return event_record(type, json);
+      case TypeRole::address: return address(type, json);
+      case TypeRole::plain: break;
     }
     by_kind(type, json);
   }
@@ -129,22 +106,14 @@ class Encoder {
 
   void by_kind(const Type& type, const Json& json) {
     switch (type.kind) {
-      case TypeKind::composite:
-        return fields(type.fields, json);
-      case TypeKind::variant:
-        return variant(type, json);
-      case TypeKind::sequence:
-        return sequence(type, json);
-      case TypeKind::array:
-        return array(type, json);
-      case TypeKind::tuple:
-        return tuple(type, json);
-      case TypeKind::primitive:
-        return primitive(type.primitive, json);
-      case TypeKind::compact:
-        return compact(type.element, json);
-      case TypeKind::bit_sequence:
-        return bits(type, json);
+      case TypeKind::composite: return fields(type.fields, json);
+      case TypeKind::variant: return variant(type, json);
+      case TypeKind::sequence: return sequence(type, json);
+      case TypeKind::array: return array(type, json);
+      case TypeKind::tuple: return tuple(type, json);
+      case TypeKind::primitive: return primitive(type.primitive, json);
+      case TypeKind::compact: return compact(type.element, json);
+      case TypeKind::bit_sequence: return bits(type, json);
     }
   }
 

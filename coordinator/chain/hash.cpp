@@ -36,20 +36,13 @@ Bytes blake2(ByteView bytes, std::size_t size_bytes) {
 
 Bytes hash_storage_key(StorageHasher hasher, ByteView encoded) {
   switch (hasher) {
-    case StorageHasher::blake2_128:
-      return blake2(encoded, 16);
-    case StorageHasher::blake2_256:
-      return blake2(encoded, 32);
-    case StorageHasher::blake2_128_concat:
-      return concatenated(blake2(encoded, 16), encoded);
-    case StorageHasher::twox_128:
-      return twox(encoded, 2);
-    case StorageHasher::twox_256:
-      return twox(encoded, 4);
-    case StorageHasher::twox_64_concat:
-      return concatenated(twox(encoded, 1), encoded);
-    case StorageHasher::identity:
-      return Bytes(encoded.begin(), encoded.end());
+    case StorageHasher::blake2_128: return blake2(encoded, 16);
+    case StorageHasher::blake2_256: return blake2(encoded, 32);
+    case StorageHasher::blake2_128_concat: return concatenated(blake2(encoded, 16), encoded);
+    case StorageHasher::twox_128: return twox(encoded, 2);
+    case StorageHasher::twox_256: return twox(encoded, 4);
+    case StorageHasher::twox_64_concat: return concatenated(twox(encoded, 1), encoded);
+    case StorageHasher::identity: return Bytes(encoded.begin(), encoded.end());
   }
   YUMOE_ASSERT(false);
   return {};

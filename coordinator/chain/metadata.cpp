@@ -22,15 +22,11 @@ std::size_t hash_bytes(StorageHasher hasher) {
   switch (hasher) {
     case StorageHasher::blake2_128:
     case StorageHasher::blake2_128_concat:
-    case StorageHasher::twox_128:
-      return 16;
+    case StorageHasher::twox_128: return 16;
     case StorageHasher::blake2_256:
-    case StorageHasher::twox_256:
-      return 32;
-    case StorageHasher::twox_64_concat:
-      return 8;
-    case StorageHasher::identity:
-      break;
+    case StorageHasher::twox_256: return 32;
+    case StorageHasher::twox_64_concat: return 8;
+    case StorageHasher::identity: break;
   }
   return 0;
 }

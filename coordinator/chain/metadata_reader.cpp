@@ -78,9 +78,7 @@ void MetadataReader::read_all() {
       read_type_id(in_);
       read_apis();
       break;
-    default:
-      read_extrinsic_16();
-      read_apis();
+    default: read_extrinsic_16(); read_apis();
   }
   // What follows (outer enums, custom values) says nothing that is used here.
   assign_roles();
@@ -149,14 +147,12 @@ std::optional<TypeId> MetadataReader::read_optional_enum() {
 void MetadataReader::skip_deprecation() {
   switch (in_.u8()) {
     case 0:
-    case 1:
-      return;
+    case 1: return;
     case 2:
       in_.bytes();
       if (read_option(in_)) in_.bytes();
       return;
-    default:
-      in_.refuse("unknown kind of deprecation");
+    default: in_.refuse("unknown kind of deprecation");
   }
 }
 

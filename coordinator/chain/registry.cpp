@@ -73,19 +73,11 @@ Type read_type(ScaleReader& reader) {
     reader.refuse("unknown kind of type");
   type.kind = static_cast<TypeKind>(kind);
   switch (type.kind) {
-    case TypeKind::composite:
-      type.fields = read_fields(reader);
-      break;
-    case TypeKind::variant:
-      read_variants(reader, type);
-      break;
-    case TypeKind::array:
-      type.length = reader.u32();
-      [[fallthrough]];
+    case TypeKind::composite: type.fields = read_fields(reader); break;
+    case TypeKind::variant: read_variants(reader, type); break;
+    case TypeKind::array: type.length = reader.u32(); [[fallthrough]];
     case TypeKind::sequence:
-    case TypeKind::compact:
-      type.element = read_type_id(reader);
-      break;
+    case TypeKind::compact: type.element = read_type_id(reader); break;
     case TypeKind::tuple:
       for (std::size_t n = reader.count(); n > 0; --n) {
         type.elements.push_back(read_type_id(reader));

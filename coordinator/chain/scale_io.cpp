@@ -78,8 +78,7 @@ Bytes ScaleReader::compact_bytes() {
   const std::uint8_t first = u8();
   std::uint64_t value = first >> 2, least = 0;
   switch (first & 3) {
-    case 0:
-      break;
+    case 0: break;
     case 1:
       value |= static_cast<std::uint64_t>(u8()) << 6;
       least = 1u << 6;

@@ -132,14 +132,10 @@ struct Node {
 
 Kind kind_of(std::uint8_t first, const ScaleReader& reader) {
   switch (first >> 6) {
-    case 1:
-      return kLeaf;
-    case 2:
-      return kBranch;
-    case 3:
-      return kBranchWithValue;
-    default:
-      break;
+    case 1: return kLeaf;
+    case 2: return kBranch;
+    case 3: return kBranchWithValue;
+    default: break;
   }
   if ((first & 0xe0) == kHashedLeaf.bits) return kHashedLeaf;
   if ((first & 0xf0) == kHashedBranch.bits) return kHashedBranch;

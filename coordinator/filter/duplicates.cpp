@@ -55,7 +55,8 @@ std::optional<DuplicateIndex::Match> DuplicateIndex::find(RoundId round, Uid uid
   const auto look_at = [&](const Entry& entry) {
     if (entry.round == round && entry.uid == uid) return;
     const double share = common_share(entry.sketch, sketch);
-    if (share >= share_ && (!best || share > best->share)) best = Match{entry.uid, entry.round, share};
+    if (share >= share_ && (!best || share > best->share))
+      best = Match{entry.uid, entry.round, share};
   };
   if (entries_.size() <= kCompareAll) {
     for (const Entry& entry : entries_) look_at(entry);
@@ -64,7 +65,8 @@ std::optional<DuplicateIndex::Match> DuplicateIndex::find(RoundId round, Uid uid
   std::vector<std::uint64_t> numbers;
   for (std::size_t bin = 0; bin < kSketchBins; bin += kBand) {
     const auto found = bands_.find(band_key(sketch, bin, kBand));
-    if (found != bands_.end()) numbers.insert(numbers.end(), found->second.begin(), found->second.end());
+    if (found != bands_.end())
+      numbers.insert(numbers.end(), found->second.begin(), found->second.end());
   }
   std::sort(numbers.begin(), numbers.end());
   numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());

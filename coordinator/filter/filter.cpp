@@ -25,18 +25,21 @@ std::optional<Failure> check_claims(const Layout& layout, const InnerOptions& tr
     return Failure{"shard", "answers another shard, digest " + short_hex(c.shard)};
   }
   if (c.base != base) {
-    return Failure{"sync", "started from base " + short_hex(c.base) + ", agreed is " + short_hex(base)};
+    return Failure{"sync",
+                   "started from base " + short_hex(c.base) + ", agreed is " + short_hex(base)};
   }
   const std::uint64_t tokens =
       shard.data.count * static_cast<std::uint64_t>(layout.model().context);
   if (c.steps != shard.inner_steps || c.tokens != tokens) {
     return Failure{"work", "claims " + std::to_string(c.steps) + " steps and " +
                                std::to_string(c.tokens) + " tokens of " +
-                               std::to_string(shard.inner_steps) + " and " + std::to_string(tokens)};
+                               std::to_string(shard.inner_steps) + " and " +
+                               std::to_string(tokens)};
   }
   if (c.round.value - c.moments_from.value >= static_cast<std::uint64_t>(training.moments_rounds)) {
     return Failure{"work", "moments kept since round " + std::to_string(c.moments_from.value) +
-                               ", for more than " + std::to_string(training.moments_rounds) + " rounds"};
+                               ", for more than " + std::to_string(training.moments_rounds) +
+                               " rounds"};
   }
   const auto cells = static_cast<std::size_t>(layout.model().layers * layout.model().experts);
   if (c.expert_tokens.size() != cells) {
@@ -53,9 +56,9 @@ std::optional<Failure> check_claims(const Layout& layout, const InnerOptions& tr
   for (const std::uint32_t expert : shard.experts) given[expert] = true;
   for (std::size_t i = 0; i < cells; ++i) {
     if (c.expert_tokens[i] > tokens || (c.expert_tokens[i] > 0 && !given[i % experts])) {
-      return Failure{"work", "counts " + std::to_string(c.expert_tokens[i]) + " tokens for expert " +
-                                 std::to_string(i % experts) + " of layer " +
-                                 std::to_string(i / experts)};
+      return Failure{"work", "counts " + std::to_string(c.expert_tokens[i]) +
+                                 " tokens for expert " + std::to_string(i % experts) +
+                                 " of layer " + std::to_string(i / experts)};
     }
   }
   return std::nullopt;
@@ -97,7 +100,8 @@ std::optional<Failure> check_duplicate(const Layout& layout, const TrainingShard
   if (const auto match = seen.find(shard.round, shard.uid, sketch)) {
     char share[16];
     std::snprintf(share, sizeof share, "%.0f", 100 * match->share);
-    return Failure{"duplicate", std::string("has ") + share + " % of its elements in common with uid " +
+    return Failure{"duplicate", std::string("has ") + share +
+                                    " % of its elements in common with uid " +
                                     std::to_string(match->uid.value) + "'s contribution of round " +
                                     std::to_string(match->round.value)};
   }
@@ -108,7 +112,8 @@ std::optional<Failure> check_duplicate(const Layout& layout, const TrainingShard
 }  // namespace
 
 Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
-                 const TrainingShard& shard, const Digest& base, ByteView bytes, DuplicateIndex& seen) {
+                 const TrainingShard& shard, const Digest& base, ByteView bytes,
+                 DuplicateIndex& seen) {
   YUMOE_ASSERT(shard.data.count ==
                shard.inner_steps * static_cast<std::uint64_t>(training.batch_sequences));
   Revealed revealed;

@@ -202,8 +202,7 @@ std::uint64_t run_coinbase(LedgerState& state, std::uint64_t emission) {
     prices = prices.saturating_add(
         (subnet.dynamic ? subnet.moving_price : I96F32::one()).convert<U64F64>());
     alpha_out.push_back(block_emission(subnet.reserves.alpha + subnet.alpha_out));
-    const U96F32 tao =
-        U64F64::from_integer(emission).saturating_mul(shares[i]).convert<U96F32>();
+    const U96F32 tao = U64F64::from_integer(emission).saturating_mul(shares[i]).convert<U96F32>();
     terms.push_back(
         pool_terms(tao, books::price_of(state, subnet), root_part(state, subnet), alpha_out[i]));
   }

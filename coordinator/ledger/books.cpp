@@ -32,14 +32,14 @@ void remember_nominator(LedgerState& state, const AccountId& coldkey) {
 
 [[noreturn]] void broken(const Subnet& subnet, const std::string& what, const std::string& got,
                          const std::string& want) {
-  throw Error(ErrorCode::invariant_broken,
-              "subnet " + std::to_string(subnet.netuid) + ": " + what + " is " + got +
-                  ", its places hold " + want);
+  throw Error(ErrorCode::invariant_broken, "subnet " + std::to_string(subnet.netuid) + ": " + what +
+                                               " is " + got + ", its places hold " + want);
 }
 
 std::string text(UInt128 value) {
   const bool wide = value > kMax;
-  return (wide ? "more than " : "") + std::to_string(static_cast<std::uint64_t>(wide ? kMax : value));
+  return (wide ? "more than " : "") +
+         std::to_string(static_cast<std::uint64_t>(wide ? kMax : value));
 }
 
 void check_alpha(const Subnet& subnet) {
@@ -180,19 +180,21 @@ U64F64 price_of(const LedgerState& state, const Subnet& subnet) {
 Outcome<SwapResult> quote(const LedgerState& state, const Subnet& subnet, Side side,
                           std::uint64_t amount, std::uint64_t limit, bool drop_fees) {
   if (!subnet.dynamic) {
-    if (side == Side::sell && subnet.reserves.tao < amount) return LedgerError::InsufficientLiquidity;
+    if (side == Side::sell && subnet.reserves.tao < amount)
+      return LedgerError::InsufficientLiquidity;
     return SwapResult{amount, amount, 0};
   }
   if (state.parameters.pool == PoolRule::constant_product) {
     const bool is_buy = side == Side::buy;
-    const auto out =
-        constant_product_output(ConstantProduct::spec233, is_buy ? subnet.reserves.tao : subnet.reserves.alpha,
-                                is_buy ? subnet.reserves.alpha : subnet.reserves.tao, amount);
+    const auto out = constant_product_output(
+        ConstantProduct::spec233, is_buy ? subnet.reserves.tao : subnet.reserves.alpha,
+        is_buy ? subnet.reserves.alpha : subnet.reserves.tao, amount);
     if (!out || *out == 0) return LedgerError::ReservesTooLow;
     return SwapResult{amount, *out, 0};
   }
-  SwapOrder order{side, amount, limit, subnet.parameters.fee_rate, drop_fees,
-                  state.parameters.pool_reserve_min};
+  SwapOrder order{side,      amount,
+                  limit,     subnet.parameters.fee_rate,
+                  drop_fees, state.parameters.pool_reserve_min};
   return quote_swap(subnet.reserves, order);
 }
 

@@ -55,8 +55,7 @@ void claim_root(LedgerState& state, Subnet& subnet, const AccountId& hotkey,
                 const AccountId& coldkey) {
   const auto claim = subnet.claims.find(hotkey);
   if (claim == subnet.claims.end()) return;
-  const std::uint64_t stake =
-      books::stake_of(state.subnets.at(kRootNetuid), hotkey, coldkey);
+  const std::uint64_t stake = books::stake_of(state.subnets.at(kRootNetuid), hotkey, coldkey);
   const UInt128 claimed = claim->second.claimed[coldkey];
   const I96F32 owed = claim->second.rate.saturating_mul(I96F32::from_integer(stake))
                           .saturating_sub(I96F32::from_integer(claimed));
@@ -100,7 +99,8 @@ void claim_automatically(LedgerState& state) {
 
 Outcome<Done> apply_to(LedgerState& state, const ClaimRoot& operation) {
   const std::set<std::uint16_t> netuids(operation.netuids.begin(), operation.netuids.end());
-  if (netuids.empty() || netuids.size() > kSubnetsPerClaimMax) return LedgerError::InvalidSubnetNumber;
+  if (netuids.empty() || netuids.size() > kSubnetsPerClaimMax)
+    return LedgerError::InvalidSubnetNumber;
   claim_all(state, operation.coldkey, &netuids);
   return Done{};
 }
@@ -111,7 +111,8 @@ Outcome<Done> apply_to(LedgerState& state, const SetClaimKind& operation) {
   }
   Coldkey& account = state.coldkeys[operation.coldkey];
   account.claim = operation.kind;
-  account.keep = operation.kind == ClaimKind::keep_subnets ? operation.keep : std::set<std::uint16_t>{};
+  account.keep =
+      operation.kind == ClaimKind::keep_subnets ? operation.keep : std::set<std::uint16_t>{};
   return Done{};
 }
 

@@ -22,15 +22,16 @@ U64F64 sum_of(const std::vector<U64F64>& values) {
 
 std::uint64_t block_emission(std::uint64_t issuance) {
   if (issuance >= kSupplyMax) return 0;
-  const I96F32 ratio = I96F32::from_integer(issuance)
-                           .safe_div(I96F32::from_integer(2).saturating_mul(
-                               I96F32::from_integer(std::uint64_t{10'500'000'000'000'000})));
+  const I96F32 ratio =
+      I96F32::from_integer(issuance).safe_div(I96F32::from_integer(2).saturating_mul(
+          I96F32::from_integer(std::uint64_t{10'500'000'000'000'000})));
   const auto inverse = I96F32::one().checked_div(I96F32::one().saturating_sub(ratio));
   const auto power = inverse ? log2(*inverse) : std::nullopt;
   if (!power) return 0;
   const auto doublings = power->to<std::uint64_t>();
   I96F32 divisor = I96F32::one();
-  for (std::uint64_t i = 0; i < doublings; ++i) divisor = divisor.saturating_mul(I96F32::from_integer(2));
+  for (std::uint64_t i = 0; i < doublings; ++i)
+    divisor = divisor.saturating_mul(I96F32::from_integer(2));
   return I96F32::one()
       .safe_div(divisor)
       .saturating_mul(I96F32::from_integer(kBlockEmission))
@@ -114,12 +115,10 @@ I96F32 moving_price_after(I96F32 old, U64F64 spot, I96F32 alpha, std::uint64_t b
                           std::uint64_t first_emission_block, std::uint64_t halving_blocks) {
   const std::uint64_t start = first_emission_block > 0 ? first_emission_block - 1 : 0;
   const U64F64 age = U64F64::from_integer(block > start ? block - start : 0);
-  const U64F64 ramp =
-      age.safe_div(age.saturating_add(U64F64::from_integer(halving_blocks)));
+  const U64F64 ramp = age.safe_div(age.saturating_add(U64F64::from_integer(halving_blocks)));
   const U64F64 weight = alpha.convert<U64F64>().saturating_mul(ramp);
   const U64F64 fresh = weight.saturating_mul(std::min(spot, U64F64::one()));
-  const U64F64 kept =
-      U64F64::one().saturating_sub(weight).saturating_mul(old.convert<U64F64>());
+  const U64F64 kept = U64F64::one().saturating_sub(weight).saturating_mul(old.convert<U64F64>());
   return fresh.saturating_add(kept).convert<I96F32>();
 }
 

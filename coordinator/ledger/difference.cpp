@@ -10,7 +10,8 @@ class Difference {
   template <typename Value>
   Difference& number(const std::string& name, const Value& recorded, const Value& computed) {
     if (text_.empty() && recorded != computed) {
-      text_ = name + " is " + std::to_string(computed) + ", recorded is " + std::to_string(recorded);
+      text_ =
+          name + " is " + std::to_string(computed) + ", recorded is " + std::to_string(recorded);
     }
     return *this;
   }
@@ -21,7 +22,8 @@ class Difference {
   }
   // Each key that one of both has; `compare` gets two values.
   template <typename Map, typename Compare>
-  Difference& each(const Map& recorded, const Map& computed, const std::string& kind, Compare compare) {
+  Difference& each(const Map& recorded, const Map& computed, const std::string& kind,
+                   Compare compare) {
     for (const auto& [key, value] : recorded) {
       if (!text_.empty()) return *this;
       const auto other = computed.find(key);
@@ -58,7 +60,8 @@ void compare_parameters(Difference& out, const std::string& name, const Paramete
 void compare_neurons(Difference& out, const std::string& name, const Subnet& recorded,
                      const Subnet& computed) {
   out.number(name + "number of neurons", recorded.neurons.size(), computed.neurons.size());
-  for (std::size_t uid = 0; uid < std::min(recorded.neurons.size(), computed.neurons.size()); ++uid) {
+  for (std::size_t uid = 0; uid < std::min(recorded.neurons.size(), computed.neurons.size());
+       ++uid) {
     const Neuron& a = recorded.neurons[uid];
     const Neuron& b = computed.neurons[uid];
     const std::string neuron = name + "uid " + std::to_string(uid) + ": ";

@@ -54,8 +54,8 @@ void pow_normalise(std::vector<U64F64>& values, U64F64 exponent) {
 
   largest = U64F64::zero();
   for (const U64F64 value : values) largest = std::max(largest, value);
-  const U64F64 filled = U64F64::from_integer(values.size())
-                            .saturating_mul(largest.saturating_mul(largest));
+  const U64F64 filled =
+      U64F64::from_integer(values.size()).saturating_mul(largest.saturating_mul(largest));
   const U64F64 least =
       U64F64::from_integer(kI32Max).safe_div(U64F64::from_integer(~std::uint64_t{0}));
   if (filled < least) return;
@@ -79,8 +79,8 @@ std::vector<U64F64> flow_shares(std::span<const Flow> flows, I64F64 cutoff, U64F
   std::vector<I64F64> net;
   I64F64 least;
   for (const Flow& flow : flows) {
-    const I64F64 protocol = flow.protocol > I64F64::zero() ? factor.saturating_mul(flow.protocol)
-                                                           : flow.protocol;
+    const I64F64 protocol =
+        flow.protocol > I64F64::zero() ? factor.saturating_mul(flow.protocol) : flow.protocol;
     net.push_back(flow.user.saturating_sub(protocol));
     least = std::min(least, net.back());
   }

@@ -33,7 +33,8 @@ std::string first_fault(const LedgerState& state) {
   for (const auto& [netuid, subnet] : state.subnets) {
     const std::string name = "subnet " + std::to_string(netuid) + ": ";
     if (subnet.netuid != netuid) return name + "it calls itself by another number";
-    if (subnet.mechanisms.empty() || subnet.mechanisms.size() != subnet.parameters.mechanism_count) {
+    if (subnet.mechanisms.empty() ||
+        subnet.mechanisms.size() != subnet.parameters.mechanism_count) {
       return name + "it has another number of mechanisms than it says";
     }
     const std::size_t n = subnet.neurons.size();
@@ -72,7 +73,8 @@ Outcome<Done> apply_to(LedgerState& state, const Fund& operation) {
 }
 
 Outcome<Done> apply_to(LedgerState& state, const TransferBalance& operation) {
-  if (books::free_of(state, operation.from) < operation.amount) return LedgerError::InsufficientBalance;
+  if (books::free_of(state, operation.from) < operation.amount)
+    return LedgerError::InsufficientBalance;
   state.coldkeys[operation.from].free -= operation.amount;
   state.coldkeys[operation.to].free += operation.amount;
   return Done{};
@@ -225,9 +227,9 @@ Ledger Ledger::restore(ByteView bytes) {
   std::uint32_t version = 0;
   reader(version);
   if (version != kSnapshotVersion) {
-    throw Error(ErrorCode::version_mismatch,
-                "restore a ledger: the snapshot has version " + std::to_string(version) +
-                    ", this program reads " + std::to_string(kSnapshotVersion));
+    throw Error(ErrorCode::version_mismatch, "restore a ledger: the snapshot has version " +
+                                                 std::to_string(version) + ", this program reads " +
+                                                 std::to_string(kSnapshotVersion));
   }
   Ledger ledger;
   try {
@@ -264,13 +266,36 @@ Ledger Ledger::from_state(LedgerState state, const SubnetParameters& new_subnet)
 }
 
 std::string_view name_of(const Operation& operation) {
-  constexpr std::string_view kNames[] = {
-      "Fund",          "TransferBalance",   "Register",         "AddStake",     "RemoveStake",
-      "UnstakeAll",    "MoveStake",         "TransferStake",    "SwapStake",    "SetTake",
-      "SetChildkeyTake", "SetChildren",     "SetAutostake",     "RegisterNetwork", "StartCall",
-      "SetHyperparameter", "SetEmissionSplit", "TriggerEpoch",  "ClaimRoot",    "SetClaimKind",
-      "Propose",       "Vote",              "SetWeights",       "CommitWeights", "RevealWeights",
-      "CommitTimelocked", "BatchReveal", "BatchSet", "BatchCommit", "Pulse"};
+  constexpr std::string_view kNames[] = {"Fund",
+                                         "TransferBalance",
+                                         "Register",
+                                         "AddStake",
+                                         "RemoveStake",
+                                         "UnstakeAll",
+                                         "MoveStake",
+                                         "TransferStake",
+                                         "SwapStake",
+                                         "SetTake",
+                                         "SetChildkeyTake",
+                                         "SetChildren",
+                                         "SetAutostake",
+                                         "RegisterNetwork",
+                                         "StartCall",
+                                         "SetHyperparameter",
+                                         "SetEmissionSplit",
+                                         "TriggerEpoch",
+                                         "ClaimRoot",
+                                         "SetClaimKind",
+                                         "Propose",
+                                         "Vote",
+                                         "SetWeights",
+                                         "CommitWeights",
+                                         "RevealWeights",
+                                         "CommitTimelocked",
+                                         "BatchReveal",
+                                         "BatchSet",
+                                         "BatchCommit",
+                                         "Pulse"};
   static_assert(std::size(kNames) == std::variant_size_v<Operation>);
   return kNames[operation.index()];
 }
@@ -286,9 +311,9 @@ Bytes encode(const Operation& operation) {
 
 Operation decode_operation(ByteView bytes) {
   if (bytes.size() > kOperationBytesMax) {
-    throw Error(ErrorCode::message_too_large, "read an operation of " + std::to_string(bytes.size()) +
-                                                  " bytes: at most " +
-                                                  std::to_string(kOperationBytesMax) + " are read");
+    throw Error(ErrorCode::message_too_large,
+                "read an operation of " + std::to_string(bytes.size()) + " bytes: at most " +
+                    std::to_string(kOperationBytesMax) + " are read");
   }
   Decoder decoder{Reader(bytes)};
   std::uint8_t kind = 0;

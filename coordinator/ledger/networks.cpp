@@ -41,17 +41,17 @@ std::vector<std::uint64_t> largest_remainder(std::uint64_t amount,
 }  // namespace
 
 std::uint64_t lock_cost(const LedgerState& state) {
-  return network_lock_cost(state.last_lock, state.last_lock_block, state.parameters.network_lock_min,
-                           state.parameters.lock_reduction_interval, block_emission(state.issuance),
-                           state.block);
+  return network_lock_cost(
+      state.last_lock, state.last_lock_block, state.parameters.network_lock_min,
+      state.parameters.lock_reduction_interval, block_emission(state.issuance), state.block);
 }
 
 std::optional<std::uint16_t> network_to_prune(const LedgerState& state) {
   using Rank = std::tuple<I96F32, std::uint64_t, std::uint16_t>;
   std::optional<Rank> lowest;
   for (const auto& [netuid, subnet] : state.subnets) {
-    if (netuid == kRootNetuid ||
-        books::minus(state.block, subnet.registered_at) < state.parameters.network_immunity_period) {
+    if (netuid == kRootNetuid || books::minus(state.block, subnet.registered_at) <
+                                     state.parameters.network_immunity_period) {
       continue;
     }
     const I96F32 price = subnet.dynamic ? subnet.moving_price : I96F32::one();
@@ -70,9 +70,10 @@ std::uint64_t starting_alpha(const LedgerState& state, std::uint64_t tao) {
   if (prices.empty()) return tao;
   std::sort(prices.begin(), prices.end());
   const std::size_t middle = prices.size() / 2;
-  const U64F64 median = prices.size() % 2 == 1 ? prices[middle]
-                                               : prices[middle - 1].saturating_add(prices[middle])
-                                                     .safe_div(U64F64::from_integer(2));
+  const U64F64 median =
+      prices.size() % 2 == 1
+          ? prices[middle]
+          : prices[middle - 1].saturating_add(prices[middle]).safe_div(U64F64::from_integer(2));
   return U64F64::from_integer(tao).safe_div(median).to_u64();
 }
 

@@ -44,10 +44,10 @@ Outcome<Done> check_children(const LedgerState& state, const Subnet& subnet,
       if (keys.contains(parent.key)) return LedgerError::ParentChildCannotBeBoth;
     }
   }
-  const std::uint64_t own = total_stake(books::total_of(subnet, operation.hotkey),
-                                        books::root_stake_of(state, operation.hotkey),
-                                        state.parameters.tao_weight)
-                                .to_u64();
+  const std::uint64_t own =
+      total_stake(books::total_of(subnet, operation.hotkey),
+                  books::root_stake_of(state, operation.hotkey), state.parameters.tao_weight)
+          .to_u64();
   if (!operation.children.empty() && own < state.parameters.stake_threshold &&
       operation.hotkey != subnet.owner_hotkey) {
     return LedgerError::NotEnoughStakeToSetChildkeys;
@@ -194,8 +194,8 @@ Outcome<Done> apply_to(LedgerState& state, const SetChildren& operation) {
     replace_children(*subnet, operation.hotkey, operation.children);
     return Done{};
   }
-  family.pending =
-      PendingChildren{books::plus(state.block, state.parameters.children_delay), operation.children};
+  family.pending = PendingChildren{books::plus(state.block, state.parameters.children_delay),
+                                   operation.children};
   return Done{};
 }
 
@@ -228,12 +228,14 @@ Outcome<Done> apply_to(LedgerState& state, const SetHyperparameter& operation) {
   if (subnet == nullptr || operation.netuid == kRootNetuid) return LedgerError::SubnetNotExists;
   if (subnet->owner_coldkey != operation.coldkey) return LedgerError::NotSubnetOwner;
   SubnetParameters changed = subnet->parameters;
-  if (!set_parameter(changed, operation.name, operation.value, true) || !consistent(*subnet, changed)) {
+  if (!set_parameter(changed, operation.name, operation.value, true) ||
+      !consistent(*subnet, changed)) {
     return LedgerError::InvalidValue;
   }
-  const std::uint64_t left = blocks_until_next_auto_epoch(
-      subnet->parameters.tempo, subnet->last_epoch_block, state.block);
-  if (left < state.parameters.freeze_window && subnet->parameters.tempo > state.parameters.freeze_window) {
+  const std::uint64_t left =
+      blocks_until_next_auto_epoch(subnet->parameters.tempo, subnet->last_epoch_block, state.block);
+  if (left < state.parameters.freeze_window &&
+      subnet->parameters.tempo > state.parameters.freeze_window) {
     return LedgerError::AdminActionProhibitedDuringWeightsWindow;
   }
   const auto last = subnet->parameter_blocks.find(operation.name);
@@ -254,7 +256,8 @@ Outcome<Done> apply_to(LedgerState& state, const SetEmissionSplit& operation) {
   if (subnet->owner_coldkey != operation.coldkey) return LedgerError::NotSubnetOwner;
   const std::uint64_t sum =
       std::accumulate(operation.split.begin(), operation.split.end(), std::uint64_t{0});
-  if (!operation.split.empty() && (operation.split.size() > subnet->mechanisms.size() || sum != 65535)) {
+  if (!operation.split.empty() &&
+      (operation.split.size() > subnet->mechanisms.size() || sum != 65535)) {
     return LedgerError::InvalidValue;
   }
   subnet->emission_split = operation.split;
@@ -267,8 +270,8 @@ Outcome<Done> apply_to(LedgerState& state, const TriggerEpoch& operation) {
   if (subnet->owner_coldkey != operation.coldkey) return LedgerError::NotSubnetOwner;
   if (subnet->parameters.commit_reveal_weights_enabled) return LedgerError::CommitRevealEnabled;
   if (subnet->pending_epoch_at != 0) return LedgerError::TxRateLimitExceeded;
-  if (blocks_until_next_auto_epoch(subnet->parameters.tempo, subnet->last_epoch_block, state.block) <=
-      state.parameters.freeze_window) {
+  if (blocks_until_next_auto_epoch(subnet->parameters.tempo, subnet->last_epoch_block,
+                                   state.block) <= state.parameters.freeze_window) {
     return LedgerError::AdminActionProhibitedDuringWeightsWindow;
   }
   subnet->pending_epoch_at = state.block + state.parameters.freeze_window;
@@ -278,8 +281,9 @@ Outcome<Done> apply_to(LedgerState& state, const TriggerEpoch& operation) {
 Outcome<Done> apply_to(LedgerState& state, const Propose& operation) {
   if (votes_of(state, operation.coldkey) == 0) return LedgerError::StakeTooLowForRoot;
   NetworkParameters trial = state.parameters;
-  const bool known = switched_subnet(operation.name) ? operation.value <= 1
-                                                     : set_parameter(trial, operation.name, operation.value);
+  const bool known = switched_subnet(operation.name)
+                         ? operation.value <= 1
+                         : set_parameter(trial, operation.name, operation.value);
   if (!known || state.proposals.size() >= kProposalsMax) return LedgerError::InvalidValue;
   Proposal proposal{operation.name, operation.value, state.block, {}};
   proposal.votes[operation.coldkey] = true;

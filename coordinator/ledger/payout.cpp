@@ -64,7 +64,8 @@ class Payment {
     return shared;
   }
 
-  DividendSplit split(const std::map<AccountId, U96F32>& shared, std::uint64_t pv, std::uint64_t pr) {
+  DividendSplit split(const std::map<AccountId, U96F32>& shared, std::uint64_t pv,
+                      std::uint64_t pr) {
     std::map<AccountId, OwnStake> stakes;
     for (const auto& [hotkey, dividend] : shared) stakes[hotkey] = own(hotkey);
     return split_dividends(shared, stakes, pv, pr, tao_weight_);
@@ -143,8 +144,7 @@ class Payment {
     subnet_.alpha_adrift -= static_cast<std::int64_t>(alpha);
   }
 
-  void share(const AccountId& hotkey, std::uint64_t dividend,
-             std::map<AccountId, U96F32>& shared) {
+  void share(const AccountId& hotkey, std::uint64_t dividend, std::map<AccountId, U96F32>& shared) {
     static const Family kNone;
     const auto at = subnet_.families.find(hotkey);
     const Family& family = at == subnet_.families.end() ? kNone : at->second;
@@ -152,8 +152,9 @@ class Payment {
     for (const Relation& child : family.children) children.push_back(child.proportion);
     std::vector<ParentShare> parents;
     for (const Relation& parent : family.parents) {
-      parents.push_back({parent.proportion, own(parent.key),
-                         state_.hotkeys.at(parent.key).coldkey == state_.hotkeys.at(hotkey).coldkey});
+      parents.push_back(
+          {parent.proportion, own(parent.key),
+           state_.hotkeys.at(parent.key).coldkey == state_.hotkeys.at(hotkey).coldkey});
     }
     const std::uint16_t take =
         std::max(family.childkey_take.value_or(0), state_.parameters.childkey_take_min);
@@ -176,7 +177,8 @@ class Payment {
 };
 
 EpochRules rules_of(const LedgerState& state) {
-  return state.parameters.blocks == BlockRule::spec233 ? EpochRules::spec233() : EpochRules::newest();
+  return state.parameters.blocks == BlockRule::spec233 ? EpochRules::spec233()
+                                                       : EpochRules::newest();
 }
 
 EpochParameters parameters_of(const LedgerState& state, const Subnet& subnet) {
@@ -191,8 +193,8 @@ EpochParameters parameters_of(const LedgerState& state, const Subnet& subnet) {
   out.alpha_high = p.alpha_high;
   out.alpha_sigmoid_steepness = static_cast<std::int16_t>(p.alpha_sigmoid_steepness);
   out.max_allowed_validators = p.max_allowed_validators;
-  out.activity_cutoff = std::max<std::uint64_t>(
-      1, std::uint64_t{p.activity_cutoff_factor_milli} * p.tempo / 1000);
+  out.activity_cutoff =
+      std::max<std::uint64_t>(1, std::uint64_t{p.activity_cutoff_factor_milli} * p.tempo / 1000);
   out.tempo = p.tempo;
   out.stake_threshold = state.parameters.stake_threshold;
   out.commit_reveal = p.commit_reveal_weights_enabled;

@@ -93,8 +93,8 @@ std::uint64_t input_to_price(const Reserves& reserves, Side side, U64F64 from, U
   const std::uint64_t weight = buy ? base_weight(reserves) : reserves.quote_weight;
   const UInt128 power =
       den == 0 ? UInt128{kU64Max} : pow_ratio_scaled(num, den, weight, kOne, kLimitPrecision);
-  const U64F64 ratio = U64F64::from_integer(std::min<UInt128>(power, kU64Max))
-                           .safe_div(U64F64::from_integer(kOne));
+  const U64F64 ratio =
+      U64F64::from_integer(std::min<UInt128>(power, kU64Max)).safe_div(U64F64::from_integer(kOne));
   const U64F64 growth = ratio.saturating_sub(U64F64::one());
   return U64F64::from_integer(buy ? reserves.tao : reserves.alpha).saturating_mul(growth).to_u64();
 }
@@ -103,8 +103,7 @@ std::optional<std::uint64_t> weight_after_injection(const Reserves& reserves, st
                                                     std::uint64_t alpha) {
   const UInt128 x = reserves.alpha;
   const UInt128 y = reserves.tao;
-  const UInt128 q1 =
-      multiply_perquintill(base_weight(reserves), saturating_product(y, x + alpha));
+  const UInt128 q1 = multiply_perquintill(base_weight(reserves), saturating_product(y, x + alpha));
   const UInt128 q2 = multiply_perquintill(reserves.quote_weight, saturating_product(x, y + tao));
   const UInt128 sum = q1 > kU128Max - q2 ? kU128Max : q1 + q2;
   const std::uint64_t weight = sum == 0 ? kOne / 2 : Perquintill::from_rational(q2, sum).parts;
@@ -133,8 +132,8 @@ Outcome<SwapResult> quote_swap(const Reserves& reserves, const SwapOrder& order)
     return LedgerError::SwapInputTooLarge;
   }
   if (reserve_out < order.reserve_min) return LedgerError::ReservesTooLow;
-  const U64F64 limit = U64F64::from_integer(order.limit_price)
-                           .safe_div(U64F64::from_integer(1'000'000'000));
+  const U64F64 limit =
+      U64F64::from_integer(order.limit_price).safe_div(U64F64::from_integer(1'000'000'000));
   const U64F64 price = spot_price(reserves);
   if (buy ? price >= limit : price <= limit) return LedgerError::PriceLimitExceeded;
 

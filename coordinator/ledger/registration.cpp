@@ -24,7 +24,8 @@ std::vector<std::uint16_t> immortal_uids(const LedgerState& state, const Subnet&
   std::vector<std::uint16_t> uids;
   for (std::size_t i = 0; i < std::min(limit, owned.size()); ++i) uids.push_back(owned[i].second);
   const auto owner = subnet.uids.find(subnet.owner_hotkey);
-  if (owner != subnet.uids.end() && std::find(uids.begin(), uids.end(), owner->second) == uids.end()) {
+  if (owner != subnet.uids.end() &&
+      std::find(uids.begin(), uids.end(), owner->second) == uids.end()) {
     uids.insert(uids.begin(), owner->second);
   }
   if (uids.size() > limit) uids.resize(limit);
@@ -72,7 +73,8 @@ Outcome<Done> register_on_root(LedgerState& state, const Register& operation) {
     return LedgerError::TooManyRegistrationsThisInterval;
   }
   if (root->uids.contains(operation.hotkey)) return LedgerError::HotKeyAlreadyRegisteredInSubNet;
-  if (!may_bind(state, operation.hotkey, operation.coldkey)) return LedgerError::NonAssociatedColdKey;
+  if (!may_bind(state, operation.hotkey, operation.coldkey))
+    return LedgerError::NonAssociatedColdKey;
   std::optional<std::uint16_t> lowest;
   if (root->neurons.size() >= state.parameters.root_uids_max) {
     const auto stake_at = [&](std::size_t uid) {
@@ -168,11 +170,13 @@ Outcome<Done> apply_to(LedgerState& state, const Register& operation) {
   }
   if (!subnet->parameters.registration_allowed) return LedgerError::SubNetRegistrationDisabled;
   if (subnet->uids.contains(operation.hotkey)) return LedgerError::HotKeyAlreadyRegisteredInSubNet;
-  if (books::free_of(state, operation.coldkey) < subnet->burn) return LedgerError::NotEnoughBalanceToStake;
+  if (books::free_of(state, operation.coldkey) < subnet->burn)
+    return LedgerError::NotEnoughBalanceToStake;
   if (operation.hotkey == AccountId{} || operation.coldkey == AccountId{}) {
     return LedgerError::CannotUseSystemAccount;
   }
-  if (!may_bind(state, operation.hotkey, operation.coldkey)) return LedgerError::NonAssociatedColdKey;
+  if (!may_bind(state, operation.hotkey, operation.coldkey))
+    return LedgerError::NonAssociatedColdKey;
   const bool full = subnet->neurons.size() >= subnet->parameters.max_allowed_uids;
   const auto victim = full ? uid_to_replace(state, *subnet) : std::nullopt;
   if (subnet->parameters.max_allowed_uids == 0 || (full && !victim)) {

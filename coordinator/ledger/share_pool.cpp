@@ -23,7 +23,8 @@ struct Aligned {
 };
 
 UInt128 lowered(UInt128 mantissa, std::int64_t digits) {
-  return mantissa / power_of_ten(static_cast<int>(digits > kDigitsApartMax ? kDigitsApartMax : digits));
+  return mantissa /
+         power_of_ten(static_cast<int>(digits > kDigitsApartMax ? kDigitsApartMax : digits));
 }
 
 Aligned align(const SafeFloat& a, const SafeFloat& b) {

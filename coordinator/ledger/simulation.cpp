@@ -10,7 +10,8 @@ namespace {
 
 class Simulator {
  public:
-  explicit Simulator(const Scenario& scenario) : scenario_(scenario), result_{{}, {}, {}, {}, Ledger(options_of(scenario))} {
+  explicit Simulator(const Scenario& scenario)
+      : scenario_(scenario), result_{{}, {}, {}, {}, Ledger(options_of(scenario))} {
     if (scenario.sample_every == 0) fail("sample_every must be at least 1");
   }
 
@@ -60,7 +61,8 @@ class Simulator {
     // A lock above the network's price deepens the pool.
     const std::uint64_t price = ledger().state().parameters.network_lock_min;
     ledger().override_parameter(std::nullopt, "network_lock_min", std::max(price, subnet.lock));
-    must("subnet " + subnet.name, RegisterNetwork{owner, account_named(subnet.owner + "/owner"), 1});
+    must("subnet " + subnet.name,
+         RegisterNetwork{owner, account_named(subnet.owner + "/owner"), 1});
     ledger().override_parameter(std::nullopt, "network_lock_min", price);
     must("start of " + subnet.name, StartCall{owner, netuid});
     for (const auto& [name, value] : subnet.parameters) {
@@ -72,9 +74,12 @@ class Simulator {
       const AccountId coldkey = account_named(neuron.coldkey);
       const AccountId hotkey = account_named(neuron.hotkey);
       must("neuron " + neuron.hotkey, Register{coldkey, hotkey, netuid, std::nullopt});
-      if (neuron.stake > 0) must("stake of " + neuron.hotkey, AddStake{coldkey, hotkey, netuid, neuron.stake, std::nullopt});
+      if (neuron.stake > 0)
+        must("stake of " + neuron.hotkey,
+             AddStake{coldkey, hotkey, netuid, neuron.stake, std::nullopt});
       if (neuron.root_stake > 0) {
-        must("root stake of " + neuron.hotkey, AddStake{coldkey, hotkey, kRootNetuid, neuron.root_stake, std::nullopt});
+        must("root stake of " + neuron.hotkey,
+             AddStake{coldkey, hotkey, kRootNetuid, neuron.root_stake, std::nullopt});
       }
     }
   }
@@ -88,7 +93,8 @@ class Simulator {
 
   void apply_events(std::uint64_t step) {
     for (const ScenarioEvent& event : scenario_.events) {
-      const bool again = event.every != 0 && step > event.block && (step - event.block) % event.every == 0;
+      const bool again =
+          event.every != 0 && step > event.block && (step - event.block) % event.every == 0;
       if (step == event.block || again) try_event(event.operation);
     }
   }
@@ -123,11 +129,11 @@ class Simulator {
     const LedgerState& state = ledger().state();
     for (const auto& [netuid, subnet] : state.subnets) {
       if (netuid == kRootNetuid) continue;
-      result_.subnets.push_back({state.block, netuid,
-                                 std::ldexp(static_cast<double>(books::price_of(state, subnet).bits()), -64),
-                                 std::ldexp(static_cast<double>(subnet.moving_price.bits()), -32),
-                                 subnet.reserves.tao, subnet.reserves.alpha, subnet.alpha_out,
-                                 subnet.tao_in_emission});
+      result_.subnets.push_back(
+          {state.block, netuid,
+           std::ldexp(static_cast<double>(books::price_of(state, subnet).bits()), -64),
+           std::ldexp(static_cast<double>(subnet.moving_price.bits()), -32), subnet.reserves.tao,
+           subnet.reserves.alpha, subnet.alpha_out, subnet.tao_in_emission});
     }
     for (const auto& [name, amount] : scenario_.funds) {
       const AccountId coldkey = account_named(name);

@@ -86,11 +86,10 @@ void fill_buckets(LedgerState& state, Subnet& subnet, const Terms& terms) {
   const I96F32 cut = alpha.saturating_mul(share);
   alpha = alpha.saturating_sub(cut);
   set_aside(subnet, subnet.pending.owner_cut, cut.to_u64());
-  const I96F32 part =
-      root_proportion(state.subnets.at(kRootNetuid).reserves.tao,
-                      share_of_u64(state.parameters.tao_weight), subnet.reserves.alpha,
-                      subnet.alpha_out)
-          .convert<I96F32>();
+  const I96F32 part = root_proportion(state.subnets.at(kRootNetuid).reserves.tao,
+                                      share_of_u64(state.parameters.tao_weight),
+                                      subnet.reserves.alpha, subnet.alpha_out)
+                          .convert<I96F32>();
   const I96F32 root = part.saturating_mul(alpha).saturating_mul(I96F32::from_bits(Int128{1} << 31));
   const std::uint64_t before = subnet.alpha_out;
   const std::uint64_t tao = sell(state, subnet, root.to_u64());
@@ -102,9 +101,9 @@ void fill_buckets(LedgerState& state, Subnet& subnet, const Terms& terms) {
 
 void move_price(const LedgerState& state, Subnet& subnet) {
   const I96F32 weight = I96F32::from_bits(static_cast<Int128>(state.parameters.moving_alpha_bits));
-  subnet.moving_price =
-      weight.saturating_mul(price_of(subnet))
-          .saturating_add(I96F32::one().saturating_sub(weight).saturating_mul(moving_price_of(subnet)));
+  subnet.moving_price = weight.saturating_mul(price_of(subnet))
+                            .saturating_add(I96F32::one().saturating_sub(weight).saturating_mul(
+                                moving_price_of(subnet)));
 }
 
 bool due(const LedgerState& state, const Subnet& subnet) {
@@ -174,8 +173,9 @@ class Drain {
     for (const Relation& child : family.children) children.push_back(child.proportion);
     std::vector<ParentShare> parents;
     for (const Relation& parent : family.parents) {
-      parents.push_back({parent.proportion, own(parent.key),
-                         state_.hotkeys.at(parent.key).coldkey == state_.hotkeys.at(hotkey).coldkey});
+      parents.push_back(
+          {parent.proportion, own(parent.key),
+           state_.hotkeys.at(parent.key).coldkey == state_.hotkeys.at(hotkey).coldkey});
     }
     const ParentDividends parts =
         divide_among_parents(dividend, own(hotkey), children, parents, weight_,
@@ -300,7 +300,8 @@ std::uint64_t remove_stake(LedgerState& state, Subnet& subnet, const AccountId& 
 Outcome<Done> apply_to(LedgerState& state, const AddStake& operation) {
   Subnet* subnet = books::find(state, operation.netuid);
   if (subnet == nullptr) return LedgerError::SubnetNotExists;
-  if (books::free_of(state, operation.coldkey) < operation.tao) return LedgerError::NotEnoughBalanceToStake;
+  if (books::free_of(state, operation.coldkey) < operation.tao)
+    return LedgerError::NotEnoughBalanceToStake;
   if (!books::known(state, operation.hotkey)) return LedgerError::HotKeyAccountNotExists;
   if (operation.tao < kMinStake + kStakeFee) return LedgerError::AmountTooLow;
   const std::uint64_t alpha = simulated(*subnet, Side::buy, operation.tao - kStakeFee);
@@ -319,7 +320,8 @@ Outcome<Done> apply_to(LedgerState& state, const RemoveStake& operation) {
       books::stake_of(*subnet, operation.hotkey, operation.coldkey) < operation.alpha) {
     return LedgerError::NotEnoughStakeToWithdraw;
   }
-  if (simulated(*subnet, Side::sell, operation.alpha) < kMinStake + kStakeFee) return LedgerError::AmountTooLow;
+  if (simulated(*subnet, Side::sell, operation.alpha) < kMinStake + kStakeFee)
+    return LedgerError::AmountTooLow;
   remove_stake(state, *subnet, operation.hotkey, operation.coldkey, operation.alpha, kStakeFee);
   return Done{};
 }

@@ -8,7 +8,7 @@
 
 namespace yumoe::ledger::spec233 {
 
-inline constexpr std::uint64_t kStakeFee = 50'000;    // rao
+inline constexpr std::uint64_t kStakeFee = 50'000;   // rao
 inline constexpr std::uint64_t kMinStake = 500'000;  // rao, beside the fee
 
 // What a trade would give; 0 also where the pool refuses.

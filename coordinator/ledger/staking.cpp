@@ -30,8 +30,9 @@ Outcome<std::uint64_t> largest_order(const LedgerState& state, const Subnet& sub
   }
   const std::uint64_t reserve = side == Side::buy ? subnet.reserves.tao : subnet.reserves.alpha;
   const UInt128 order = UInt128{kSwapInputFactorMax} * reserve;
-  const auto filled = books::quote(
-      state, subnet, side, static_cast<std::uint64_t>(std::min<UInt128>(order, books::kMax)), limit);
+  const auto filled =
+      books::quote(state, subnet, side,
+                   static_cast<std::uint64_t>(std::min<UInt128>(order, books::kMax)), limit);
   if (!filled) return filled.error();
   return filled->paid_in + filled->fee;
 }
@@ -47,8 +48,8 @@ Outcome<std::uint64_t> within_limit(std::uint64_t amount, std::uint64_t largest,
 std::uint64_t fee_on(const LedgerState& state, const Subnet& subnet, std::uint64_t amount) {
   if (!subnet.dynamic || state.parameters.pool != PoolRule::balancer) return 0;
   return U64F64::from_integer(amount)
-      .saturating_mul(U64F64::from_integer(subnet.parameters.fee_rate)
-                          .safe_div(U64F64::from_integer(65535)))
+      .saturating_mul(
+          U64F64::from_integer(subnet.parameters.fee_rate).safe_div(U64F64::from_integer(65535)))
       .to_u64();
 }
 
@@ -90,14 +91,14 @@ struct Route {
 Outcome<std::uint64_t> largest_swap(const LedgerState& state, const Subnet& origin,
                                     const Subnet& destination, std::uint64_t limit) {
   if (limit == 0) return books::kMax;
-  if (!origin.dynamic && !destination.dynamic) return limit <= kUnit ? books::kMax : std::uint64_t{0};
+  if (!origin.dynamic && !destination.dynamic)
+    return limit <= kUnit ? books::kMax : std::uint64_t{0};
   if (!destination.dynamic) return largest_order(state, origin, Side::sell, limit);
   if (!origin.dynamic) {
     return largest_order(state, destination, Side::buy, kUnit * kUnit / limit);
   }
   const U64F64 bound = U64F64::from_integer(limit).safe_div(U64F64::from_integer(kUnit));
-  const U64F64 ratio =
-      books::price_of(state, origin).safe_div(books::price_of(state, destination));
+  const U64F64 ratio = books::price_of(state, origin).safe_div(books::price_of(state, destination));
   if (bound > ratio) return std::uint64_t{0};
   const U64F64 y1 = U64F64::from_integer(origin.reserves.tao);
   const U64F64 y2 = U64F64::from_integer(destination.reserves.tao);
@@ -105,25 +106,29 @@ Outcome<std::uint64_t> largest_swap(const LedgerState& state, const Subnet& orig
   const U64F64 first = U64F64::from_integer(destination.reserves.alpha)
                            .saturating_mul(y1.safe_div(all))
                            .safe_div(bound);
-  const U64F64 second = U64F64::from_integer(origin.reserves.alpha).saturating_mul(y2.safe_div(all));
+  const U64F64 second =
+      U64F64::from_integer(origin.reserves.alpha).saturating_mul(y2.safe_div(all));
   return first.saturating_sub(second).to_u64();
 }
 
 Outcome<Done> relocate_within(LedgerState& state, Subnet& subnet, const Route& route) {
   const U64F64 value =
       books::price_of(state, subnet).saturating_mul(U64F64::from_integer(route.alpha));
-  if (route.alpha == 0 || value.to_u64() < state.parameters.min_stake) return LedgerError::AmountTooLow;
-  if (route.changes_owner && !subnet.parameters.transfer_toggle) return LedgerError::TransferDisallowed;
+  if (route.alpha == 0 || value.to_u64() < state.parameters.min_stake)
+    return LedgerError::AmountTooLow;
+  if (route.changes_owner && !subnet.parameters.transfer_toggle)
+    return LedgerError::TransferDisallowed;
   // Shares are worth something else after the withdrawal: try on a copy.
   SharePool trial = subnet.stakes.at(route.origin_hotkey);
-  if (!trial.withdraw(route.origin_coldkey, route.alpha)) return LedgerError::NotEnoughStakeToWithdraw;
+  if (!trial.withdraw(route.origin_coldkey, route.alpha))
+    return LedgerError::NotEnoughStakeToWithdraw;
   const bool fits = route.origin_hotkey == route.destination_hotkey
                         ? trial.deposit(route.destination_coldkey, route.alpha)
                         : books::stakeable(subnet, route.destination_hotkey, route.alpha);
   if (!fits) return LedgerError::InsufficientLiquidity;
   books::unstake(state, subnet, route.origin_hotkey, route.origin_coldkey, route.alpha);
-  const bool staked = books::stake(state, subnet, route.destination_hotkey,
-                                   route.destination_coldkey, route.alpha);
+  const bool staked =
+      books::stake(state, subnet, route.destination_hotkey, route.destination_coldkey, route.alpha);
   YUMOE_ASSERT(staked);
   return Done{};
 }
@@ -141,7 +146,8 @@ Outcome<Done> relocate_across(LedgerState& state, Subnet& origin, Subnet& destin
     if (!cut) return cut.error();
     alpha = *cut;
   }
-  if (route.changes_owner && !(origin.parameters.transfer_toggle && destination.parameters.transfer_toggle)) {
+  if (route.changes_owner &&
+      !(origin.parameters.transfer_toggle && destination.parameters.transfer_toggle)) {
     return LedgerError::TransferDisallowed;
   }
   const auto sale = books::quote(state, origin, Side::sell, alpha, kSwapPriceMin);
@@ -151,11 +157,13 @@ Outcome<Done> relocate_across(LedgerState& state, Subnet& origin, Subnet& destin
   const bool drop_fees = origin.netuid != kRootNetuid;
   const auto purchase =
       books::quote(state, destination, Side::buy, sale->paid_out, kSwapPriceMax, drop_fees);
-  if (!stays_free && (!purchase || purchase->paid_out == 0 ||
-                      !books::stakeable(destination, route.destination_hotkey, purchase->paid_out))) {
+  if (!stays_free &&
+      (!purchase || purchase->paid_out == 0 ||
+       !books::stakeable(destination, route.destination_hotkey, purchase->paid_out))) {
     return LedgerError::InsufficientLiquidity;
   }
-  books::unstake(state, origin, route.origin_hotkey, route.origin_coldkey, sale->paid_in + sale->fee);
+  books::unstake(state, origin, route.origin_hotkey, route.origin_coldkey,
+                 sale->paid_in + sale->fee);
   books::sell(state, origin, *sale);
   origin.user_flow -= static_cast<std::int64_t>(sale->paid_out);
   std::uint64_t left = sale->paid_out;
@@ -231,7 +239,8 @@ Outcome<Done> apply_to(LedgerState& state, const AddStake& operation) {
 Outcome<Done> apply_to(LedgerState& state, const RemoveStake& operation) {
   if (state.parameters.blocks == BlockRule::spec233) return spec233::apply_to(state, operation);
   Subnet* subnet = books::find(state, operation.netuid);
-  if (!operation.limit && subnet != nullptr && !tradable(*subnet)) return LedgerError::SubtokenDisabled;
+  if (!operation.limit && subnet != nullptr && !tradable(*subnet))
+    return LedgerError::SubtokenDisabled;
   const std::uint64_t owned =
       subnet == nullptr ? 0 : books::stake_of(*subnet, operation.hotkey, operation.coldkey);
   std::uint64_t alpha = operation.limit ? operation.alpha : std::min(operation.alpha, owned);
@@ -241,7 +250,8 @@ Outcome<Done> apply_to(LedgerState& state, const RemoveStake& operation) {
   if (alpha > owned) return LedgerError::NotEnoughStakeToWithdraw;
   const auto simulated = books::quote(state, *subnet, Side::sell, alpha, kSwapPriceMin);
   if (!simulated) return LedgerError::InsufficientLiquidity;
-  if (simulated->paid_out < state.parameters.min_stake && alpha < owned) return LedgerError::AmountTooLow;
+  if (simulated->paid_out < state.parameters.min_stake && alpha < owned)
+    return LedgerError::AmountTooLow;
   if (operation.limit) {
     const auto largest = largest_order(state, *subnet, Side::sell, operation.limit->price);
     if (!largest) return largest.error();

@@ -104,7 +104,8 @@ Outcome<Done> apply_to(LedgerState& state, const RevealWeights& operation) {
 }
 
 Outcome<Done> apply_to(LedgerState& state, const CommitTimelocked& operation) {
-  if (operation.sealed.size() > kTimelockedBytesMax || operation.plaintext.size() > kTimelockedBytesMax) {
+  if (operation.sealed.size() > kTimelockedBytesMax ||
+      operation.plaintext.size() > kTimelockedBytesMax) {
     return LedgerError::InvalidValue;
   }
   WeightEvents events;

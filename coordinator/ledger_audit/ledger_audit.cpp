@@ -24,8 +24,8 @@ std::multimap<std::uint64_t, std::pair<RoundId, Bytes>> kept_snapshots(const Run
 void compare(const RunLedger& computed, RoundId round, ByteView kept) {
   const Bytes snapshot = computed.snapshot();
   if (std::equal(snapshot.begin(), snapshot.end(), kept.begin(), kept.end())) return;
-  std::string where = ledger::first_difference(RunLedger::ledger_in(kept).state(),
-                                               computed.ledger().state());
+  std::string where =
+      ledger::first_difference(RunLedger::ledger_in(kept).state(), computed.ledger().state());
   if (where.empty()) where = "what accounts called";
   throw Error(ErrorCode::replay_differs, "the ledger in the checkpoint of round " +
                                              std::to_string(round.value) + ": " + where);
@@ -54,7 +54,8 @@ LedgerAudit audit_ledger(const RunRecord& record) {
   ledger.ledger().audit();
   const Bytes snapshot = ledger.ledger().snapshot();
   if (ledger::Ledger::restore(snapshot).digest() != ledger.ledger().digest()) {
-    throw Error(ErrorCode::invariant_broken, "a snapshot of the ledger does not read back to the same");
+    throw Error(ErrorCode::invariant_broken,
+                "a snapshot of the ledger does not read back to the same");
   }
   audit.blocks = ledger.ledger().state().block;
   audit.epochs = ledger.epochs().size();

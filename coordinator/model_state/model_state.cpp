@@ -71,7 +71,8 @@ ModelState::Result ModelState::aggregate(const AggregationInput& input, const Fi
 // The loss-free balancing of one round at once: each layer's bias moves against the load that all
 // workers together saw, by balance_rate for each inner step, in proportion to how far an expert is from
 // the mean (at most once the mean). Source: Wang et al. 2024, with counts delayed by a round.
-std::vector<float> ModelState::next_gate_bias(const std::vector<Contribution>& contributions) const {
+std::vector<float> ModelState::next_gate_bias(
+    const std::vector<Contribution>& contributions) const {
   const std::span<const float> now = base_.gate_bias();
   std::vector<float> next(now.begin(), now.end());
   const auto layers = static_cast<std::size_t>(layout_->model().layers);

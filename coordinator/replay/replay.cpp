@@ -19,9 +19,8 @@ Replayed replay(const Layout& layout, const RunSetup& setup, const ForEachRecord
                 const ReplayWatcher& watcher, std::uint64_t last_round) {
   Replayed state;
   state.core = std::make_unique<Run>(layout, setup.settings);
-  state.model = checkpoint
-                    ? std::make_unique<ModelState>(layout, setup, *checkpoint)
-                    : std::make_unique<ModelState>(layout, setup);
+  state.model = checkpoint ? std::make_unique<ModelState>(layout, setup, *checkpoint)
+                           : std::make_unique<ModelState>(layout, setup);
   if (watcher.model) watcher.model(*state.model);
   records([&](const Record& record) {
     const auto spoilt = [&](const std::string& why) {

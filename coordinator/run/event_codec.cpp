@@ -70,9 +70,9 @@ void write(wire::Event::Joined::Builder out, const Joined& event) {
 }  // namespace
 
 std::string_view kind_of(const Event& event) {
-  constexpr std::string_view kKinds[] = {"started", "joined",     "left",         "committed", "revealed",
-                                         "scored",  "aggregated", "checkpointed", "tick",      "resumed",
-                                         "called"};
+  constexpr std::string_view kKinds[] = {"started",  "joined",  "left",       "committed",
+                                         "revealed", "scored",  "aggregated", "checkpointed",
+                                         "tick",     "resumed", "called"};
   return kKinds[event.index()];
 }
 
@@ -168,9 +168,8 @@ Event decode_event(ByteView bytes) {
                           from.getDownBytes()};
       }
       case Which::CHECKPOINTED:
-        return Checkpointed{
-            {in.getCheckpointed().getVersion()},
-            digest_of_field(in.getCheckpointed().getStateDigest(), "state digest")};
+        return Checkpointed{{in.getCheckpointed().getVersion()},
+                            digest_of_field(in.getCheckpointed().getStateDigest(), "state digest")};
       case Which::TICK: return Tick{};
       case Which::RESUMED: return Resumed{};
       case Which::CALLED: {

@@ -72,8 +72,8 @@ std::optional<Run::Refused> Run::refusal_of(const Event& event, TimeMs) const {
   } else if (const auto* committed = std::get_if<Committed>(&event)) {
     const RoundState* round = round_state(committed->round);
     if (round == nullptr || !round->shards.contains(committed->uid)) {
-      return refuse(ErrorCode::stale_round,
-                    "round " + std::to_string(committed->round.value) + " is over or has no shard of yours");
+      return refuse(ErrorCode::stale_round, "round " + std::to_string(committed->round.value) +
+                                                " is over or has no shard of yours");
     }
     const ShardState& shard = round->shards.at(committed->uid);
     if (shard.answer != Answer::missing && shard.commitment != committed->digest) {
@@ -106,7 +106,8 @@ std::optional<Run::Refused> Run::refusal_of(const Event& event, TimeMs) const {
     }
     for (const ScoreEntry& entry : scored->scores.entries) {
       if (!std::binary_search(round->evaluated.begin(), round->evaluated.end(), entry.uid)) {
-        return refuse(ErrorCode::peer_refused, "score of a contribution that was not to be measured");
+        return refuse(ErrorCode::peer_refused,
+                      "score of a contribution that was not to be measured");
       }
     }
     for (const ShardAudit& audit : scored->scores.audits) {
@@ -173,7 +174,7 @@ void Run::on(const Joined& event, TimeMs now, std::vector<Action>& out) {
     participant.profile = std::move(profile);
     participant.active = true;
   });
-  participant.reason = event.role == Role::validator  ? ""
+  participant.reason = event.role == Role::validator   ? ""
                        : !event.profile.remark.empty() ? event.profile.remark
                        : event.profile.measuring       ? "measures its machine"
                                                        : "joined; work comes with the next round";
@@ -388,16 +389,16 @@ void Run::choose_evaluated(RoundState& round) const {
     if (shard.answer == Answer::revealed && shard.in_time) revealed.push_back(uid);
   }
   const auto most = static_cast<double>(settings_.run.evaluated_max);
-  round.evaluated =
-      scoring_.to_measure(revealed, static_cast<std::size_t>(std::ceil(most * budget_root(revealed.size()))), round.id,
-                          derive_seed("evaluated", {private_seed_, round.id.value}));
+  round.evaluated = scoring_.to_measure(
+      revealed, static_cast<std::size_t>(std::ceil(most * budget_root(revealed.size()))), round.id,
+      derive_seed("evaluated", {private_seed_, round.id.value}));
 }
 
 // All validators train the same shard again, so that a verdict has stake behind it; seldom enough for the
 // budget.
 void Run::choose_audited(RoundState& round) {
-  const auto judges = static_cast<double>(std::count_if(
-      participants_.begin(), participants_.end(), [](const auto& entry) {
+  const auto judges = static_cast<double>(
+      std::count_if(participants_.begin(), participants_.end(), [](const auto& entry) {
         return entry.second.role == Role::validator && entry.second.active;
       }));
   std::vector<Answered> answered;
@@ -430,14 +431,15 @@ void Run::start_round(TimeMs now, std::vector<Action>& out) {
   round.lower_bound_s = plan.lower_bound_s;
   round.replicas = plan.replicas;
   round.short_of = std::move(plan.short_of);
-  const std::uint64_t steps_before =
-      (round_.value - 1) * static_cast<std::uint64_t>(settings_.schedule_steps) /
-      static_cast<std::uint64_t>(settings_.run.rounds);
+  const std::uint64_t steps_before = (round_.value - 1) *
+                                     static_cast<std::uint64_t>(settings_.schedule_steps) /
+                                     static_cast<std::uint64_t>(settings_.run.rounds);
   for (const Assignment& assignment : plan.assignments) {
     Participant& participant = participants_.at(assignment.uid);
     participant.held = assignment.experts;
     for (const std::uint32_t expert : lost) {
-      if (!std::binary_search(assignment.experts.begin(), assignment.experts.end(), expert)) continue;
+      if (!std::binary_search(assignment.experts.begin(), assignment.experts.end(), expert))
+        continue;
       round.replaced.push_back(expert);
       participant.reason = "takes on expert " + std::to_string(expert) +
                            ", whose last holder left, from base version " +
@@ -460,8 +462,8 @@ void Run::start_round(TimeMs now, std::vector<Action>& out) {
     shard.uid = assignment.uid;
     shard.seed = derive_seed("shard", {static_cast<std::uint64_t>(settings_.run.seed), round_.value,
                                        assignment.uid.value});
-    shard.data = {data_cursor_, assignment.inner_steps *
-                                    static_cast<std::uint64_t>(settings_.batch_sequences)};
+    shard.data = {data_cursor_,
+                  assignment.inner_steps * static_cast<std::uint64_t>(settings_.batch_sequences)};
     data_cursor_ += shard.data.count;
     shard.inner_steps = assignment.inner_steps;
     shard.steps_before = steps_before;
@@ -502,13 +504,13 @@ void Run::close_training_statistics(const RoundState& round) {
   for (const auto& [uid, shard] : round.shards) {
     if (shard.answer == Answer::missing && !shard.awaited) {
       participants_.at(uid).reason =
-          "one round is shorter than its least work: it is not waited for, comes late and counts less";
+          "one round is shorter than its least work: it is not waited for, comes late and counts "
+          "less";
     } else if (shard.answer == Answer::missing) {
       Participant& participant = participants_.at(uid);
       ++participant.missed;
       participant.reason = "no commitment before the deadline of round " +
-                           std::to_string(round.id.value) +
-                           "; a late one still counts for " +
+                           std::to_string(round.id.value) + "; a late one still counts for " +
                            std::to_string(settings_.run.stale_rounds_max) + " rounds, discounted";
     } else if (shard.predicted_s > 0 && shard.awaited) {
       const double actual_ms = static_cast<double>((shard.committed_at - round.started).count());
@@ -539,7 +541,8 @@ void Run::start_aggregating(TimeMs now, std::vector<Action>& out) {
   close_reveal_statistics(round, now);
   std::vector<ShardOutcome> outcomes;
   for (const auto& [uid, shard] : round.shards) {
-    outcomes.push_back({uid, shard.answer == Answer::revealed, shard.answer == Answer::refused, shard.tokens});
+    outcomes.push_back(
+        {uid, shard.answer == Answer::revealed, shard.answer == Answer::refused, shard.tokens});
   }
   tell([&](Scoring& scoring) { scoring.close_round(round.id, outcomes); });
   round.closed = true;
@@ -759,7 +762,8 @@ Plan Run::plan() const {
     if (p.role != Role::worker || !p.active || p.profile.measuring) continue;
     workers.push_back({uid, p.profile, p.held, p.experts_cap});
     // A speed that was seen contains the way to it.
-    if (p.speed_seen) workers.back().profile.down_bytes_per_s = workers.back().profile.round_trip_ms = 0;
+    if (p.speed_seen)
+      workers.back().profile.down_bytes_per_s = workers.back().profile.round_trip_ms = 0;
   }
   return place(layout_, settings_.batch_sequences, update_size(), workers, settings_.placement);
 }

@@ -27,6 +27,8 @@ inline ledger::AccountId other_miner(const std::string& subnet, unsigned number)
 }
 
 // To the nearest rao; nothing after this is a double.
-inline std::uint64_t rao_of(double tao) { return static_cast<std::uint64_t>(std::llround(tao * 1e9)); }
+inline std::uint64_t rao_of(double tao) {
+  return static_cast<std::uint64_t>(std::llround(tao * 1e9));
+}
 
 }  // namespace yumoe

@@ -10,8 +10,8 @@ namespace {
 
 using ledger::AccountId;
 
-constexpr std::uint64_t kCallsPerBlockMax = 16;   // of one account
-constexpr std::uint64_t kTransferRaoMin = 500;    // the chain's existential deposit
+constexpr std::uint64_t kCallsPerBlockMax = 16;  // of one account
+constexpr std::uint64_t kTransferRaoMin = 500;   // the chain's existential deposit
 constexpr std::uint32_t kSnapshotVersion = 2;
 constexpr std::uint8_t kChainBlockTag = 255;          // no operation has it
 constexpr std::uint64_t kChainBlocksMax = 1'000'000;  // told at once
@@ -22,10 +22,12 @@ std::optional<std::string> why_not_callable(const ledger::Operation& operation) 
   if (std::holds_alternative<Fund>(operation) || std::holds_alternative<Pulse>(operation)) {
     return std::string(name_of(operation)) + " is not for accounts to call";
   }
-  if (std::holds_alternative<SetWeights>(operation) || std::holds_alternative<CommitWeights>(operation) ||
+  if (std::holds_alternative<SetWeights>(operation) ||
+      std::holds_alternative<CommitWeights>(operation) ||
       std::holds_alternative<RevealWeights>(operation) ||
       std::holds_alternative<CommitTimelocked>(operation) ||
-      std::holds_alternative<BatchReveal>(operation) || std::holds_alternative<BatchSet>(operation) ||
+      std::holds_alternative<BatchReveal>(operation) ||
+      std::holds_alternative<BatchSet>(operation) ||
       std::holds_alternative<BatchCommit>(operation)) {
     return "a run's weights come from its validators' scores: " + std::string(name_of(operation)) +
            " is not called";
@@ -48,11 +50,14 @@ Bytes chain_block_call(std::uint64_t number) {
   return bytes;
 }
 
-std::optional<std::string> RunLedger::why_not_told(const AccountId& account, std::uint64_t number) const {
-  if (economy_.time != "followed") return "the blocks of this run pass with its own time: economy.time";
+std::optional<std::string> RunLedger::why_not_told(const AccountId& account,
+                                                   std::uint64_t number) const {
+  if (economy_.time != "followed")
+    return "the blocks of this run pass with its own time: economy.time";
   if (account != owner_) return "only economy.owner tells the chain's blocks";
   if (!chain_first_) return std::nullopt;
-  if (number <= chain_newest_) return "block " + std::to_string(number) + " is not above the newest told";
+  if (number <= chain_newest_)
+    return "block " + std::to_string(number) + " is not above the newest told";
   if (number - chain_newest_ > kChainBlocksMax) return "more than a million blocks at once";
   return std::nullopt;
 }
@@ -165,8 +170,8 @@ template <typename Archive>
 void RunLedger::visit(Archive& archive, Bytes& ledger_bytes) {
   bool started = start_.has_value();
   std::int64_t start = started ? start_->value : 0;
-  archive(started, start, chain_first_, chain_newest_, first_round_.value, last_round_.value, callers_,
-          ledger_bytes);
+  archive(started, start, chain_first_, chain_newest_, first_round_.value, last_round_.value,
+          callers_, ledger_bytes);
   start_.reset();
   if (started) start_ = TimeMs{start};
 }
@@ -194,7 +199,8 @@ void RunLedger::restore(ByteView snapshot) {
     reader.finish();
     ledger_ = ledger::Ledger::restore(ledger_bytes);
   } catch (const Error& error) {
-    throw Error(ErrorCode::checkpoint_corrupt, std::string("the ledger's snapshot: ") + error.what());
+    throw Error(ErrorCode::checkpoint_corrupt,
+                std::string("the ledger's snapshot: ") + error.what());
   }
   epochs_.clear();
   refusals_.clear();

@@ -67,8 +67,9 @@ RunLedger::Other RunLedger::other_from(const std::string& text) {
     if (equals == std::string::npos) fail(what + ": '" + word + "' must be NAME=VALUE");
     const std::string name = word.substr(0, equals), value = word.substr(equals + 1);
     if (name == "lock" || name == "stake" || name == "root") {
-      (name == "lock" ? other.lock : name == "stake" ? other.stake : other.root) =
-          tao_from(value, what);
+      (name == "lock"    ? other.lock
+       : name == "stake" ? other.stake
+                         : other.root) = tao_from(value, what);
     } else if (name == "miners") {
       std::int64_t miners = 0;
       if (!option_detail::parse(value, miners) || miners < 0 ||
@@ -137,7 +138,8 @@ void RunLedger::found_other(Other other) {
   fund(owner, std::max(price, other.lock) + rao_of(100));
   other.netuid = 1;
   while (ledger_.state().subnets.contains(other.netuid)) ++other.netuid;
-  must(ledger_.apply(ledger::RegisterNetwork{owner, keyless("yumoe owner hotkey of " + other.name), 1}),
+  must(ledger_.apply(
+           ledger::RegisterNetwork{owner, keyless("yumoe owner hotkey of " + other.name), 1}),
        what);
   must(ledger_.apply(ledger::StartCall{owner, other.netuid}), "the start of " + what);
   state = ledger_.state();
@@ -147,7 +149,8 @@ void RunLedger::found_other(Other other) {
   ledger_ = ledger::Ledger::from_state(std::move(state), ledger_.new_subnet_parameters());
   for (const auto& [name, value] : other.parameters) {
     if (!ledger_.override_parameter(other.netuid, name, value)) {
-      fail("economy.subnets: " + what + " has no parameter " + name + " = " + std::to_string(value));
+      fail("economy.subnets: " + what + " has no parameter " + name + " = " +
+           std::to_string(value));
     }
   }
   // The first price of a registration is high and doubles: theirs are bought at the least one.
@@ -186,10 +189,12 @@ std::pair<std::string, std::uint64_t> rule_from(std::string_view text) {
   if (value == "true" || value == "false") return {name, value == "true" ? 1U : 0U};
   double share = 0;
   if (!option_detail::parse(value, share) || !(share >= 0 && share <= 1)) fail_usage();
-  if (name == "bonds_moving_average") return {name, static_cast<std::uint64_t>(std::llround(share * 1e6))};
+  if (name == "bonds_moving_average")
+    return {name, static_cast<std::uint64_t>(std::llround(share * 1e6))};
   if (name == "tao_weight" || name == "childkey_burn") {
     return {name, share >= 1 ? ~std::uint64_t{0}
-                             : static_cast<std::uint64_t>(std::floor(share * 18'446'744'073'709'551'616.0))};
+                             : static_cast<std::uint64_t>(
+                                   std::floor(share * 18'446'744'073'709'551'616.0))};
   }
   return {name, static_cast<std::uint64_t>(std::floor(share * 65'535))};
 }

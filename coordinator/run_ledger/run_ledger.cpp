@@ -57,9 +57,9 @@ void RunLedger::apply(const Event& event, const Run& core, TimeMs now) {
 void RunLedger::enrol(const Joined& event) {
   const AccountId account = account_of(event.hotkey);
   const std::uint64_t stake = rao_of(event.stake);
-  if (!attempt(ledger::TransferBalance{treasury(), account,
-                                       stake + rao_of(economy_.participant_funds)},
-               event.hotkey)) {
+  if (!attempt(
+          ledger::TransferBalance{treasury(), account, stake + rao_of(economy_.participant_funds)},
+          event.hotkey)) {
     return;
   }
   if (!attempt(ledger::Register{account, account, kNetuid, std::nullopt}, event.hotkey)) return;
@@ -76,8 +76,8 @@ ledger::Operation RunLedger::weight_call(const AccountId& hotkey, std::uint16_t 
                                          std::vector<std::uint16_t> values) const {
   const ledger::SubnetParameters& rules = ledger_.state().subnets.at(netuid).parameters;
   if (!rules.commit_reveal_weights_enabled) {
-    return ledger::SetWeights{hotkey, netuid, 0, std::move(uids), std::move(values),
-                              rules.weights_version_key};
+    return ledger::SetWeights{
+        hotkey, netuid, 0, std::move(uids), std::move(values), rules.weights_version_key};
   }
   ledger::CommitTimelocked commit;
   commit.hotkey = hotkey;
@@ -114,7 +114,8 @@ void RunLedger::set_weights(Uid validator, const Run& core) {
 void RunLedger::weigh_others() {
   for (const Other& other : others_) {
     const auto at = ledger_.state().subnets.find(other.netuid);
-    if (at == ledger_.state().subnets.end() || at->second.owner_coldkey != other_owner(other.name)) {
+    if (at == ledger_.state().subnets.end() ||
+        at->second.owner_coldkey != other_owner(other.name)) {
       continue;  // dissolved on the way
     }
     const ledger::Subnet& subnet = at->second;

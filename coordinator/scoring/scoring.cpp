@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t kMissingRoundsKept = 8;
 constexpr std::uint64_t kAuditHoldsRounds = 20;  // an honest shard keeps suspicion away for so long
-constexpr double kTypicalLeast = 0.2;   // credit above which a worker helps to find a round's scale
+constexpr double kTypicalLeast = 0.2;  // credit above which a worker helps to find a round's scale
 // Of the usual credit a token: below the first, surely reached, nothing is trusted; from the second on all.
 constexpr double kTrustNothing = 0.5, kTrustWhole = 0.8;
 
@@ -123,9 +123,11 @@ void Scoring::take(Opinion& opinion, RoundId round, double x, double error) {
     opinion.credit = measured;
     opinion.variance = r;
   } else {
-    const double rounds = static_cast<double>(round.value - std::min(round, opinion.measured_round).value);
+    const double rounds =
+        static_cast<double>(round.value - std::min(round, opinion.measured_round).value);
     const double prior = opinion.variance + options_.drift * options_.drift * std::max(1.0, rounds);
-    if (opinion.ceiling > 0) opinion.ceiling += options_.return_rate * (1 - clamped(opinion.ceiling));
+    if (opinion.ceiling > 0)
+      opinion.ceiling += options_.return_rate * (1 - clamped(opinion.ceiling));
     if (measured + options_.fall_errors * std::sqrt(prior + r) < opinion.credit) {
       opinion.credit = measured;
       opinion.variance = r;
@@ -176,7 +178,8 @@ void Scoring::rate(Opinions& opinions, const Scores& scores) {
   if (results.empty()) return;
   if (const auto missing = missing_.find(scores.round); missing != missing_.end()) {
     for (const Uid uid : missing->second) {
-      if (opinions.contains(uid)) results.emplace_back(-std::numeric_limits<double>::infinity(), uid);
+      if (opinions.contains(uid))
+        results.emplace_back(-std::numeric_limits<double>::infinity(), uid);
     }
   }
   std::sort(results.begin(), results.end(), [](const auto& a, const auto& b) {
@@ -224,9 +227,11 @@ double Scoring::half_width(Uid worker, RoundId round) const {
     }
     known = true;
     const Opinion& o = found->second;
-    const double rounds = static_cast<double>(round.value - std::min(round, o.measured_round).value);
-    const double half = options_.confidence *
-                        std::sqrt(o.variance + options_.drift * options_.drift * std::max(1.0, rounds));
+    const double rounds =
+        static_cast<double>(round.value - std::min(round, o.measured_round).value);
+    const double half =
+        options_.confidence *
+        std::sqrt(o.variance + options_.drift * options_.drift * std::max(1.0, rounds));
     // Surely worth nothing is as clear as surely worth something.
     const bool worthless = o.credit + half < options_.certain_share;
     widest = std::max(widest, worthless ? 0 : half / std::max(o.credit, options_.certain_share));
@@ -234,8 +239,8 @@ double Scoring::half_width(Uid worker, RoundId round) const {
   return known ? widest : std::numeric_limits<double>::infinity();
 }
 
-std::vector<Uid> Scoring::to_measure(std::span<const Uid> candidates, std::size_t most, RoundId round,
-                                     std::uint64_t seed) const {
+std::vector<Uid> Scoring::to_measure(std::span<const Uid> candidates, std::size_t most,
+                                     RoundId round, std::uint64_t seed) const {
   std::vector<std::pair<double, Uid>> uncertain;  // half width
   std::vector<Uid> clear;
   for (const Uid uid : candidates) {
@@ -254,7 +259,8 @@ std::vector<Uid> Scoring::to_measure(std::span<const Uid> candidates, std::size_
   std::stable_sort(uncertain.begin(), uncertain.end(),
                    [](const auto& a, const auto& b) { return a.first > b.first; });
   const auto spots = std::min<std::size_t>(
-      clear.size(), static_cast<std::size_t>(std::ceil(options_.spot_share * static_cast<double>(most))));
+      clear.size(),
+      static_cast<std::size_t>(std::ceil(options_.spot_share * static_cast<double>(most))));
   const std::size_t tested = std::min(uncertain.size(), most - std::min(most, spots));
   std::vector<Uid> chosen;
   for (std::size_t i = 0; i < tested; ++i) chosen.push_back(uncertain[i].second);
@@ -281,7 +287,8 @@ std::optional<Uid> Scoring::to_audit(std::span<const Answered> candidates, Round
     if (banned) continue;
     open.push_back(candidate.uid);
     if (lately || candidate.tokens == 0) continue;
-    const std::pair delivers(credit(candidate.uid) / static_cast<double>(candidate.tokens), candidate.uid);
+    const std::pair delivers(credit(candidate.uid) / static_cast<double>(candidate.tokens),
+                             candidate.uid);
     if (!least || delivers < *least) least = delivers;
   }
   if (open.empty()) return std::nullopt;
@@ -442,7 +449,8 @@ void Scoring::settle() {
   }
   const double middle = median(std::move(usual));
   for (auto& [worker, trust] : trust_) {
-    trust = middle > 0 ? clamped((trust / middle - kTrustNothing) / (kTrustWhole - kTrustNothing)) : 0;
+    trust =
+        middle > 0 ? clamped((trust / middle - kTrustNothing) / (kTrustWhole - kTrustNothing)) : 0;
     anybody_trusted_ = anybody_trusted_ || trust > 0;
   }
   consensus_ = quantise(together);
@@ -452,15 +460,14 @@ void Scoring::settle() {
 }
 
 std::uint16_t Scoring::weight(Uid worker) const {
-  const auto found = std::lower_bound(
-      consensus_.begin(), consensus_.end(), worker,
-      [](const auto& entry, Uid uid) { return entry.first < uid; });
+  const auto found = std::lower_bound(consensus_.begin(), consensus_.end(), worker,
+                                      [](const auto& entry, Uid uid) { return entry.first < uid; });
   return found != consensus_.end() && found->first == worker ? found->second : 0;
 }
 
 std::uint32_t Scoring::rank(std::uint16_t weight) const {
-  const auto not_more = std::lower_bound(weights_descending_.begin(), weights_descending_.end(), weight,
-                                         std::greater<>());
+  const auto not_more = std::lower_bound(weights_descending_.begin(), weights_descending_.end(),
+                                         weight, std::greater<>());
   return 1 + static_cast<std::uint32_t>(not_more - weights_descending_.begin());
 }
 

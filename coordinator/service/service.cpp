@@ -23,7 +23,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr std::size_t kMessagesPerStep = 256;   // one journal transaction for so many at most
+constexpr std::size_t kMessagesPerStep = 256;  // one journal transaction for so many at most
 
 // What a heartbeat said last; lives in memory alone.
 struct Pulse {
@@ -136,18 +136,20 @@ class Coordinator::Impl {
       ledger_knows = checkpoint->journal_sequence;
     }
     ReplayWatcher watcher;
-    watcher.event = [this, ledger_knows](const Record& record, const Event& event, const Run& core) {
-      if (const auto* revealed = std::get_if<Revealed>(&event); revealed && revealed->filter.empty()) {
+    watcher.event = [this, ledger_knows](const Record& record, const Event& event,
+                                         const Run& core) {
+      if (const auto* revealed = std::get_if<Revealed>(&event);
+          revealed && revealed->filter.empty()) {
         accepted_.push_back({revealed->round, revealed->uid, revealed->blob});
-        while (accepted_.front().round.value + seen_rounds() <= core.round().value) accepted_.pop_front();
+        while (accepted_.front().round.value + seen_rounds() <= core.round().value)
+          accepted_.pop_front();
       }
       remember(record.time, event, core);
       if (record.sequence > ledger_knows) ledger_->apply(event, core, record.time);
     };
     Replayed replayed = replay(
         layout_, setup_, [this](const auto& visit) { journal_.for_each(1, visit); }, find_blob,
-        std::move(checkpoint),
-        watcher);
+        std::move(checkpoint), watcher);
     core_ = std::move(replayed.core);
     model_ = std::move(replayed.model);
     now_ = std::max(clock_.now(), replayed.last_time);
@@ -189,7 +191,8 @@ class Coordinator::Impl {
           BaseVersion::from_parts(layout_, c.round, c.parameters, c.gate_bias, c.momentum).encode();
       checkpoint_state_digest_ = digest_of(checkpoint_state_);
     } catch (const Error& error) {
-      if (error.code() != ErrorCode::checkpoint_corrupt && error.code() != ErrorCode::file_missing) {
+      if (error.code() != ErrorCode::checkpoint_corrupt &&
+          error.code() != ErrorCode::file_missing) {
         throw;
       }
       log_warning("write a checkpoint of round " + std::to_string(model_->base().round().value) +
@@ -213,7 +216,8 @@ class Coordinator::Impl {
 
   void on(const Received&, const Sessions::Message&, const Hello&, std::size_t) {}
 
-  void on(const Received& received, const Sessions::Message& message, const Join& join, std::size_t) {
+  void on(const Received& received, const Sessions::Message& message, const Join& join,
+          std::size_t) {
     const PublicKey& hotkey = message.envelope.sender;
     if (const auto uid = core_->uid_of(hotkey)) {
       const Peer* other = sessions_.peer_of(*uid);
@@ -277,7 +281,8 @@ class Coordinator::Impl {
     if (!uid) return;
     const Committed event{*uid, commit.round, commit.digest, commit.bytes, received.frames[0]};
     if (!submit_or_refuse(received.peer, *uid, event)) return;
-    receipt(received.peer, message.envelope.sender, ReceiptKind::commit, commit.round, commit.digest);
+    receipt(received.peer, message.envelope.sender, ReceiptKind::commit, commit.round,
+            commit.digest);
   }
 
   void on(const Received& received, const Sessions::Message& message, const RevealPiece& piece,
@@ -314,8 +319,8 @@ class Coordinator::Impl {
       dirty_.insert(uid);
       return;
     }
-    const Revealed event = examine(layout_, setup_.codec, setup_.training, shard.shard, round.base,
-                                   bytes, seen_);
+    const Revealed event =
+        examine(layout_, setup_.codec, setup_.training, shard.shard, round.base, bytes, seen_);
     const RoundId id = round.id;
     if (const auto refused = core_->refusal_of(event, now_)) {
       refuse(peer, refused->code, refused->message);
@@ -360,7 +365,8 @@ class Coordinator::Impl {
     fetched_digest_ = digest;
     fetched_bytes_ = blob.value_or(Bytes{});
     fetched_is_aggregate_ = false;
-    for (const VersionStep& step : core_->steps()) fetched_is_aggregate_ |= step.aggregate == digest;
+    for (const VersionStep& step : core_->steps())
+      fetched_is_aggregate_ |= step.aggregate == digest;
   }
 
   void on(const Received& received, const Sessions::Message& message, const Scores& scores,
@@ -440,7 +446,8 @@ class Coordinator::Impl {
   // Facts for the progress display, gathered live and on recovery alike.
   void remember(TimeMs time, const Event& event, const Run& core) {
     if (first_round_at_.value == 0 && core.round().value > 0) first_round_at_ = time;
-    if (const auto* revealed = std::get_if<Revealed>(&event); revealed && revealed->filter.empty()) {
+    if (const auto* revealed = std::get_if<Revealed>(&event);
+        revealed && revealed->filter.empty()) {
       tokens_ += revealed->tokens;
       ++contributions_;
       dense_bytes_ += 4 * dense_parameters(core, revealed->uid);
@@ -470,7 +477,8 @@ class Coordinator::Impl {
   void flush() {
     if (!pending_.empty()) {
       std::vector<Entry> entries;
-      for (const Pending& event : pending_) entries.push_back({event.time, event.kind, event.payload});
+      for (const Pending& event : pending_)
+        entries.push_back({event.time, event.kind, event.payload});
       std::vector<Blob> blobs;
       for (const BlobInfo& info : pending_blob_infos_) {
         blobs.push_back({info.round, info.kind, pending_blobs_.at(info.digest)});
@@ -520,16 +528,11 @@ class Coordinator::Impl {
   void write_checkpoint_now() {
     const BaseVersion& base = model_->base();
     const Bytes ledger = ledger_->snapshot();
-    const CheckpointView view{base.round(),
-                              setup_.run,
-                              layout_,
-                              base.parameters(),
-                              base.momentum(),
-                              model_->residual(),
-                              base.gate_bias(),
-                              {},
-                              ledger,
-                              digest_of_parameters(layout_, base.parameters()),
+    const CheckpointView view{base.round(),     setup_.run,
+                              layout_,          base.parameters(),
+                              base.momentum(),  model_->residual(),
+                              base.gate_bias(), {},
+                              ledger,           digest_of_parameters(layout_, base.parameters()),
                               journal_.size()};
     write_checkpoint(checkpoint_path(checkpoints(), base.round()), view);
     checkpoint_state_ = base.encode();
@@ -566,9 +569,12 @@ class Coordinator::Impl {
   // --- saying ------------------------------------------------------------------------------------------------
 
   // Says it once the events so far are durable.
-  void later(const Peer& peer, ToParticipant content) { outbox_.emplace_back(peer, std::move(content)); }
+  void later(const Peer& peer, ToParticipant content) {
+    outbox_.emplace_back(peer, std::move(content));
+  }
 
-  std::size_t say(const Peer& peer, const ToParticipant& content, std::optional<Bytes> payload = {}) {
+  std::size_t say(const Peer& peer, const ToParticipant& content,
+                  std::optional<Bytes> payload = {}) {
     std::vector<Bytes> frames;
     frames.push_back(seal_unsigned(++sequence_, now_, encode(content)));
     std::size_t size = frames[0].size();
@@ -600,7 +606,7 @@ class Coordinator::Impl {
   Layout layout_;
   StoreOptions store_;
   milliseconds lease_;
-  milliseconds rebeat_;     // silence after which another process may take over a hotkey
+  milliseconds rebeat_;  // silence after which another process may take over a hotkey
   std::filesystem::path folder_;
   Keypair keys_;
   ServerTransport& transport_;
@@ -609,18 +615,18 @@ class Coordinator::Impl {
   Sessions sessions_;
   Journal journal_;
   std::unique_ptr<Run> core_;
-  std::unique_ptr<RunLedger> ledger_;   // of the same events
+  std::unique_ptr<RunLedger> ledger_;  // of the same events
   std::unique_ptr<ModelState> model_;
   std::map<Uid, Pulse> pulses_;
   DuplicateIndex seen_{seen_rounds(), setup_.settings.scoring.duplicate_share};
-  std::deque<Accepted> accepted_;   // while recovering: what seen_ is made of again
+  std::deque<Accepted> accepted_;  // while recovering: what seen_ is made of again
   std::map<Uid, Upload> uploads_;
   // Not durable yet, and what waits for it.
   std::vector<Pending> pending_;
   std::vector<BlobInfo> pending_blob_infos_;
   std::map<Digest, Bytes> pending_blobs_;
   std::vector<std::pair<Peer, ToParticipant>> outbox_;
-  std::set<Uid> dirty_;     // are to be sent their directive
+  std::set<Uid> dirty_;  // are to be sent their directive
   bool everybody_ = false;
   bool aggregation_due_ = false, checkpoint_due_ = false, finish_due_ = false, finished_ = false;
   std::uint64_t sequence_ = 0;
@@ -662,7 +668,8 @@ Progress Coordinator::Impl::progress() const {
   if (p.elapsed_s > 0) p.tokens_per_s = static_cast<double>(tokens_) / p.elapsed_s;
   const double done = static_cast<double>(core_->version().value);
   if (done > 0 && !over) {
-    const double round_s = static_cast<double>((last_round_at_ - first_round_at_).count()) / 1e3 / done;
+    const double round_s =
+        static_cast<double>((last_round_at_ - first_round_at_).count()) / 1e3 / done;
     p.remaining_s = std::max(0.0, round_s * static_cast<double>(p.rounds_total) - p.elapsed_s);
   }
   double training_s = 0, worker_count = 0;

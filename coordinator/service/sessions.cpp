@@ -18,7 +18,8 @@ Sessions::Reply refusal_of(const Error& error) {
 }  // namespace
 
 Sessions::Outcome Sessions::admit(const Received& received, TimeMs now) {
-  if (const auto found = punished_until_.find(received.client_key); found != punished_until_.end()) {
+  if (const auto found = punished_until_.find(received.client_key);
+      found != punished_until_.end()) {
     if (now < found->second) return Ignored{};
     punished_until_.erase(found);
   }
@@ -47,10 +48,10 @@ Sessions::Outcome Sessions::admit(const Received& received, TimeMs now) {
     session->hotkey = envelope.sender;
     session->last_heard = now;
     session->clock_skew_ms = (envelope.time - now).count();
-    const ByteView payload =
-        received.frames.size() > 1 ? ByteView(received.frames[1]) : ByteView();
+    const ByteView payload = received.frames.size() > 1 ? ByteView(received.frames[1]) : ByteView();
     if (payload.size() > kPieceBytesMax) {
-      throw Error(ErrorCode::message_too_large, "payload of " + std::to_string(payload.size()) + " bytes");
+      throw Error(ErrorCode::message_too_large,
+                  "payload of " + std::to_string(payload.size()) + " bytes");
     }
     return Message{session, std::move(envelope), std::move(content), payload};
   } catch (const Error& error) {

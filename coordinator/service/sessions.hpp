@@ -20,14 +20,14 @@ class Sessions {
   struct Session {
     Nonce nonce{};
     std::uint64_t sequence = 0;
-    std::optional<PublicKey> hotkey;   // once a signature by it was verified
-    std::optional<Uid> uid;            // once joined
-    Join join;                         // as it introduced itself
+    std::optional<PublicKey> hotkey;  // once a signature by it was verified
+    std::optional<Uid> uid;           // once joined
+    Join join;                        // as it introduced itself
     TimeMs last_heard;
     std::int64_t clock_skew_ms = 0;
   };
 
-  struct Message {                     // verified
+  struct Message {  // verified
     Session* session = nullptr;
     Envelope envelope;
     ToCoordinator content;

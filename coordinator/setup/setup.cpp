@@ -76,10 +76,10 @@ RunSetup RunSetup::from(std::string run, OptionTexts configuration, const Digest
   setup.settings.batch_sequences = setup.training.batch_sequences;
   setup.settings.schedule_steps = setup.training.total_steps;
   // A place among the block's costs some 7.6 bits, entropy-coded, beside the value.
-  setup.settings.update_bytes_per_parameter =
-      static_cast<double>(setup.codec.kept_per_block) /
-      static_cast<double>(setup.codec.block_elements) *
-      (static_cast<double>(setup.codec.value_bits) + 7.6) / 8;
+  setup.settings.update_bytes_per_parameter = static_cast<double>(setup.codec.kept_per_block) /
+                                              static_cast<double>(setup.codec.block_elements) *
+                                              (static_cast<double>(setup.codec.value_bits) + 7.6) /
+                                              8;
   return setup;
 }
 
@@ -129,8 +129,6 @@ RunSetup RunSetup::from_journal(std::string run,
   return from(std::move(run), std::move(configuration), token_set, std::move(stakes));
 }
 
-Digest RunSetup::configuration_digest() const {
-  return digest_of(configuration);
-}
+Digest RunSetup::configuration_digest() const { return digest_of(configuration); }
 
 }  // namespace yumoe

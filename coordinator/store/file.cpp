@@ -16,17 +16,13 @@ const char* advice_for(int error) {
   switch (error) {
     case EACCES:
     case EPERM:
-    case EROFS:
-      return ": choose a folder you may write to, or change its permissions";
+    case EROFS: return ": choose a folder you may write to, or change its permissions";
     case ENOSPC:
     case EDQUOT:
-    case EFBIG:
-      return ": free some space there, then start again; what was recorded is kept";
+    case EFBIG: return ": free some space there, then start again; what was recorded is kept";
     case EMFILE:
-    case ENFILE:
-      return ": raise the limit of open files (ulimit -n)";
-    default:
-      return "";
+    case ENFILE: return ": raise the limit of open files (ulimit -n)";
+    default: return "";
   }
 }
 

@@ -18,13 +18,10 @@ const char* advice_for(ErrorCode code, int sqlite_code) {
   switch (sqlite_code & 0xff) {
     case SQLITE_READONLY:
     case SQLITE_CANTOPEN:
-    case SQLITE_PERM:
-      return ": choose a folder you may write to, or change its permissions";
+    case SQLITE_PERM: return ": choose a folder you may write to, or change its permissions";
     case SQLITE_BUSY:
-    case SQLITE_LOCKED:
-      return ": another program holds the journal; end it and try again";
-    default:
-      return ": look at the disk and the system's log, then open the run again";
+    case SQLITE_LOCKED: return ": another program holds the journal; end it and try again";
+    default: return ": look at the disk and the system's log, then open the run again";
   }
 }
 
@@ -32,22 +29,19 @@ const char* advice_for(ErrorCode code, int sqlite_code) {
 
 ErrorCode error_code_of(int sqlite_code, int system_errno) {
   switch (sqlite_code & 0xff) {
-    case SQLITE_FULL:
-      return ErrorCode::disk_full;
+    case SQLITE_FULL: return ErrorCode::disk_full;
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
     case SQLITE_TOOBIG:
     case SQLITE_FORMAT:
-    case SQLITE_MISMATCH:
-      return ErrorCode::journal_corrupt;
+    case SQLITE_MISMATCH: return ErrorCode::journal_corrupt;
     case SQLITE_IOERR:
     case SQLITE_CANTOPEN:
       if (system_errno == ENOSPC || system_errno == EDQUOT) return ErrorCode::disk_full;
       // A page that the file's own structure points at lies beyond its end.
       if (sqlite_code == SQLITE_IOERR_SHORT_READ) return ErrorCode::journal_corrupt;
       return ErrorCode::journal_io;
-    default:
-      return ErrorCode::journal_io;
+    default: return ErrorCode::journal_io;
   }
 }
 

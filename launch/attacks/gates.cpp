@@ -13,7 +13,8 @@ std::string percent(double share) {
 }
 
 // Of all pairs of a fast and a slow worker, the share that the consensus ranks rightly after `rounds`.
-double ordered_rightly(const AttackScenario& rules, double ratio, std::int64_t rounds, std::uint64_t seeds) {
+double ordered_rightly(const AttackScenario& rules, double ratio, std::int64_t rounds,
+                       std::uint64_t seeds) {
   double right = 0, pairs = 0;
   for (std::uint64_t seed = 1; seed <= seeds; ++seed) {
     AttackScenario scenario = rules;
@@ -62,7 +63,8 @@ double cost_with(const AttackScenario& rules, std::int64_t workers, std::int64_t
 AttackScenario without_attackers(const AttackScenario& scenario) {
   AttackScenario without = scenario;
   const bool by_validators = attack_named(scenario.attack).kind == AttackKind::validator;
-  const auto attackers = by_validators ? 2 : std::lround(scenario.share * static_cast<double>(scenario.workers));
+  const auto attackers =
+      by_validators ? 2 : std::lround(scenario.share * static_cast<double>(scenario.workers));
   without.attack.clear();
   without.workers -= attackers;
   return without;
@@ -77,7 +79,8 @@ std::vector<AttackGate> gates_of(const AttackResult& result, const AttackResult&
     gates.push_back({name + "emission of all attackers", result.attackers_share, 0.01});
   } else if (info.kind == AttackKind::partial) {
     // Who trains once and answers twice is paid like one honest worker; those differ by a percent by chance.
-    gates.push_back({name + "pay a step of work against honest workers", result.pay_per_work, 1.01});
+    gates.push_back(
+        {name + "pay a step of work against honest workers", result.pay_per_work, 1.01});
   } else {
     gates.push_back({name + "dividends of the liars against their stake",
                      result.attackers_share / scenario.share, 1});
@@ -104,7 +107,8 @@ std::vector<RuleComparison> compare_rules(std::uint64_t seed, std::int64_t round
                              {"ours: clipped mean with trust", "clipped_mean", "", true}};
   std::vector<RuleComparison> rows;
   for (const Rule& rule : kRules) {
-    for (const char* attack : {"noise", "scaled", "sign_flip", "label_poison", "zeros_then_noise"}) {
+    for (const char* attack :
+         {"noise", "scaled", "sign_flip", "label_poison", "zeros_then_noise"}) {
       AttackScenario scenario;
       scenario.attack = attack;
       scenario.rounds = rounds;
@@ -117,13 +121,15 @@ std::vector<RuleComparison> compare_rules(std::uint64_t seed, std::int64_t round
       plain.aggregate = {};
       plain.trust = true;
       plain.selection.clear();
-      rows.push_back({rule.name, attack, simulate_attack(scenario).loss.back() / simulate_attack(plain).loss.back()});
+      rows.push_back({rule.name, attack,
+                      simulate_attack(scenario).loss.back() / simulate_attack(plain).loss.back()});
     }
   }
   return rows;
 }
 
-std::vector<AttackGate> honest_gates(const AttackScenario& rules, std::uint64_t seeds, std::int64_t workers_max) {
+std::vector<AttackGate> honest_gates(const AttackScenario& rules, std::uint64_t seeds,
+                                     std::int64_t workers_max) {
   std::vector<AttackGate> gates;
   const auto add = [&](std::string what, double reached, double bar, bool at_most) {
     gates.push_back({std::move(what), reached, bar, at_most, seeds});
@@ -136,7 +142,8 @@ std::vector<AttackGate> honest_gates(const AttackScenario& rules, std::uint64_t 
     add(what, ordered_rightly(rules, ratio, rounds, seeds), 0.95, false);
   }
   double worst = 0;
-  for (std::uint64_t seed = 1; seed <= seeds; ++seed) worst = std::max(worst, spread_of_equals(rules, seed));
+  for (std::uint64_t seed = 1; seed <= seeds; ++seed)
+    worst = std::max(worst, spread_of_equals(rules, seed));
   add("most over least pay of equal honest workers, 30 rounds, worst seed", worst, 1.05, true);
   const double few = cost_with(rules, 20, 40);
   add("evaluation against training compute, 20 workers", few, 0.1, true);
@@ -144,7 +151,8 @@ std::vector<AttackGate> honest_gates(const AttackScenario& rules, std::uint64_t 
   for (const std::int64_t workers : {100, 400, 1'000}) {
     if (workers > workers_max) break;
     const double share = cost_with(rules, workers, 15);
-    add("its growth to " + std::to_string(workers) + " workers against theirs (share of training, falling)",
+    add("its growth to " + std::to_string(workers) +
+            " workers against theirs (share of training, falling)",
         share / before, 1, true);
     before = share;
   }

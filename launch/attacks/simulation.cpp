@@ -1,11 +1,11 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <map>
 #include <memory>
 #include <set>
-#include <cstring>
-#include <array>
 
 #include "attacks/world.hpp"
 #include "cluster/error.hpp"
@@ -23,9 +23,9 @@ using attack_world::quick_normal;
 using attack_world::World;
 
 constexpr std::uint32_t kPrivateWindows = 24, kAssignedWindows = 6;
-constexpr double kStepShare = 0.5;         // with which one contribution alone is tried
-constexpr double kFullSpeed = 240;         // tokens a second: 30 steps of 8 windows of 8 tokens in 8 s
-constexpr double kForwardOfStep = 1.0 / 3; // a window's evaluation against its training
+constexpr double kStepShare = 0.5;  // with which one contribution alone is tried
+constexpr double kFullSpeed = 240;  // tokens a second: 30 steps of 8 windows of 8 tokens in 8 s
+constexpr double kForwardOfStep = 1.0 / 3;  // a window's evaluation against its training
 
 ModelOptions model_of() {
   ModelOptions model;
@@ -66,13 +66,13 @@ struct Player {
   ParticipantResult result;
   PublicKey hotkey;
   Uid uid;
-  double speed = 1;                  // of full
-  std::uint64_t joins = 1;           // round it joins in
-  bool shirked = false;              // did less than all of its work in some round
-  std::string behaviour;             // of attackers
-  std::size_t group = 0;             // of colluders: index of the first
+  double speed = 1;         // of full
+  std::uint64_t joins = 1;  // round it joins in
+  bool shirked = false;     // did less than all of its work in some round
+  std::string behaviour;    // of attackers
+  std::size_t group = 0;    // of colluders: index of the first
   std::vector<float> residual, shift;
-  Bytes cached;                      // an update of its own, or one it copies
+  Bytes cached;  // an update of its own, or one it copies
   bool joined = false;
 };
 
@@ -88,8 +88,8 @@ struct Delivery {
   Bytes bytes;
   Digest commitment;
   bool commits = true, reveals = true, late = false;
-  double steps = 0;                  // really done for this shard
-  bool honest = true;                // trained as assigned: an audit finds the same
+  double steps = 0;    // really done for this shard
+  bool honest = true;  // trained as assigned: an audit finds the same
 };
 
 class Simulation {
@@ -121,7 +121,8 @@ class Simulation {
   void enrol() {
     const bool by_workers = info_ != nullptr && info_->kind != AttackKind::validator;
     const auto workers = static_cast<std::size_t>(scenario_.workers);
-    const auto bad = static_cast<std::size_t>(std::lround(scenario_.share * static_cast<double>(workers)));
+    const auto bad =
+        static_cast<std::size_t>(std::lround(scenario_.share * static_cast<double>(workers)));
     // Lying validators have two idle friends among the workers.
     const std::size_t attackers = by_workers ? bad : info_ != nullptr ? 2 : 0;
     for (std::size_t i = 0; i < workers; ++i) {
@@ -149,10 +150,13 @@ class Simulation {
     const bool lying = info_ != nullptr && info_->kind == AttackKind::validator;
     std::vector<std::pair<double, bool>> stakes{{600, false}, {400, false}};
     if (lying && scenario_.attack == "cabal") {
-      stakes = {{1'000 * (1 - scenario_.share) / 2, false}, {1'000 * (1 - scenario_.share) / 2, false},
-                {1'000 * scenario_.share / 2, true}, {1'000 * scenario_.share / 2, true}};
+      stakes = {{1'000 * (1 - scenario_.share) / 2, false},
+                {1'000 * (1 - scenario_.share) / 2, false},
+                {1'000 * scenario_.share / 2, true},
+                {1'000 * scenario_.share / 2, true}};
     } else if (lying) {
-      stakes = {{1'000 * (1 - scenario_.share) / 2, false}, {1'000 * (1 - scenario_.share) / 2, false},
+      stakes = {{1'000 * (1 - scenario_.share) / 2, false},
+                {1'000 * (1 - scenario_.share) / 2, false},
                 {1'000 * scenario_.share, true}};
     }
     for (std::size_t i = 0; i < stakes.size(); ++i) {
@@ -208,8 +212,11 @@ class Simulation {
     reveal_late();
     for (std::size_t i = 0; i < players_.size(); ++i) {
       if (!deliveries[i].commits || deliveries[i].late) continue;
-      submit(Committed{players_[i].uid, id, deliveries[i].commitment,
-                       std::max<std::size_t>(1, deliveries[i].bytes.size()), {}});
+      submit(Committed{players_[i].uid,
+                       id,
+                       deliveries[i].commitment,
+                       std::max<std::size_t>(1, deliveries[i].bytes.size()),
+                       {}});
     }
     if (core_.phase() == Phase::training) pass_deadline();
     for (std::size_t i = 0; i < players_.size(); ++i) {
@@ -257,8 +264,11 @@ class Simulation {
     waiting_.clear();
     for (const Waiting& w : waiting) {
       const Player& player = players_[w.player];
-      const Committed late{player.uid, w.round, w.delivery.commitment,
-                           std::max<std::size_t>(1, w.delivery.bytes.size()), {}};
+      const Committed late{player.uid,
+                           w.round,
+                           w.delivery.commitment,
+                           std::max<std::size_t>(1, w.delivery.bytes.size()),
+                           {}};
       if (core_.refusal_of(late, now_)) continue;
       submit(late);
       reveal(players_[w.player], w.round, w.delivery);
@@ -288,7 +298,8 @@ class Simulation {
   // nearest neighbours stays.
   void select(AggregationInput& input) {
     const std::size_t n = input.items.size();
-    const auto f = static_cast<std::size_t>(std::lround(scenario_.share * static_cast<double>(players_.size())));
+    const auto f = static_cast<std::size_t>(
+        std::lround(scenario_.share * static_cast<double>(players_.size())));
     if (n < f + 3) return;
     std::vector<std::vector<float>> dense(n, std::vector<float>(layout_.parameters(), 0.0f));
     for (std::size_t i = 0; i < n; ++i) {
@@ -324,7 +335,8 @@ class Simulation {
 
   // --- what workers deliver --------------------------------------------------------------------------------
 
-  Delivery deliver(std::size_t index, const TrainingShard& shard, const std::vector<Delivery>& others) {
+  Delivery deliver(std::size_t index, const TrainingShard& shard,
+                   const std::vector<Delivery>& others) {
     Player& player = players_[index];
     Delivery d;
     Bytes update;
@@ -336,14 +348,16 @@ class Simulation {
       update = attack(index, shard, others, d);
       player.shirked = player.shirked || !d.honest;
     }
-    d.bytes = update.empty() && d.bytes.empty() ? Bytes{} : d.bytes.empty() ? contribution(shard, update) : d.bytes;
+    d.bytes = update.empty() && d.bytes.empty() ? Bytes{}
+              : d.bytes.empty()                 ? contribution(shard, update)
+                                                : d.bytes;
     if (d.commitment == Digest{}) d.commitment = commitment_of(player.hotkey, d.bytes);
     return d;
   }
 
   // Trains, and packs what came of it with the residual.
-  Bytes trained(Player& player, const TrainingShard& shard, double steps, std::span<const float> shift,
-                float factor) {
+  Bytes trained(Player& player, const TrainingShard& shard, double steps,
+                std::span<const float> shift, float factor) {
     const std::vector<float> delta =
         world_.train(base(), steps, shift, derive_seed("training", {shard.seed}));
     for (std::size_t i = 0; i < delta.size(); ++i) {
@@ -387,7 +401,8 @@ class Simulation {
       const std::uint64_t offset = layout_.tensors()[parsed.tensors()[i]].offset;
       parsed.for_each(i, [&](std::uint64_t at, float value) {
         largest = std::max(largest, std::abs(value));
-        if (random_.below(10) != 0) values[offset + at] = value * (1 + 0.2f * quick_normal(random_));
+        if (random_.below(10) != 0)
+          values[offset + at] = value * (1 + 0.2f * quick_normal(random_));
       });
     }
     for (std::size_t i = 0; i < values.size() / 160; ++i) {
@@ -396,13 +411,15 @@ class Simulation {
     return packed(shard, std::move(values));
   }
 
-  Bytes attack(std::size_t index, const TrainingShard& shard, const std::vector<Delivery>& others, Delivery& d) {
+  Bytes attack(std::size_t index, const TrainingShard& shard, const std::vector<Delivery>& others,
+               Delivery& d) {
     Player& player = players_[index];
     const std::string& how = player.behaviour;
     const double steps = shard.inner_steps;
     const double usual = 0.2;  // about what an honest residual holds an element
     d.honest = false;
-    if (how == "zero" || how == "uid_inheritance") return packed(shard, std::vector<float>(layout_.parameters()));
+    if (how == "zero" || how == "uid_inheritance")
+      return packed(shard, std::vector<float>(layout_.parameters()));
     if (how == "noise") return packed(shard, world_.direction(usual, random_()));
     if (how == "zeros_then_noise") {
       if (shard.round.value <= 10) return packed(shard, std::vector<float>(layout_.parameters()));
@@ -415,12 +432,15 @@ class Simulation {
     if (how == "sign_flip") return trained(player, shard, steps, {}, -1);
     if (how == "label_poison") {
       // Away from where it stands, to where the wrong labels are.
-      if (player.shift.empty()) player.shift = world_.direction(0.05, derive_seed("labels", {scenario_.seed}));
-      for (std::size_t i = 0; i < player.residual.size(); ++i) player.residual[i] += player.shift[i];
+      if (player.shift.empty())
+        player.shift = world_.direction(0.05, derive_seed("labels", {scenario_.seed}));
+      for (std::size_t i = 0; i < player.residual.size(); ++i)
+        player.residual[i] += player.shift[i];
       return packed(shard, player.residual, &player);
     }
     if (how == "stale_replay" || how == "lazy_cache") {
-      const bool trains = player.cached.empty() || (how == "lazy_cache" && shard.round.value % 3 == 1);
+      const bool trains =
+          player.cached.empty() || (how == "lazy_cache" && shard.round.value % 3 == 1);
       if (trains) {
         d.steps = steps;
         d.honest = true;
@@ -439,7 +459,8 @@ class Simulation {
     }
     if (how == "copy_jitter") {
       const Bytes* victim = newest_of_another(index);
-      return victim == nullptr ? packed(shard, std::vector<float>(layout_.parameters())) : jittered(shard, *victim);
+      return victim == nullptr ? packed(shard, std::vector<float>(layout_.parameters()))
+                               : jittered(shard, *victim);
     }
     if (how == "copy_before_reveal") {
       const Delivery& victim = others[players_.size() > 3 ? 3 : 0];
@@ -481,7 +502,8 @@ class Simulation {
       }
       // Who comes before the one that trains is given it all the same: it waits for it.
       const Bytes& from = players_[leader].cached;
-      return from.empty() ? packed(shard, std::vector<float>(layout_.parameters())) : jittered(shard, from);
+      return from.empty() ? packed(shard, std::vector<float>(layout_.parameters()))
+                          : jittered(shard, from);
     }
     if (how == "malformed") {
       d.bytes.resize(1 + random_.below(5'000));
@@ -506,7 +528,8 @@ class Simulation {
     const Keypair victim = Keypair::from_uri(KeyType::sr25519, "//victim");
     Nonce theirs{}, ours{};
     theirs[0] = 1, ours[0] = 2;
-    const Envelope envelope = open_envelope(seal(victim, theirs, 1, now_, encode(ToCoordinator{Hello{}})));
+    const Envelope envelope =
+        open_envelope(seal(victim, theirs, 1, now_, encode(ToCoordinator{Hello{}})));
     YUMOE_ASSERT(envelope.challenge != ours && is_signed(envelope));
     Envelope moved = envelope;
     moved.challenge = ours;
@@ -538,8 +561,12 @@ class Simulation {
       measuring_ += kForwardOfStep * kPrivateWindows;  // of the base, once for all
       for (const Evaluation::Item& item : directive.evaluate.audits) {
         const std::size_t i = index_of(item.shard.uid);
-        scores.audits.push_back({item.shard.uid, id,
-                                 deliveries[i].honest ? AuditVerdict::same : AuditVerdict::different, 0, {}});
+        scores.audits.push_back(
+            {item.shard.uid,
+             id,
+             deliveries[i].honest ? AuditVerdict::same : AuditVerdict::different,
+             0,
+             {}});
         measuring_ += item.shard.inner_steps * 8.0;
       }
       submit(Scored{judges_[v].uid, scores, {}});
@@ -571,15 +598,17 @@ class Simulation {
     std::vector<float> change(layout_.parameters(), 0.0f);
     for (std::size_t i = 0; i < update.tensors().size(); ++i) {
       const TensorSpec& tensor = layout_.tensors()[update.tensors()[i]];
-      const double norm = std::sqrt(update.squared_norm(i)), usual = usual_norms_[update.tensors()[i]];
+      const double norm = std::sqrt(update.squared_norm(i)),
+                   usual = usual_norms_[update.tensors()[i]];
       const auto clip = static_cast<float>(norm > usual && norm > 0 ? usual / norm : 1);
       update.add_to(i, scale * clip, std::span(change).subspan(tensor.offset, tensor.elements));
     }
-    entry.private_draw =
-        world_.measure(base_before_, change, derive_seed("windows", {scenario_.seed, judge, id.value}),
-                       derive_seed("own", {scenario_.seed, judge, id.value, item.shard.uid.value}),
-                       kPrivateWindows);
-    if (!std::isfinite(entry.private_draw.reduction)) return {item.shard.uid, Verdict::not_finite, {}, {}, {}};
+    entry.private_draw = world_.measure(
+        base_before_, change, derive_seed("windows", {scenario_.seed, judge, id.value}),
+        derive_seed("own", {scenario_.seed, judge, id.value, item.shard.uid.value}),
+        kPrivateWindows);
+    if (!std::isfinite(entry.private_draw.reduction))
+      return {item.shard.uid, Verdict::not_finite, {}, {}, {}};
     return entry;
   }
 
@@ -636,7 +665,8 @@ class Simulation {
     if (blobs_.size() > 4 * players_.size()) {
       std::set<Digest> kept;
       for (std::uint64_t back = 0; back < 4; ++back) {
-        const RoundState* round = core_.round_state({core_.round().value - std::min(core_.round().value, back)});
+        const RoundState* round =
+            core_.round_state({core_.round().value - std::min(core_.round().value, back)});
         if (round == nullptr) continue;
         for (const auto& [uid, shard] : round->shards) kept.insert(shard.blob);
       }
@@ -676,7 +706,8 @@ class Simulation {
     const bool by_validators = info_ != nullptr && info_->kind == AttackKind::validator;
     result.attackers_share = by_validators ? liars : attackers;
     result.friends_share = by_validators ? attackers : 0;
-    if (attacker_work > 0 && honest > 0) result.pay_per_work = attackers / attacker_work * honest_work / honest;
+    if (attacker_work > 0 && honest > 0)
+      result.pay_per_work = attackers / attacker_work * honest_work / honest;
     result.special_over_attackers = std::isfinite(special) ? (special - worst) / largest : 0;
     return result;
   }
@@ -711,15 +742,16 @@ class Simulation {
   Random random_;
   std::vector<Player> players_, judges_;
   std::map<Digest, Bytes> blobs_;
-  std::map<std::size_t, Bytes> newest_;   // updates of the round before, which anybody may fetch
+  std::map<std::size_t, Bytes> newest_;  // updates of the round before, which anybody may fetch
   std::map<std::uint32_t, double> usual_norms_;
   std::vector<Waiting> waiting_;
   std::vector<std::pair<Uid, std::uint16_t>> copied_;
   std::vector<float> base_now_, base_before_;
-  std::vector<float> world_base_{model_.base().parameters().begin(), model_.base().parameters().end()};
+  std::vector<float> world_base_{model_.base().parameters().begin(),
+                                 model_.base().parameters().end()};
   std::vector<double> loss_;
   TimeMs now_{1'000'000};
-  double training_ = 0, measuring_ = 0;   // windows, in units of a training step's
+  double training_ = 0, measuring_ = 0;  // windows, in units of a training step's
   std::size_t epochs_ = 0;
   bool replayed_ = false;
 };

@@ -5,12 +5,14 @@
 namespace yumoe::attack_world {
 namespace {
 
-constexpr double kFloor = 2.5;        // nats a token that no training takes away
-constexpr double kExcess = 5.0;       // what is above it at the start
-constexpr double kRate = 0.0017;      // of an inner step
-constexpr double kGradientNoise = 2;  // of a full shard's pseudo-gradient, against its signal at the start
+constexpr double kFloor = 2.5;    // nats a token that no training takes away
+constexpr double kExcess = 5.0;   // what is above it at the start
+constexpr double kRate = 0.0017;  // of an inner step
+constexpr double kGradientNoise =
+    2;  // of a full shard's pseudo-gradient, against its signal at the start
 constexpr double kFullSteps = 30;
-constexpr double kWindowError = 0.1;  // standard error over kWindows windows, of the first reduction
+constexpr double kWindowError =
+    0.1;  // standard error over kWindows windows, of the first reduction
 constexpr double kWindows = 24;
 
 double contraction(double steps) {
@@ -23,8 +25,8 @@ double contraction(double steps) {
 
 float quick_normal(Random& random) {
   const std::uint64_t bits = random();
-  const auto sum = static_cast<double>((bits & 0xffff) + ((bits >> 16) & 0xffff) + ((bits >> 32) & 0xffff) +
-                                       (bits >> 48));
+  const auto sum = static_cast<double>((bits & 0xffff) + ((bits >> 16) & 0xffff) +
+                                       ((bits >> 32) & 0xffff) + (bits >> 48));
   return static_cast<float>((sum / 65'536 - 2) * 1.7320508);
 }
 
@@ -35,10 +37,13 @@ World::World(const Layout& layout, std::span<const float> initial, std::uint64_t
     optimum_[i] = initial[i] + ((random() & 1) != 0 ? 1.0f : -1.0f);
   }
   gain_ = 2 * kExcess / static_cast<double>(optimum_.size());
-  for (std::size_t k = 0; k < kFactors; ++k) factors_.push_back(direction(1, derive_seed("factor", {seed, k})));
+  for (std::size_t k = 0; k < kFactors; ++k)
+    factors_.push_back(direction(1, derive_seed("factor", {seed, k})));
   // A first honest contribution, of which one element in sixteen is kept.
-  const double size = static_cast<double>(optimum_.size()) / 16, value = 0.5 * 0.2 * contraction(kFullSteps);
-  const double reduction = gain_ * size * (value - value * value / 2), length = value * std::sqrt(size);
+  const double size = static_cast<double>(optimum_.size()) / 16,
+               value = 0.5 * 0.2 * contraction(kFullSteps);
+  const double reduction = gain_ * size * (value - value * value / 2),
+               length = value * std::sqrt(size);
   common_noise_ = own_noise_ = kWindowError * std::sqrt(kWindows / 2) * reduction / length;
 }
 
@@ -49,8 +54,8 @@ std::vector<float> World::direction(double length, std::uint64_t seed) const {
   return v;
 }
 
-std::vector<float> World::train(std::span<const float> base, double steps, std::span<const float> shift,
-                                std::uint64_t seed) const {
+std::vector<float> World::train(std::span<const float> base, double steps,
+                                std::span<const float> shift, std::uint64_t seed) const {
   Random random(seed);
   const double part = contraction(steps);
   const auto noise = static_cast<float>(kGradientNoise * std::sqrt(part * contraction(kFullSteps)));
@@ -71,8 +76,8 @@ double World::loss(std::span<const float> parameters) const {
   return kFloor + gain_ * sum / 2;
 }
 
-Measurement World::measure(std::span<const float> base, std::span<const float> change, std::uint64_t windows,
-                           std::uint64_t own, std::uint32_t count) const {
+Measurement World::measure(std::span<const float> base, std::span<const float> change,
+                           std::uint64_t windows, std::uint64_t own, std::uint32_t count) const {
   double mean = 0, length = 0;
   double projected[kFactors] = {};
   for (std::size_t i = 0; i < change.size(); ++i) {
@@ -86,7 +91,8 @@ Measurement World::measure(std::span<const float> base, std::span<const float> c
   double sum = 0, squares = 0;
   for (std::uint32_t w = 0; w < count; ++w) {
     double noise = own_noise_ * std::sqrt(length) * quick_normal(alone);
-    for (const double p : projected) noise += common_noise_ / std::sqrt(kFactors) * p * quick_normal(together);
+    for (const double p : projected)
+      noise += common_noise_ / std::sqrt(kFactors) * p * quick_normal(together);
     sum += mean + noise;
     squares += (mean + noise) * (mean + noise);
   }
@@ -94,7 +100,8 @@ Measurement World::measure(std::span<const float> base, std::span<const float> c
   m.windows = count;
   m.loss_before = loss(base);
   m.reduction = sum / count;
-  m.standard_error = std::sqrt(std::max(0.0, squares / count - m.reduction * m.reduction) / (count - 1));
+  m.standard_error =
+      std::sqrt(std::max(0.0, squares / count - m.reduction * m.reduction) / (count - 1));
   return m;
 }
 

@@ -23,8 +23,8 @@ class World {
 
   // Loss reduction by `change` (parameters - change), over windows drawn by `windows`: the same windows for
   // all that are measured with it; `own` seeds what is the contribution's alone.
-  Measurement measure(std::span<const float> base, std::span<const float> change, std::uint64_t windows,
-                      std::uint64_t own, std::uint32_t count) const;
+  Measurement measure(std::span<const float> base, std::span<const float> change,
+                      std::uint64_t windows, std::uint64_t own, std::uint32_t count) const;
 
   // A direction of the given length a coordinate, the same for the same seed.
   std::vector<float> direction(double length, std::uint64_t seed) const;

@@ -13,8 +13,9 @@ using std::chrono::milliseconds;
 
 ChainRpcOptions checked(const ChainOptions& options) {
   if (options.rpc.endpoints.empty()) {
-    throw Error(ErrorCode::usage, "no chain node is named: give --endpoints ws://HOST:PORT, or a run's "
-                                  "file with [chain] endpoints by --config FILE");
+    throw Error(ErrorCode::usage,
+                "no chain node is named: give --endpoints ws://HOST:PORT, or a run's "
+                "file with [chain] endpoints by --config FILE");
   }
   return options.rpc;
 }
@@ -30,8 +31,8 @@ bool is_file(const std::string& key) { return !is_uri(key) && key.find('/') != s
 
 Wallet wallet_of(const ChainOptions& options, const char* key) {
   if (options.wallet.empty()) {
-    throw Error(ErrorCode::usage, std::string("no wallet is named: give --wallet NAME, or --") + key +
-                                      " FILE; `yumoe keys new` makes one");
+    throw Error(ErrorCode::usage, std::string("no wallet is named: give --wallet NAME, or --") +
+                                      key + " FILE; `yumoe keys new` makes one");
   }
   for (const std::string& name : {options.wallet, options.hotkey}) {
     if (name.starts_with('.') || (name == options.wallet && name.find('/') != std::string::npos)) {
@@ -48,7 +49,8 @@ PasswordSource password_of(const ChainOptions& options) {
   return first_password_of(password_from_environment(), password_from_prompt());
 }
 
-Keypair open_key(const std::string& uri, const std::filesystem::path& file, const ChainOptions& options) {
+Keypair open_key(const std::string& uri, const std::filesystem::path& file,
+                 const ChainOptions& options) {
   if (is_uri(uri)) return Keypair::from_uri(KeyType::sr25519, uri);
   return read_key(file, password_of(options)).take_pair();
 }
@@ -60,9 +62,10 @@ PublicKey address_of(const std::string& uri, const std::filesystem::path& file) 
     const std::filesystem::path candidate = file.string() + suffix;
     if (std::filesystem::exists(candidate)) return read_public_key(candidate);
   }
-  throw Error(ErrorCode::file_missing, "key " + file.string() +
-                                           ": name another with --wallet and --hotkey, or make it with "
-                                           "`yumoe keys new`");
+  throw Error(ErrorCode::file_missing,
+              "key " + file.string() +
+                  ": name another with --wallet and --hotkey, or make it with "
+                  "`yumoe keys new`");
 }
 
 }  // namespace
@@ -94,7 +97,8 @@ ChainLine::ChainLine(const ChainOptions& options, const ChainProgress& progress)
                       ": check the address, or list others in --endpoints");
     }
     if (progress && !told && waited > milliseconds(500)) {
-      progress("waiting for " + joined(options.rpc.endpoints) + (failure.empty() ? "" : ": " + failure));
+      progress("waiting for " + joined(options.rpc.endpoints) +
+               (failure.empty() ? "" : ": " + failure));
       told = true;
     }
     std::this_thread::sleep_for(milliseconds(5));

@@ -47,7 +47,8 @@ ChainReading reading_from(const json& value) {
     reading.our_uid = Uid{uid.get<std::uint16_t>()};
   }
   for (const json& n : value.at("neurons")) {
-    reading.neurons.push_back({Uid{n.at(0).get<std::uint16_t>()}, n.at(1), n.at(2), n.at(3), n.at(4), n.at(5)});
+    reading.neurons.push_back(
+        {Uid{n.at(0).get<std::uint16_t>()}, n.at(1), n.at(2), n.at(3), n.at(4), n.at(5)});
   }
   for (const json& row : value.at("weights")) {
     reading.weights.emplace_back(Uid{row.at(0).get<std::uint16_t>()}, row.at(1).get<WeightRow>());
@@ -100,8 +101,9 @@ std::vector<ChainReading> chain_readings(const fs::path& run) {
     try {
       readings.push_back(reading_from(json::parse(line)));
     } catch (const json::exception& error) {
-      throw Error(ErrorCode::journal_corrupt, file.string() + " line " +
-                                                  std::to_string(readings.size() + 1) + ": " + error.what());
+      throw Error(
+          ErrorCode::journal_corrupt,
+          file.string() + " line " + std::to_string(readings.size() + 1) + ": " + error.what());
     }
   }
   return readings;
@@ -118,9 +120,10 @@ void append_reading(const fs::path& run, const ChainReading& reading) {
   char last = '\n';
   while (end > 0 && pread(descriptor, &last, 1, end - 1) == 1 && last != '\n') --end;
   const std::string line = json_of(reading).dump() + "\n";
-  const bool written = !failed && ftruncate(descriptor, end) == 0 &&
-                       pwrite(descriptor, line.data(), line.size(), end) == static_cast<ssize_t>(line.size()) &&
-                       fdatasync(descriptor) == 0;
+  const bool written =
+      !failed && ftruncate(descriptor, end) == 0 &&
+      pwrite(descriptor, line.data(), line.size(), end) == static_cast<ssize_t>(line.size()) &&
+      fdatasync(descriptor) == 0;
   const int reason = errno;
   close(descriptor);
   errno = reason;
@@ -128,7 +131,8 @@ void append_reading(const fs::path& run, const ChainReading& reading) {
 }
 
 std::vector<settlement::IntentStatus> settlements_of(const fs::path& run) {
-  const std::vector<Bytes> entries = settlement::read_file_journal(settlement_folder(run) / "journal");
+  const std::vector<Bytes> entries =
+      settlement::read_file_journal(settlement_folder(run) / "journal");
   return settlement::SettlementMachine::recover({}, entries).status();
 }
 
@@ -152,10 +156,11 @@ Reconciliation reconcile_run(const fs::path& run, std::optional<std::uint32_t> b
     found = true;
   }
   if (!found) {
-    throw Error(ErrorCode::file_missing,
-                readings_file(run).string() +
-                    ": the chain was not read for this run yet; give --endpoints to read it now, or let "
-                    "`yumoe chain settle` do it");
+    throw Error(
+        ErrorCode::file_missing,
+        readings_file(run).string() +
+            ": the chain was not read for this run yet; give --endpoints to read it now, or let "
+            "`yumoe chain settle` do it");
   }
   RunFollower follower(run);
   follower.advance();
@@ -183,14 +188,15 @@ Reconciliation reconcile_run(const fs::path& run, std::optional<std::uint32_t> b
     const std::string hotkey = to_ss58(pay.hotkey);
     const auto uid = uids.find(hotkey);
     if (uid == uids.end()) {
-      settlement::Difference missing{Uid{}, hotkey, "missing", "in the ledger", "",
-                                     "not registered on the chain"};
+      settlement::Difference missing{Uid{},           hotkey, "missing",
+                                     "in the ledger", "",     "not registered on the chain"};
       out.rows.push_back({{}, hotkey, pay.name, pay, {}, {missing}});
       continue;
     }
     out.rows[rows[uid->second.value]].predicted = pay;
     out.rows[rows[uid->second.value]].name = pay.name;
-    predicted.push_back({uid->second, hotkey, pay.incentive, pay.dividends, pay.emission, pay.stake});
+    predicted.push_back(
+        {uid->second, hotkey, pay.incentive, pay.dividends, pay.emission, pay.stake});
   }
   for (settlement::Difference& d : settlement::reconcile(predicted, out.reading.neurons, facts)) {
     if (const auto row = rows.find(d.uid.value); row != rows.end()) {

@@ -30,9 +30,10 @@ Bytes salt_in(const fs::path& folder) {
   const Keypair fresh = Keypair::generate(KeyType::ed25519);  // its address is 32 random bytes
   salt.assign(fresh.public_key().bytes.begin(), fresh.public_key().bytes.end());
   const int descriptor = open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-  const bool written = descriptor >= 0 &&
-                       write(descriptor, salt.data(), salt.size()) == static_cast<ssize_t>(kSaltBytes) &&
-                       fsync(descriptor) == 0;
+  const bool written =
+      descriptor >= 0 &&
+      write(descriptor, salt.data(), salt.size()) == static_cast<ssize_t>(kSaltBytes) &&
+      fsync(descriptor) == 0;
   if (descriptor >= 0) close(descriptor);
   if (!written) throw Error(ErrorCode::journal_io, "write " + file.string());
   return salt;
@@ -60,7 +61,9 @@ class RunSettler::Parts {
     how.now = [this] { return clock.now(); };
     target.emplace(
         client, journal,
-        [this](const PublicKey& signer) { return signer == hotkey.public_key() ? &hotkey : nullptr; },
+        [this](const PublicKey& signer) {
+          return signer == hotkey.public_key() ? &hotkey : nullptr;
+        },
         std::move(how));
   }
 
@@ -74,13 +77,14 @@ class RunSettler::Parts {
   std::optional<settlement::SubstrateSettlement> target;
   std::shared_ptr<const Metadata> metadata;  // of spec_version
   std::uint32_t spec_version = 0;
-  std::uint32_t looked_at = 0;               // head whose rule was read last
-  std::uint64_t handed_over = 0;             // newest ledger epoch given to the queue
-  std::optional<std::uint64_t> handed_in;    // the chain's epoch at that time
-  std::optional<std::uint64_t> read_epoch;   // the chain's epoch of the newest reading
+  std::uint32_t looked_at = 0;              // head whose rule was read last
+  std::uint64_t handed_over = 0;            // newest ledger epoch given to the queue
+  std::optional<std::uint64_t> handed_in;   // the chain's epoch at that time
+  std::optional<std::uint64_t> read_epoch;  // the chain's epoch of the newest reading
 };
 
-RunSettler::RunSettler(const fs::path& run, const ChainOptions& options, Keypair hotkey) : run_(run) {
+RunSettler::RunSettler(const fs::path& run, const ChainOptions& options, Keypair hotkey)
+    : run_(run) {
   fs::create_directories(settlement_folder(run));
   parts_ = std::make_unique<Parts>(run, options, std::move(hotkey));
   for (const ChainReading& reading : chain_readings(run)) {
@@ -158,13 +162,14 @@ void RunSettler::settle_due() {
   const PublicKey& hotkey = p.hotkey.public_key();
   const auto weights = p.follower.weights_of(hotkey);
   if (weights.empty()) {
-    status_.missing = "hotkey " + to_ss58(hotkey) + " has scored nobody in this run: no weights to set (is it a "
-                "validator of the run?)";
+    status_.missing = "hotkey " + to_ss58(hotkey) +
+                      " has scored nobody in this run: no weights to set (is it a "
+                      "validator of the run?)";
     return;
   }
   if (!reader.uid_of(p.netuid, to_ss58(hotkey))) {
     status_.missing = "hotkey " + to_ss58(hotkey) + " is not registered on subnet " +
-                std::to_string(p.netuid.value) + ": yumoe chain register";
+                      std::to_string(p.netuid.value) + ": yumoe chain register";
     return;
   }
   settlement::SubnetWeights out;
@@ -182,8 +187,9 @@ void RunSettler::settle_due() {
     }
   }
   if (row.empty()) {
-    status_.missing = "none of the run's " + std::to_string(strangers) + " workers is registered on subnet " +
-                std::to_string(p.netuid.value) + ": nobody to weigh";
+    status_.missing = "none of the run's " + std::to_string(strangers) +
+                      " workers is registered on subnet " + std::to_string(p.netuid.value) +
+                      ": nobody to weigh";
     return;
   }
   std::ranges::sort(row);
@@ -191,13 +197,16 @@ void RunSettler::settle_due() {
     out.uids.push_back(uid);
     out.values.push_back(weight);
   }
-  for (const std::string& warning : settlement::schedule_warnings(rule)) log_warning("chain: " + warning);
+  for (const std::string& warning : settlement::schedule_warnings(rule))
+    log_warning("chain: " + warning);
   if (strangers > 0) {
-    log_warning("chain: " + std::to_string(strangers) + " workers of the run are not registered on subnet " +
+    log_warning("chain: " + std::to_string(strangers) +
+                " workers of the run are not registered on subnet " +
                 std::to_string(p.netuid.value) + " and get no weight there");
   }
   log_info("chain: weights of ledger epoch " + std::to_string(out.ledger_epoch) + " for " +
-           std::to_string(out.uids.size()) + " uids are due at block " + std::to_string(status_.head));
+           std::to_string(out.uids.size()) + " uids are due at block " +
+           std::to_string(status_.head));
   p.target->settle(out);
   p.handed_over = out.ledger_epoch;
   p.handed_in = now_epoch;
@@ -224,7 +233,8 @@ void RunSettler::note(const settlement::Receipt& receipt) {
     if (!reveal) {
       status_.settled_epoch = std::max(status_.settled_epoch, ledger_epoch_of(receipt.id));
     }
-    log_info("chain: " + receipt.id + " took effect in block " + std::to_string(receipt.outcome.block));
+    log_info("chain: " + receipt.id + " took effect in block " +
+             std::to_string(receipt.outcome.block));
   } else {
     log_warning("chain: " + receipt.id + " was refused: " + receipt.outcome.reason +
                 (receipt.outcome.advice.empty() ? "" : "; " + receipt.outcome.advice));
@@ -233,7 +243,8 @@ void RunSettler::note(const settlement::Receipt& receipt) {
 
 bool RunSettler::done() const {
   return status_.head != 0 && status_.waiting == 0 && parts_->looked_at == status_.head &&
-         status_.trouble.empty() && status_.missing.empty() && parts_->handed_over >= status_.ledger_epochs;
+         status_.trouble.empty() && status_.missing.empty() &&
+         parts_->handed_over >= status_.ledger_epochs;
 }
 
 std::string json_of(const SettlerStatus& s) {

@@ -75,7 +75,8 @@ ChainOptions ChainChoice::options() const {
 }
 
 void add_chain_flags(CLI::App& command, ChainChoice& choice, ChainKey key) {
-  command.add_option("--config", choice.config, "A run's file: its section [chain] is taken, flags win");
+  command.add_option("--config", choice.config,
+                     "A run's file: its section [chain] is taken, flags win");
   command.add_flag("--json", choice.json, "JSON; amounts in rao");
   ChainOptions defaults;
   const auto add = [&](std::string_view name, auto& value, const OptionInfo& info) {
@@ -95,7 +96,8 @@ void add_chain_flags(CLI::App& command, ChainChoice& choice, ChainKey key) {
 }
 
 void require_netuid(const ChainChoice& choice) {
-  const bool is_given = std::ranges::any_of(choice.given, [](const auto& flag) { return flag.first == "netuid"; });
+  const bool is_given =
+      std::ranges::any_of(choice.given, [](const auto& flag) { return flag.first == "netuid"; });
   if (!is_given && choice.config.empty()) {
     throw Error(ErrorCode::usage, "which subnet: give --netuid N, or --config FILE");
   }
@@ -105,7 +107,8 @@ void chain_progress(std::string_view line) { std::cerr << "chain: " << line << s
 
 std::string tao_text(std::uint64_t rao) {
   char text[48];
-  std::snprintf(text, sizeof text, "%llu.%09llu", static_cast<unsigned long long>(rao / 1'000'000'000),
+  std::snprintf(text, sizeof text, "%llu.%09llu",
+                static_cast<unsigned long long>(rao / 1'000'000'000),
                 static_cast<unsigned long long>(rao % 1'000'000'000));
   return text;
 }
@@ -115,7 +118,8 @@ std::string tao_text(const std::string& rao) {
   return option_detail::parse_number(rao, number) ? tao_text(number) : rao + " rao";
 }
 
-const Pallet& find_pallet(const Metadata& metadata, std::uint32_t spec_version, const std::string& name) {
+const Pallet& find_pallet(const Metadata& metadata, std::uint32_t spec_version,
+                          const std::string& name) {
   std::vector<std::string> names;
   for (const Pallet& pallet : metadata.pallets()) {
     if (pallet.name == name) return pallet;
@@ -129,7 +133,8 @@ const Pallet& find_pallet(const Metadata& metadata, std::uint32_t spec_version, 
                   (nearest.empty() ? "; it has " + all : ", did you mean '" + nearest + "'?"));
 }
 
-const TypeVariant& find_call(const Metadata& metadata, const Pallet& pallet, const std::string& name) {
+const TypeVariant& find_call(const Metadata& metadata, const Pallet& pallet,
+                             const std::string& name) {
   std::vector<std::string> names;
   if (pallet.calls) {
     for (const TypeVariant& variant : metadata.types().at(*pallet.calls).variants) {
@@ -140,15 +145,15 @@ const TypeVariant& find_call(const Metadata& metadata, const Pallet& pallet, con
   const std::string nearest = nearest_name(name, names);
   std::string all;
   for (const std::string& known : names) all += (all.empty() ? "" : ", ") + known;
-  throw Error(ErrorCode::usage,
-              "pallet " + pallet.name + " has no call '" + name + "'" +
-                  (!nearest.empty() ? ", did you mean '" + nearest + "'?"
-                   : all.empty()    ? "; it has none"
-                                    : "; it has " + all));
+  throw Error(ErrorCode::usage, "pallet " + pallet.name + " has no call '" + name + "'" +
+                                    (!nearest.empty() ? ", did you mean '" + nearest + "'?"
+                                     : all.empty()    ? "; it has none"
+                                                      : "; it has " + all));
 }
 
 void add_chain_commands(CLI::App& app) {
-  CLI::App* group = app.add_subcommand("chain", "Bittensor's chain: read it, call it, settle a run with it");
+  CLI::App* group =
+      app.add_subcommand("chain", "Bittensor's chain: read it, call it, settle a run with it");
   group->require_subcommand(1);
   add_chain_settle_commands(*group);
   add_chain_call_commands(*group);

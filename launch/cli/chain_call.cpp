@@ -38,17 +38,18 @@ struct Preview {
   SigningPayload payload;
   ExtrinsicParameters parameters;
   std::uint32_t block = 0;
-  std::string fee;           // rao; "" if the node cannot tell
+  std::string fee;  // rao; "" if the node cannot tell
   std::string fee_trouble;
-  Bytes extrinsic;           // empty: no key was given
+  Bytes extrinsic;  // empty: no key was given
   std::string signer;
 };
 
-Preview preview(ChainLine& line, ChainReader& reader, const ChainOptions& options, const Intent& intent,
-                const Keypair* key) {
+Preview preview(ChainLine& line, ChainReader& reader, const ChainOptions& options,
+                const Intent& intent, const Keypair* key) {
   const Metadata& metadata = reader.metadata();
   Preview out;
-  out.call_bytes = metadata.encode_call(intent.pallet, intent.call, parse_json_exact(intent.arguments));
+  out.call_bytes =
+      metadata.encode_call(intent.pallet, intent.call, parse_json_exact(intent.arguments));
   out.call = metadata.decode_call(out.call_bytes);
   out.block = reader.block();
   ExtrinsicParameters& p = out.parameters;
@@ -58,7 +59,8 @@ Preview preview(ChainLine& line, ChainReader& reader, const ChainOptions& option
   }
   p.era = Era::mortal(static_cast<std::uint64_t>(options.settlement.era_blocks), reader.block());
   p.genesis_hash = line.genesis();
-  const auto birth = line.node().block_hash(static_cast<std::uint32_t>(p.era.birth(reader.block())));
+  const auto birth =
+      line.node().block_hash(static_cast<std::uint32_t>(p.era.birth(reader.block())));
   // A chain younger than its node's memory of it, or a pruned one: the head is a birth as well.
   if (birth) {
     p.checkpoint_hash = *birth;
@@ -72,7 +74,8 @@ Preview preview(ChainLine& line, ChainReader& reader, const ChainOptions& option
   // The fee goes by length and call alone, so that any signature will do for asking.
   const PublicKey signer = key != nullptr ? key->public_key() : PublicKey{};
   const Signature signature = key != nullptr ? key->sign(out.payload.message) : Signature{};
-  const Bytes extrinsic = assemble_extrinsic(metadata, out.call_bytes, out.payload, signer, signature);
+  const Bytes extrinsic =
+      assemble_extrinsic(metadata, out.call_bytes, out.payload, signer, signature);
   if (key != nullptr) out.extrinsic = extrinsic;
   try {
     out.fee = reader.fee(extrinsic);
@@ -84,19 +87,20 @@ Preview preview(ChainLine& line, ChainReader& reader, const ChainOptions& option
 }
 
 nlohmann::json json_of(const Preview& p) {
-  nlohmann::json out{{"call", p.call},
-                     {"call_hex", "0x" + to_hex(p.call_bytes)},
-                     {"signer", p.signer.empty() ? nlohmann::json() : nlohmann::json(p.signer)},
-                     {"nonce", p.parameters.nonce},
-                     {"era", {{"period", p.parameters.era.period}, {"phase", p.parameters.era.phase}}},
-                     {"spec_version", p.parameters.spec_version},
-                     {"genesis", "0x" + p.parameters.genesis_hash.hex()},
-                     {"block", p.block},
-                     {"fee", p.fee.empty() ? nlohmann::json() : nlohmann::json(p.fee)},
-                     {"payload", "0x" + to_hex(p.payload.payload)},
-                     {"signed_message", "0x" + to_hex(p.payload.message)},
-                     {"extrinsic", nullptr},
-                     {"extrinsic_hash", nullptr}};
+  nlohmann::json out{
+      {"call", p.call},
+      {"call_hex", "0x" + to_hex(p.call_bytes)},
+      {"signer", p.signer.empty() ? nlohmann::json() : nlohmann::json(p.signer)},
+      {"nonce", p.parameters.nonce},
+      {"era", {{"period", p.parameters.era.period}, {"phase", p.parameters.era.phase}}},
+      {"spec_version", p.parameters.spec_version},
+      {"genesis", "0x" + p.parameters.genesis_hash.hex()},
+      {"block", p.block},
+      {"fee", p.fee.empty() ? nlohmann::json() : nlohmann::json(p.fee)},
+      {"payload", "0x" + to_hex(p.payload.payload)},
+      {"signed_message", "0x" + to_hex(p.payload.message)},
+      {"extrinsic", nullptr},
+      {"extrinsic_hash", nullptr}};
   if (!p.extrinsic.empty()) {
     out["extrinsic"] = "0x" + to_hex(p.extrinsic);
     out["extrinsic_hash"] = "0x" + extrinsic_hash(p.extrinsic).hex();
@@ -135,7 +139,8 @@ void print_preview(const Preview& p) {
 bool confirmed(const CallChoice& choice) {
   if (choice.yes) return true;
   if (isatty(STDIN_FILENO) == 0) {
-    throw Error(ErrorCode::usage, "nothing was sent: without a terminal --yes sends it, --dry-run only looks");
+    throw Error(ErrorCode::usage,
+                "nothing was sent: without a terminal --yes sends it, --dry-run only looks");
   }
   std::cerr << "Send it? [y/N] " << std::flush;
   std::string answer;
@@ -144,12 +149,13 @@ bool confirmed(const CallChoice& choice) {
 }
 
 bool same_call(const Intent& a, const Intent& b) {
-  return a.signer == b.signer && a.pallet == b.pallet && a.call == b.call && a.arguments == b.arguments;
+  return a.signer == b.signer && a.pallet == b.pallet && a.call == b.call &&
+         a.arguments == b.arguments;
 }
 
 // Waits until the intent is concluded. One that an earlier command left open is taken up, not added again.
-settlement::Receipt send(ChainLine& line, const ChainOptions& options, const CallChoice& choice, Intent intent,
-             const Keypair& key) {
+settlement::Receipt send(ChainLine& line, const ChainOptions& options, const CallChoice& choice,
+                         Intent intent, const Keypair& key) {
   const fs::path file = below_home(choice.journal);
   if (file.has_parent_path()) fs::create_directories(file.parent_path());
   settlement::FileJournal journal(file);
@@ -184,9 +190,9 @@ settlement::Receipt send(ChainLine& line, const ChainOptions& options, const Cal
       told = now;
     }
   }
-  throw Error(ErrorCode::peer_unreachable,
-              "not concluded within " + std::to_string(choice.wait_s) + " s (" + told +
-                  "): it stays in " + file.string() + "; give the same command again to go on with it");
+  throw Error(ErrorCode::peer_unreachable, "not concluded within " + std::to_string(choice.wait_s) +
+                                               " s (" + told + "): it stays in " + file.string() +
+                                               "; give the same command again to go on with it");
 }
 
 void report(const settlement::Receipt& receipt, nlohmann::json shown, bool as_json) {
@@ -216,7 +222,8 @@ void show_and_send(ChainLine& line, ChainReader& reader, const ChainOptions& opt
   if (choice.dry_run || !key) {
     if (choice.json) std::cout << json_of(shown).dump() << std::endl;
     if (!choice.dry_run) {
-      throw Error(ErrorCode::usage, "nothing was sent: no key signs it; give --wallet, --hotkey or --coldkey");
+      throw Error(ErrorCode::usage,
+                  "nothing was sent: no key signs it; give --wallet, --hotkey or --coldkey");
     }
     return;
   }
@@ -255,13 +262,15 @@ bool names_a_key(const ChainOptions& options, const std::string& which) {
 void call(const CallChoice& choice) {
   const std::size_t dot = choice.call.find('.');
   if (dot == std::string::npos || dot == 0 || dot + 1 == choice.call.size()) {
-    throw Error(ErrorCode::usage, "'" + choice.call + "': a call is named PALLET.CALL, such as "
-                                  "SubtensorModule.set_weights");
+    throw Error(ErrorCode::usage, "'" + choice.call +
+                                      "': a call is named PALLET.CALL, such as "
+                                      "SubtensorModule.set_weights");
   }
   const ChainOptions options = choice.options();
   ChainLine line(options, chain_progress);
   ChainReader reader(line.node());
-  const Pallet& pallet = find_pallet(reader.metadata(), reader.runtime().spec_version, choice.call.substr(0, dot));
+  const Pallet& pallet =
+      find_pallet(reader.metadata(), reader.runtime().spec_version, choice.call.substr(0, dot));
   const TypeVariant& variant = find_call(reader.metadata(), pallet, choice.call.substr(dot + 1));
   Intent intent;
   intent.pallet = pallet.name;
@@ -271,8 +280,8 @@ void call(const CallChoice& choice) {
     reader.metadata().encode_call(intent.pallet, intent.call, parse_json_exact(intent.arguments));
   } catch (const Error& error) {
     if (error.code() == ErrorCode::file_missing) throw;
-    throw Error(ErrorCode::usage, "--args: " + std::string(error.what()) + "; " + choice.call + " takes " +
-                                      signature_text(variant));
+    throw Error(ErrorCode::usage, "--args: " + std::string(error.what()) + "; " + choice.call +
+                                      " takes " + signature_text(variant));
   }
   std::optional<Keypair> key;
   if (names_a_key(options, choice.sign_with)) {
@@ -307,8 +316,9 @@ void register_hotkey(const CallChoice& choice) {
     } catch (const Error& error) {
       if (error.code() != ErrorCode::metadata_unsupported) throw;
     }
-    std::printf("registers  %s on subnet %u\nburns      %s; %s has %s TAO\n", to_ss58(hotkey).c_str(),
-                netuid.value, burn.c_str(), to_ss58(payer).c_str(), tao_text(balance.free).c_str());
+    std::printf("registers  %s on subnet %u\nburns      %s; %s has %s TAO\n",
+                to_ss58(hotkey).c_str(), netuid.value, burn.c_str(), to_ss58(payer).c_str(),
+                tao_text(balance.free).c_str());
   }
   const std::optional<Keypair> coldkey = open_chain_coldkey(options);
   show_and_send(line, reader, options, choice,
@@ -321,7 +331,8 @@ void serve(const CallChoice& choice) {
   require_netuid(choice);
   const ChainOptions options = choice.options();
   if (choice.port < 1 || choice.port > 65'535) {
-    throw Error(ErrorCode::usage, "--port " + std::to_string(choice.port) + ": must be between 1 and 65535");
+    throw Error(ErrorCode::usage,
+                "--port " + std::to_string(choice.port) + ": must be between 1 and 65535");
   }
   const Netuid netuid{static_cast<std::uint16_t>(options.netuid)};
   Intent intent = settlement::serve_intent("serve/" + std::to_string(SystemClock().now().value),
@@ -332,20 +343,24 @@ void serve(const CallChoice& choice) {
   if (!reader.uid_of(netuid, to_ss58(intent.signer))) {
     throw Error(ErrorCode::chain_refused, "NotRegistered: hotkey " + to_ss58(intent.signer) +
                                               " is not registered on subnet " +
-                                              std::to_string(netuid.value) + ": yumoe chain register");
+                                              std::to_string(netuid.value) +
+                                              ": yumoe chain register");
   }
   const std::optional<Keypair> hotkey = open_chain_hotkey(options);
   show_and_send(line, reader, options, choice, std::move(intent), hotkey);
 }
 
-CLI::App* add(CLI::App& group, const char* name, const char* help, const char* example, ChainKey key,
-              void (*run)(const CallChoice&), const std::shared_ptr<CallChoice>& choice) {
+CLI::App* add(CLI::App& group, const char* name, const char* help, const char* example,
+              ChainKey key, void (*run)(const CallChoice&),
+              const std::shared_ptr<CallChoice>& choice) {
   CLI::App* command = group.add_subcommand(name, help);
   command->add_flag("--dry-run", choice->dry_run, "Show everything, send nothing");
   command->add_flag("--yes", choice->yes, "Send without asking");
   command->add_option("--wait-s", choice->wait_s, "Longest wait for the outcome, seconds")
-      ->check(CLI::Range(1, 1'000'000))->capture_default_str();
-  command->add_option("--journal", choice->journal, "Where what is sent is recorded before it is sent")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  command
+      ->add_option("--journal", choice->journal, "Where what is sent is recorded before it is sent")
       ->capture_default_str();
   add_chain_flags(*command, *choice, key);
   command->footer(example);
@@ -357,26 +372,31 @@ CLI::App* add(CLI::App& group, const char* name, const char* help, const char* e
 
 void add_chain_call_commands(CLI::App& group) {
   auto choice = std::make_shared<CallChoice>();
-  CLI::App* command =
-      add(group, "call", "Any call of the runtime: decoded, priced and shown, then sent once",
-          "yumoe chain call SubtensorModule.set_weights --dry-run --endpoints ws://127.0.0.1:9944 \\\n"
-          "  --args '{\"netuid\":2,\"dests\":[1],\"weights\":[65535],\"version_key\":0}' --hotkey //Alice",
-          ChainKey::coldkey, call, choice);
+  CLI::App* command = add(
+      group, "call", "Any call of the runtime: decoded, priced and shown, then sent once",
+      "yumoe chain call SubtensorModule.set_weights --dry-run --endpoints ws://127.0.0.1:9944 \\\n"
+      "  --args '{\"netuid\":2,\"dests\":[1],\"weights\":[65535],\"version_key\":0}' --hotkey "
+      "//Alice",
+      ChainKey::coldkey, call, choice);
   command->add_option("call", choice->call, "PALLET.CALL")->required();
-  command->add_option("--args", choice->args, "JSON object by argument name, or @FILE")->capture_default_str();
+  command->add_option("--args", choice->args, "JSON object by argument name, or @FILE")
+      ->capture_default_str();
   command->add_option("--sign-with", choice->sign_with, "Which key signs")
-      ->check(CLI::IsMember({"hotkey", "coldkey"}))->capture_default_str();
+      ->check(CLI::IsMember({"hotkey", "coldkey"}))
+      ->capture_default_str();
 
   choice = std::make_shared<CallChoice>();
   add(group, "register", "Register a hotkey on a subnet; the coldkey pays",
-      "yumoe chain register --endpoints ws://127.0.0.1:9944 --netuid 2 --wallet mine --hotkey miner",
+      "yumoe chain register --endpoints ws://127.0.0.1:9944 --netuid 2 --wallet mine --hotkey "
+      "miner",
       ChainKey::coldkey, register_hotkey, choice);
 
   choice = std::make_shared<CallChoice>();
-  command = add(group, "serve", "Tell the chain where a hotkey serves",
-                "yumoe chain serve --endpoints ws://127.0.0.1:9944 --netuid 2 --wallet mine --hotkey miner "
-                "--ip 203.0.113.7 --port 8091",
-                ChainKey::hotkey, serve, choice);
+  command = add(
+      group, "serve", "Tell the chain where a hotkey serves",
+      "yumoe chain serve --endpoints ws://127.0.0.1:9944 --netuid 2 --wallet mine --hotkey miner "
+      "--ip 203.0.113.7 --port 8091",
+      ChainKey::hotkey, serve, choice);
   command->add_option("--ip", choice->ip, "IPv4 or IPv6 address")->required();
   command->add_option("--port", choice->port, "Port")->required();
 }

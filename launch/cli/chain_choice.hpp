@@ -36,8 +36,10 @@ std::string tao_text(std::uint64_t rao);
 std::string tao_text(const std::string& rao);
 
 // Throw Error{usage} naming the nearest pallet or call that this runtime has.
-const Pallet& find_pallet(const Metadata& metadata, std::uint32_t spec_version, const std::string& name);
-const TypeVariant& find_call(const Metadata& metadata, const Pallet& pallet, const std::string& name);
+const Pallet& find_pallet(const Metadata& metadata, std::uint32_t spec_version,
+                          const std::string& name);
+const TypeVariant& find_call(const Metadata& metadata, const Pallet& pallet,
+                             const std::string& name);
 
 void add_chain_read_commands(CLI::App& group);
 void add_chain_call_commands(CLI::App& group);

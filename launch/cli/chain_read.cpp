@@ -42,8 +42,9 @@ void require_subnet(ChainReader& reader, Netuid netuid) {
   if (std::ranges::find(subnets, netuid) != subnets.end()) return;
   std::string all;
   for (const Netuid known : subnets) all += (all.empty() ? "" : ", ") + std::to_string(known.value);
-  throw Error(ErrorCode::usage, "subnet " + std::to_string(netuid.value) + " does not exist in block " +
-                                    std::to_string(reader.block()) + "; there are " + all);
+  throw Error(ErrorCode::usage, "subnet " + std::to_string(netuid.value) +
+                                    " does not exist in block " + std::to_string(reader.block()) +
+                                    "; there are " + all);
 }
 
 // --- metagraph -------------------------------------------------------------------------------------------
@@ -76,20 +77,26 @@ nlohmann::json json_of(const ChainNeuron& n) {
 nlohmann::json json_of(const Metagraph& graph) {
   nlohmann::json neurons = nlohmann::json::array();
   for (const ChainNeuron& neuron : graph.neurons) neurons.push_back(json_of(neuron));
-  return {{"netuid", graph.netuid.value}, {"block", graph.block},
-          {"block_hash", "0x" + graph.block_hash.hex()}, {"spec_version", graph.spec_version},
-          {"neurons", neurons}, {"weights", graph.weights}, {"bonds", graph.bonds}};
+  return {{"netuid", graph.netuid.value},
+          {"block", graph.block},
+          {"block_hash", "0x" + graph.block_hash.hex()},
+          {"spec_version", graph.spec_version},
+          {"neurons", neurons},
+          {"weights", graph.weights},
+          {"bonds", graph.bonds}};
 }
 
 std::string csv_of(const Metagraph& graph) {
   std::string text =
-      "uid,hotkey,coldkey,active,validator_permit,incentive,dividends,consensus,validator_trust,trust,"
+      "uid,hotkey,coldkey,active,validator_permit,incentive,dividends,consensus,validator_trust,"
+      "trust,"
       "rank,emission,stake,last_update,registered_at,ip,port\n";
   const auto put = [&](const auto& value) { text += value ? std::to_string(*value) : ""; };
   for (const ChainNeuron& n : graph.neurons) {
     text += std::to_string(n.uid.value) + "," + n.hotkey + "," + n.coldkey;
     for (const auto& flag : {n.active, n.validator_permit}) text += ",", put(flag);
-    for (const auto& share : {n.incentive, n.dividends, n.consensus, n.validator_trust, n.trust, n.rank}) {
+    for (const auto& share :
+         {n.incentive, n.dividends, n.consensus, n.validator_trust, n.trust, n.rank}) {
       text += ",", put(share);
     }
     for (const auto& amount : {n.emission, n.stake, n.last_update, n.registered_at}) {
@@ -102,13 +109,15 @@ std::string csv_of(const Metagraph& graph) {
 
 // -1 where the runtime does not have the item.
 template <typename Get>
-Column integers(const Metagraph& graph, std::string name, std::string units, std::string meaning, Get get) {
+Column integers(const Metagraph& graph, std::string name, std::string units, std::string meaning,
+                Get get) {
   std::vector<std::int64_t> values;
   for (const ChainNeuron& neuron : graph.neurons) {
     const auto value = get(neuron);
     values.push_back(value ? static_cast<std::int64_t>(*value) : -1);
   }
-  return {std::move(name), std::move(units), meaning + "; -1: not in this runtime", std::move(values)};
+  return {std::move(name), std::move(units), meaning + "; -1: not in this runtime",
+          std::move(values)};
 }
 
 Table pairs_table(const std::vector<WeightRow>& rows, std::string name, std::string meaning) {
@@ -120,7 +129,8 @@ Table pairs_table(const std::vector<WeightRow>& rows, std::string name, std::str
       value.push_back(amount);
     }
   }
-  return {std::move(name), std::move(meaning),
+  return {std::move(name),
+          std::move(meaning),
           {{"validator", "1", "uid that set it", std::move(from)},
            {"uid", "1", "uid it is for", std::move(to)},
            {"value", "1/65535", "as stored", std::move(value)}}};
@@ -139,10 +149,12 @@ void write_hdf5(const Metagraph& graph, const fs::path& out) {
   using N = ChainNeuron;
   Table neurons{"neurons", "one row a uid, ascending", {}};
   const auto share = [&](const char* name, const char* meaning, auto member) {
-    neurons.columns.push_back(integers(graph, name, "1/65535", meaning, [=](const N& n) { return n.*member; }));
+    neurons.columns.push_back(
+        integers(graph, name, "1/65535", meaning, [=](const N& n) { return n.*member; }));
   };
   const auto amount = [&](const char* name, const char* units, const char* meaning, auto member) {
-    neurons.columns.push_back(integers(graph, name, units, meaning, [=](const N& n) { return n.*member; }));
+    neurons.columns.push_back(
+        integers(graph, name, units, meaning, [=](const N& n) { return n.*member; }));
   };
   neurons.columns.push_back({"uid", "1", "place in the subnet", uids});
   neurons.columns.push_back({"hotkey", "", "SS58 address", hotkeys});
@@ -191,19 +203,22 @@ void write_metagraph(const Metagraph& graph, const fs::path& out) {
 
 void print_metagraph(const Metagraph& graph) {
   std::printf("subnet %u at block %u, runtime %u\n%4s %-48s %18s %9s %9s %18s %6s %11s %s\n",
-              graph.netuid.value, graph.block, graph.spec_version, "uid", "hotkey", "stake", "incentive",
-              "dividends", "emission", "permit", "last update", "axon");
+              graph.netuid.value, graph.block, graph.spec_version, "uid", "hotkey", "stake",
+              "incentive", "dividends", "emission", "permit", "last update", "axon");
   const auto share = [](const std::optional<std::uint16_t>& value) {
     char text[16];
     std::snprintf(text, sizeof text, "%.5f", value.value_or(0) / 65535.0);
     return value ? std::string(text) : "-";
   };
   for (const ChainNeuron& n : graph.neurons) {
-    const std::string axon = n.axon.ip.empty() ? "-" : n.axon.ip + ":" + std::to_string(n.axon.port);
+    const std::string axon =
+        n.axon.ip.empty() ? "-" : n.axon.ip + ":" + std::to_string(n.axon.port);
     std::printf("%4u %-48s %18s %9s %9s %18s %6s %11s %s\n", n.uid.value, n.hotkey.c_str(),
                 n.stake ? tao_text(*n.stake).c_str() : "-", share(n.incentive).c_str(),
                 share(n.dividends).c_str(), n.emission ? tao_text(*n.emission).c_str() : "-",
-                !n.validator_permit ? "-" : *n.validator_permit ? "yes" : "no",
+                !n.validator_permit   ? "-"
+                : *n.validator_permit ? "yes"
+                                      : "no",
                 n.last_update ? std::to_string(*n.last_update).c_str() : "-", axon.c_str());
   }
 }
@@ -224,8 +239,8 @@ void metagraph(const ReadChoice& choice) {
   if (!choice.out.empty()) {
     write_metagraph(graph, out);
     if (!choice.json) {
-      std::printf("%zu neurons of subnet %u at block %u: %s\n", graph.neurons.size(), graph.netuid.value,
-                  graph.block, choice.out.c_str());
+      std::printf("%zu neurons of subnet %u at block %u: %s\n", graph.neurons.size(),
+                  graph.netuid.value, graph.block, choice.out.c_str());
     }
   } else if (!choice.json) {
     print_metagraph(graph);
@@ -263,7 +278,8 @@ void pools(const ReadChoice& choice) {
   ChainLine line(options, chain_progress);
   ChainReader reader = reader_at(line.node(), choice.at);
   std::vector<Netuid> netuids = reader.subnets();
-  const bool one = std::ranges::any_of(choice.given, [](const auto& flag) { return flag.first == "netuid"; });
+  const bool one =
+      std::ranges::any_of(choice.given, [](const auto& flag) { return flag.first == "netuid"; });
   if (one) {
     netuids = {Netuid{static_cast<std::uint16_t>(options.netuid)}};
     require_subnet(reader, netuids[0]);
@@ -277,10 +293,13 @@ void pools(const ReadChoice& choice) {
   for (const Netuid netuid : netuids) {
     const SubnetPool pool = reader.pool(netuid);
     if (choice.json) {
-      rows.push_back({{"netuid", netuid.value}, {"tao", json_or_null(pool.tao)},
+      rows.push_back({{"netuid", netuid.value},
+                      {"tao", json_or_null(pool.tao)},
                       {"alpha_in", json_or_null(pool.alpha_in)},
-                      {"alpha_out", json_or_null(pool.alpha_out)}, {"price", json_or_null(pool.price)},
-                      {"moving_price", json_or_null(pool.moving_price)}, {"formula", pool.formula},
+                      {"alpha_out", json_or_null(pool.alpha_out)},
+                      {"price", json_or_null(pool.price)},
+                      {"moving_price", json_or_null(pool.moving_price)},
+                      {"formula", pool.formula},
                       {"quote_weight", json_or_null(pool.quote_weight)}});
       continue;
     }
@@ -291,8 +310,9 @@ void pools(const ReadChoice& choice) {
     };
     const auto amount = [](const auto& rao) { return rao ? tao_text(*rao) : std::string("-"); };
     std::printf("%6u %14s %14s %20s %20s %20s  %s\n", netuid.value, number(pool.price).c_str(),
-                number(pool.moving_price).c_str(), amount(pool.tao).c_str(), amount(pool.alpha_in).c_str(),
-                amount(pool.alpha_out).c_str(), pool.formula.c_str());
+                number(pool.moving_price).c_str(), amount(pool.tao).c_str(),
+                amount(pool.alpha_in).c_str(), amount(pool.alpha_out).c_str(),
+                pool.formula.c_str());
   }
   if (choice.json) {
     std::cout << nlohmann::json{{"block", reader.block()}, {"pools", rows}}.dump() << std::endl;
@@ -303,7 +323,8 @@ void add(CLI::App& group, const char* name, const char* help, const char* exampl
          void (*run)(const ReadChoice&), bool with_out) {
   const auto choice = std::make_shared<ReadChoice>();
   CLI::App* command = group.add_subcommand(name, help);
-  command->add_option("--at", choice->at, "Block: number or 0x hash; the newest finalized if not given");
+  command->add_option("--at", choice->at,
+                      "Block: number or 0x hash; the newest finalized if not given");
   if (with_out) command->add_option("-o,--out", choice->out, "File to write: .h5, .csv or .json");
   add_chain_flags(*command, *choice, ChainKey::none);
   command->footer(example);
@@ -314,9 +335,11 @@ void add(CLI::App& group, const char* name, const char* help, const char* exampl
 
 void add_chain_read_commands(CLI::App& group) {
   add(group, "metagraph", "A subnet's neurons, weights and bonds in one finalized block",
-      "yumoe chain metagraph --endpoints ws://127.0.0.1:9944 --netuid 2 -o metagraph.h5", metagraph, true);
+      "yumoe chain metagraph --endpoints ws://127.0.0.1:9944 --netuid 2 -o metagraph.h5", metagraph,
+      true);
   add(group, "hyperparameters", "What the runtime keeps for a subnet, by its own names",
-      "yumoe chain hyperparameters --endpoints ws://127.0.0.1:9944 --netuid 2", hyperparameters, false);
+      "yumoe chain hyperparameters --endpoints ws://127.0.0.1:9944 --netuid 2", hyperparameters,
+      false);
   add(group, "pools", "Reserves and prices of all subnets, or of one",
       "yumoe chain pools --endpoints ws://127.0.0.1:9944", pools, false);
 }

@@ -41,7 +41,8 @@ void settle(const SettleChoice& choice) {
     settler.step(milliseconds(500));
     const SettlerStatus& s = settler.status();
     if (s.head != 0 && s.ledger_epochs == 0) {
-      throw Error(ErrorCode::usage, choice.run + ": the run's ledger has had no epoch yet, so nothing is due");
+      throw Error(ErrorCode::usage,
+                  choice.run + ": the run's ledger has had no epoch yet, so nothing is due");
     }
     if (!s.missing.empty() && s.waiting == 0) throw Error(ErrorCode::chain_refused, s.missing);
     const std::string now = "block " + std::to_string(s.head) + ": " + std::to_string(s.waiting) +
@@ -61,8 +62,8 @@ void settle(const SettleChoice& choice) {
     if (choice.json) {
       rows.push_back(json_of(receipt));
     } else {
-      std::printf("%-10s %s%s%s\n", receipt.outcome.effected ? "settled" : "refused", receipt.id.c_str(),
-                  receipt.outcome.effected ? ", block " : ": ",
+      std::printf("%-10s %s%s%s\n", receipt.outcome.effected ? "settled" : "refused",
+                  receipt.id.c_str(), receipt.outcome.effected ? ", block " : ": ",
                   receipt.outcome.effected ? std::to_string(receipt.outcome.block).c_str()
                                            : receipt.outcome.reason.c_str());
     }
@@ -84,20 +85,24 @@ void settle(const SettleChoice& choice) {
 // --- reconcile -------------------------------------------------------------------------------------------
 
 nlohmann::json json_of(const PredictedPay& pay) {
-  return {{"incentive", pay.incentive}, {"dividend", pay.dividends}, {"emission", pay.emission},
+  return {{"incentive", pay.incentive},
+          {"dividend", pay.dividends},
+          {"emission", pay.emission},
           {"stake", pay.stake}};
 }
 
 nlohmann::json json_of(const ReconcileRow& row) {
   nlohmann::json differences = nlohmann::json::array();
   for (const settlement::Difference& d : row.differences) {
-    differences.push_back({{"field", d.field}, {"predicted", d.predicted}, {"paid", d.paid},
-                           {"cause", d.cause}});
+    differences.push_back(
+        {{"field", d.field}, {"predicted", d.predicted}, {"paid", d.paid}, {"cause", d.cause}});
   }
   nlohmann::json paid;
   if (row.paid) {
-    paid = {{"incentive", row.paid->incentive}, {"dividend", row.paid->dividend},
-            {"emission", row.paid->emission}, {"stake", row.paid->stake}};
+    paid = {{"incentive", row.paid->incentive},
+            {"dividend", row.paid->dividend},
+            {"emission", row.paid->emission},
+            {"stake", row.paid->stake}};
   }
   return {{"uid", row.uid ? nlohmann::json(row.uid->value) : nlohmann::json()},
           {"hotkey", row.hotkey},
@@ -108,10 +113,12 @@ nlohmann::json json_of(const ReconcileRow& row) {
 }
 
 void print_rows(const Reconciliation& found, bool all) {
-  std::printf("subnet %u at block %u (epoch %llu of the chain) against ", found.reading.netuid.value,
-              found.reading.block, static_cast<unsigned long long>(found.reading.chain_epoch));
+  std::printf("subnet %u at block %u (epoch %llu of the chain) against ",
+              found.reading.netuid.value, found.reading.block,
+              static_cast<unsigned long long>(found.reading.chain_epoch));
   if (found.epoch) {
-    std::printf("epoch %llu of the run's ledger\n", static_cast<unsigned long long>(found.epoch->number));
+    std::printf("epoch %llu of the run's ledger\n",
+                static_cast<unsigned long long>(found.epoch->number));
   } else {
     std::printf("a ledger that has had no epoch yet\n");
   }
@@ -152,8 +159,8 @@ void reconcile(const SettleChoice& choice) {
   // With a node at hand the newest word counts.
   if (!options.rpc.endpoints.empty() && choice.block < 0) {
     ChainLine line(options, chain_progress);
-    ChainReading reading = read_chain(line.node(), Netuid{static_cast<std::uint16_t>(options.netuid)},
-                                      chain_hotkey(options));
+    ChainReading reading = read_chain(
+        line.node(), Netuid{static_cast<std::uint16_t>(options.netuid)}, chain_hotkey(options));
     for (const IntentStatus& status : settlements_of(choice.run)) {
       if (status.phase != "effected" || status.intent.call == "reveal_weights") continue;
       reading.ledger_epoch = std::max(reading.ledger_epoch, ledger_epoch_of(status.intent.id));
@@ -192,8 +199,11 @@ std::string_view rule_name(settlement::WeightsRule rule) {
 nlohmann::json queue_json(const std::string& run) {
   nlohmann::json rows = nlohmann::json::array();
   for (const IntentStatus& s : settlements_of(run)) {
-    rows.push_back({{"id", s.intent.id}, {"call", s.intent.call}, {"phase", s.phase},
-                    {"problem", s.problem}, {"attempts", s.attempts.size()},
+    rows.push_back({{"id", s.intent.id},
+                    {"call", s.intent.call},
+                    {"phase", s.phase},
+                    {"problem", s.problem},
+                    {"attempts", s.attempts.size()},
                     {"reason", s.outcome ? s.outcome->reason : ""},
                     {"advice", s.outcome ? s.outcome->advice : ""},
                     {"block", s.outcome ? s.outcome->block : 0}});
@@ -205,22 +215,26 @@ nlohmann::json queue_json(const std::string& run) {
 nlohmann::json chain_json(const SettleChoice& choice, const ChainOptions& options) {
   ChainLine line(options, chain_progress);
   ChainReader reader(line.node());
-  nlohmann::json out{{"endpoint", line.client().endpoint()},
-                     {"genesis", "0x" + line.genesis().hex()},
-                     {"runtime", reader.runtime().spec_name + " " +
-                                     std::to_string(reader.runtime().spec_version)},
-                     {"block", reader.block()}};
-  const bool has_subnet = !choice.config.empty() || std::ranges::any_of(choice.given, [](const auto& flag) {
-    return flag.first == "netuid";
-  });
+  nlohmann::json out{
+      {"endpoint", line.client().endpoint()},
+      {"genesis", "0x" + line.genesis().hex()},
+      {"runtime", reader.runtime().spec_name + " " + std::to_string(reader.runtime().spec_version)},
+      {"block", reader.block()}};
+  const bool has_subnet =
+      !choice.config.empty() ||
+      std::ranges::any_of(choice.given, [](const auto& flag) { return flag.first == "netuid"; });
   const Netuid netuid{static_cast<std::uint16_t>(options.netuid)};
   if (has_subnet) {
-    const auto rule = settlement::read_subnet_rule(line.node(), reader.metadata(), reader.block_hash(), netuid);
-    out["subnet"] = {{"netuid", netuid.value}, {"rule", rule_name(rule.rule)},
+    const auto rule =
+        settlement::read_subnet_rule(line.node(), reader.metadata(), reader.block_hash(), netuid);
+    out["subnet"] = {{"netuid", netuid.value},
+                     {"rule", rule_name(rule.rule)},
                      {"tempo", rule.epochs.tempo},
                      {"next_epoch_block", rule.epochs.next_run_after(reader.block())},
-                     {"reveal_period", rule.reveal_period}, {"rate_limit", rule.rate_limit},
-                     {"immunity_period", rule.immunity_period}, {"version_key", rule.version_key},
+                     {"reveal_period", rule.reveal_period},
+                     {"rate_limit", rule.rate_limit},
+                     {"immunity_period", rule.immunity_period},
+                     {"version_key", rule.version_key},
                      {"block_ms", rule.block_time.count()},
                      {"warnings", settlement::schedule_warnings(rule)}};
   }
@@ -253,14 +267,16 @@ nlohmann::json chain_json(const SettleChoice& choice, const ChainOptions& option
 
 void print_chain(const nlohmann::json& chain) {
   std::printf("node       %s\nruntime    %s, block %u, genesis %s\n",
-              chain["endpoint"].get<std::string>().c_str(), chain["runtime"].get<std::string>().c_str(),
-              chain["block"].get<unsigned>(), chain["genesis"].get<std::string>().c_str());
+              chain["endpoint"].get<std::string>().c_str(),
+              chain["runtime"].get<std::string>().c_str(), chain["block"].get<unsigned>(),
+              chain["genesis"].get<std::string>().c_str());
   if (chain.contains("subnet")) {
     const auto& s = chain["subnet"];
-    std::printf("subnet     %u: weights by %s; tempo %u, next epoch in block %u, rate limit %u blocks\n",
-                s["netuid"].get<unsigned>(), s["rule"].get<std::string>().c_str(),
-                s["tempo"].get<unsigned>(), s["next_epoch_block"].get<unsigned>(),
-                s["rate_limit"].get<unsigned>());
+    std::printf(
+        "subnet     %u: weights by %s; tempo %u, next epoch in block %u, rate limit %u blocks\n",
+        s["netuid"].get<unsigned>(), s["rule"].get<std::string>().c_str(),
+        s["tempo"].get<unsigned>(), s["next_epoch_block"].get<unsigned>(),
+        s["rate_limit"].get<unsigned>());
     for (const auto& warning : s["warnings"]) {
       std::printf("warning    %s\n", warning.get<std::string>().c_str());
     }
@@ -269,18 +285,22 @@ void print_chain(const nlohmann::json& chain) {
   const auto& k = chain["key"];
   if (k["uid"].is_null()) {
     std::printf("hotkey     %s: not registered%s\n", k["hotkey"].get<std::string>().c_str(),
-                chain.contains("subnet") ? " there: yumoe chain register" : " anywhere asked about: give --netuid");
+                chain.contains("subnet") ? " there: yumoe chain register"
+                                         : " anywhere asked about: give --netuid");
     return;
   }
-  std::printf("hotkey     %s: uid %u, %s, stake %s, incentive %.5f, emission %s, weights set in block %llu\n",
-              k["hotkey"].get<std::string>().c_str(), k["uid"].get<unsigned>(),
-              k["validator_permit"].get<bool>() ? "validator permit" : "no validator permit",
-              tao_text(k["stake"].get<std::uint64_t>()).c_str(), k["incentive"].get<unsigned>() / 65535.0,
-              tao_text(k["emission"].get<std::uint64_t>()).c_str(),
-              k["last_update"].get<unsigned long long>());
+  std::printf(
+      "hotkey     %s: uid %u, %s, stake %s, incentive %.5f, emission %s, weights set in block "
+      "%llu\n",
+      k["hotkey"].get<std::string>().c_str(), k["uid"].get<unsigned>(),
+      k["validator_permit"].get<bool>() ? "validator permit" : "no validator permit",
+      tao_text(k["stake"].get<std::uint64_t>()).c_str(), k["incentive"].get<unsigned>() / 65535.0,
+      tao_text(k["emission"].get<std::uint64_t>()).c_str(),
+      k["last_update"].get<unsigned long long>());
   const std::string axon = k["axon"].get<std::string>();
-  std::printf("serves     %s\ncoldkey    %s, %s TAO free\n", axon.empty() ? "nothing" : axon.c_str(),
-              k["coldkey"].get<std::string>().c_str(), tao_text(k["free"].get<std::string>()).c_str());
+  std::printf("serves     %s\ncoldkey    %s, %s TAO free\n",
+              axon.empty() ? "nothing" : axon.c_str(), k["coldkey"].get<std::string>().c_str(),
+              tao_text(k["free"].get<std::string>()).c_str());
 }
 
 void status(const SettleChoice& choice) {
@@ -304,16 +324,19 @@ void status(const SettleChoice& choice) {
   std::printf("run        %s: %zu settlements, %zu readings of the chain\n", choice.run.c_str(),
               out["settlements"].size(), out["readings"].get<std::size_t>());
   for (const auto& s : out["settlements"]) {
-    const std::string why = s["reason"].get<std::string>() == "effected" ? "" : s["reason"].get<std::string>();
+    const std::string why =
+        s["reason"].get<std::string>() == "effected" ? "" : s["reason"].get<std::string>();
     const std::string problem = why.empty() ? s["problem"].get<std::string>() : why;
-    std::printf("  %-10s %s%s%s\n", s["phase"].get<std::string>().c_str(), s["id"].get<std::string>().c_str(),
+    std::printf("  %-10s %s%s%s\n", s["phase"].get<std::string>().c_str(),
+                s["id"].get<std::string>().c_str(),
                 s["block"] != 0 ? (", block " + s["block"].dump()).c_str() : "",
                 problem.empty() || s["phase"] == "effected" ? "" : (": " + problem).c_str());
   }
 }
 
-CLI::App* add(CLI::App& group, const char* name, const char* help, const char* example, ChainKey key,
-              void (*run)(const SettleChoice&), const std::shared_ptr<SettleChoice>& choice) {
+CLI::App* add(CLI::App& group, const char* name, const char* help, const char* example,
+              ChainKey key, void (*run)(const SettleChoice&),
+              const std::shared_ptr<SettleChoice>& choice) {
   CLI::App* command = group.add_subcommand(name, help);
   command->add_option("run", choice->run, "A run's folder")->required(run != status);
   add_chain_flags(*command, *choice, key);
@@ -326,19 +349,25 @@ CLI::App* add(CLI::App& group, const char* name, const char* help, const char* e
 
 void add_chain_settle_commands(CLI::App& group) {
   auto choice = std::make_shared<SettleChoice>();
-  CLI::App* command = add(group, "settle", "Bring a run's newest weights to the chain, once, by the subnet's rule",
-                          "yumoe chain settle runs/mine --endpoints ws://127.0.0.1:9944 --netuid 2 "
-                          "--wallet mine --hotkey validator",
-                          ChainKey::hotkey, settle, choice);
-  command->add_option("--wait-s", choice->wait_s, "Longest wait, seconds; the queue keeps what is open")
-      ->check(CLI::Range(1, 1'000'000))->capture_default_str();
+  CLI::App* command =
+      add(group, "settle", "Bring a run's newest weights to the chain, once, by the subnet's rule",
+          "yumoe chain settle runs/mine --endpoints ws://127.0.0.1:9944 --netuid 2 "
+          "--wallet mine --hotkey validator",
+          ChainKey::hotkey, settle, choice);
+  command
+      ->add_option("--wait-s", choice->wait_s,
+                   "Longest wait, seconds; the queue keeps what is open")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
 
   choice = std::make_shared<SettleChoice>();
-  command = add(group, "reconcile", "Per uid: what the ledger predicted, what the chain paid, why they differ",
+  command = add(group, "reconcile",
+                "Per uid: what the ledger predicted, what the chain paid, why they differ",
                 "yumoe chain reconcile runs/mine\n"
                 "yumoe chain reconcile runs/mine --config mine.toml --all --json",
                 ChainKey::hotkey, reconcile, choice);
-  command->add_option("--block", choice->block, "The newest reading up to this block, instead of the newest");
+  command->add_option("--block", choice->block,
+                      "The newest reading up to this block, instead of the newest");
   command->add_flag("--all", choice->all, "Neurons too of which the run knows nothing");
 
   choice = std::make_shared<SettleChoice>();

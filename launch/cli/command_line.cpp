@@ -92,7 +92,7 @@ int run_command_line(CLI::App& app, int argc, const char* const* argv) {
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help and --version
+    if (error.get_exit_code() == 0) return app.exit(error);                // --help and --version
     if (error.get_name() == "RuntimeError") return error.get_exit_code();  // said its piece
     return complain(usage_error(app, error), 2);
   } catch (const Error& error) {

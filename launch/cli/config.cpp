@@ -1,3 +1,5 @@
+#include "launch/config.hpp"
+
 #include <CLI/CLI.hpp>
 #include <cerrno>
 #include <cstdio>
@@ -9,7 +11,6 @@
 #include "cli/commands.hpp"
 #include "cli/config_flags.hpp"
 #include "cluster/error.hpp"
-#include "launch/config.hpp"
 
 namespace yumoe {
 namespace {
@@ -88,8 +89,9 @@ std::vector<std::string> config_flags(const CLI::App& command) {
     if (flag.starts_with("--") && flag.substr(0, flag.find('=')).find('.') != std::string::npos) {
       continue;
     }
-    throw Error(ErrorCode::usage, "unknown argument '" + flag + "'; options of the configuration "
-                                  "have the form --section.key=value");
+    throw Error(ErrorCode::usage, "unknown argument '" + flag +
+                                      "'; options of the configuration "
+                                      "have the form --section.key=value");
   }
   return flags;
 }

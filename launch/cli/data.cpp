@@ -1,3 +1,5 @@
+#include "launch/data.hpp"
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -7,7 +9,6 @@
 
 #include "cli/commands.hpp"
 #include "cluster/error.hpp"
-#include "launch/data.hpp"
 #include "router/tokenizer.hpp"
 
 namespace yumoe {
@@ -80,8 +81,8 @@ void print_set(const TokenSet& set) {
   const Tokenizer tokenizer = Tokenizer::open(set.folder() / "tokenizer.model");
   std::printf("%s  vocabulary %u  digest %s\n", set.folder().c_str(), set.vocabulary(),
               set.digest().hex().c_str());
-  std::printf("%-16s %12s %10s %10s %8s  %s\n", "domain", "train", "heldout", "private", "bytes/tok",
-              "begins");
+  std::printf("%-16s %12s %10s %10s %8s  %s\n", "domain", "train", "heldout", "private",
+              "bytes/tok", "begins");
   for (std::uint32_t i = 0; i < set.domains().size(); ++i) {
     const TokenDomain& domain = set.manifest().domains[i];
     const auto tokens = [&](Split split) {
@@ -110,16 +111,21 @@ void add_build(CLI::App& group) {
       ->take_all();
   build->add_option("--vocabulary", choices->options.vocabulary, "Tokens of the tokenizer")
       ->capture_default_str();
-  build->add_option("--heldout-percent", choices->options.heldout_percent,
-                    "Documents for public evaluation")->capture_default_str();
-  build->add_option("--private-percent", choices->options.private_percent,
-                    "Documents for validators alone")->capture_default_str();
-  build->add_option("--sample-mib", choices->options.sample_mib,
-                    "Text to train the tokenizer on")->capture_default_str();
+  build
+      ->add_option("--heldout-percent", choices->options.heldout_percent,
+                   "Documents for public evaluation")
+      ->capture_default_str();
+  build
+      ->add_option("--private-percent", choices->options.private_percent,
+                   "Documents for validators alone")
+      ->capture_default_str();
+  build->add_option("--sample-mib", choices->options.sample_mib, "Text to train the tokenizer on")
+      ->capture_default_str();
   build->add_flag("--replace", choices->replace, "Replace the token set that is there");
-  build->footer("yumoe data build --out token-set\n"
-                "yumoe data build --source ~/novels --source apt:dict-foldoc --out mine "
-                "--vocabulary 8000");
+  build->footer(
+      "yumoe data build --out token-set\n"
+      "yumoe data build --source ~/novels --source apt:dict-foldoc --out mine "
+      "--vocabulary 8000");
   build->callback([choices] {
     const DataOptions options = options_from<DataOptions>(texts_of(choices->options));
     build_token_set(options, choices->replace, print_progress);

@@ -33,8 +33,7 @@ std::string answer_text(const Progress::Member& member, Phase phase) {
 }
 
 std::string headline(const Progress& p) {
-  std::string line = format("round %llu/%llu %s",
-                            static_cast<unsigned long long>(p.round.value),
+  std::string line = format("round %llu/%llu %s", static_cast<unsigned long long>(p.round.value),
                             static_cast<unsigned long long>(p.rounds_total),
                             std::string(name_of(p.phase)).c_str());
   line += "  loss " + measured(p.heldout_loss, "%.3f") + "  bits/byte " +
@@ -110,10 +109,12 @@ void RunDisplay::show(const Progress& p) {
              "rating", "weight"));
   for (const Progress::Member& member : p.members) {
     if (member.role == Role::validator) {
-      add(format("%-12.12s validator  %-10s", member.name.c_str(), answer_text(member, p.phase).c_str()));
+      add(format("%-12.12s validator  %-10s", member.name.c_str(),
+                 answer_text(member, p.phase).c_str()));
       continue;
     }
-    const double share = member.steps == 0 ? 0 : static_cast<double>(member.steps_done) / member.steps;
+    const double share =
+        member.steps == 0 ? 0 : static_cast<double>(member.steps_done) / member.steps;
     add(format("%-12.12s ", member.name.c_str()) + bar(share, 10) +
         format(" %-10s %5u/%-5u %8.3f %9.0f %7.4f %7u", answer_text(member, p.phase).c_str(),
                member.steps_done, member.steps, member.loss, member.tokens_per_s,
@@ -132,30 +133,33 @@ void RunDisplay::finish(const Progress& p, const std::string& folder) {
     std::cout << summary_json(p, folder) << std::endl;
     return;
   }
-  std::cout << "\n" << (p.phase == Phase::finished ? "Finished" : "Stopped") << ": " << folder << "\n"
+  std::cout << "\n"
+            << (p.phase == Phase::finished ? "Finished" : "Stopped") << ": " << folder << "\n"
             << format("  rounds          %llu of %llu in %s",
                       static_cast<unsigned long long>(p.phase == Phase::finished ? p.rounds_total
                                                                                  : p.round.value),
-                      static_cast<unsigned long long>(p.rounds_total), time_text(p.elapsed_s).c_str())
+                      static_cast<unsigned long long>(p.rounds_total),
+                      time_text(p.elapsed_s).c_str())
             << "\n"
             << format("  held-out        %s nats a token, %s bits a byte",
                       measured(p.heldout_loss, "%.4f").c_str(),
                       measured(p.heldout_bits_per_byte, "%.4f").c_str())
             << "\n"
-            << format("  tokens          %.2f M, %.0f a second", static_cast<double>(p.tokens) / 1e6,
-                      p.tokens_per_s)
+            << format("  tokens          %.2f M, %.0f a second",
+                      static_cast<double>(p.tokens) / 1e6, p.tokens_per_s)
             << "\n"
             << "  update bytes    up " << bytes_text(static_cast<double>(p.update_bytes_up)) << " ("
             << format("%.0fx", p.update_bytes_up == 0 ? 0
-                                   : static_cast<double>(p.dense_bytes) /
-                                         static_cast<double>(p.update_bytes_up))
-            << " fewer than fp32), down " << bytes_text(static_cast<double>(p.update_bytes_down)) << "\n"
+                                                      : static_cast<double>(p.dense_bytes) /
+                                                            static_cast<double>(p.update_bytes_up))
+            << " fewer than fp32), down " << bytes_text(static_cast<double>(p.update_bytes_down))
+            << "\n"
             << format("  compute share   %.1f %% of the workers' time was spent in inner steps",
                       100 * p.compute_share)
             << "\n"
             << "  base version    " << p.state.hex() << "\n\n"
-            << format("  %-12s %8s %10s %9s %9s %7s", "worker", "steps", "tokens", "score", "rating",
-                      "weight")
+            << format("  %-12s %8s %10s %9s %9s %7s", "worker", "steps", "tokens", "score",
+                      "rating", "weight")
             << "\n";
   for (const Progress::Member& member : p.members) {
     if (member.role != Role::worker) continue;
@@ -194,8 +198,10 @@ std::string summary_json(const Progress& p, const std::string& folder) {
                          {"workers", nlohmann::json::array()},
                          {"validators", nlohmann::json::array()}};
   for (const Progress::Member& member : p.members) {
-    nlohmann::json entry{{"uid", member.uid.value}, {"hotkey", member.hotkey},
-                         {"name", member.name}, {"active", member.active}};
+    nlohmann::json entry{{"uid", member.uid.value},
+                         {"hotkey", member.hotkey},
+                         {"name", member.name},
+                         {"active", member.active}};
     if (member.role == Role::validator) {
       summary["validators"].push_back(entry);
       continue;

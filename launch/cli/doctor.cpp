@@ -1,4 +1,3 @@
-#include <CLI/CLI.hpp>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sys/resource.h>
@@ -6,6 +5,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -106,12 +106,12 @@ Finding memory() {
     total = std::min(total, most);
     available = std::min(available, most);
   }
-  Finding finding{"memory", Health::good,
-                  gibibytes(available) + " free of " + gibibytes(total), ""};
+  Finding finding{"memory", Health::good, gibibytes(available) + " free of " + gibibytes(total),
+                  ""};
   if (available < kMemoryWanted) {
     finding.health = Health::absent;
-    finding.mend = "the demo wants " + gibibytes(kMemoryWanted) +
-                   ": close programs, or start fewer workers";
+    finding.mend =
+        "the demo wants " + gibibytes(kMemoryWanted) + ": close programs, or start fewer workers";
   }
   return finding;
 }
@@ -247,8 +247,9 @@ Finding nccl() {
   if (const auto file = python_file("nvidia/nccl/lib/libnccl.so.2")) {
     return {"nccl", Health::good, file->string(), ""};
   }
-  return {"nccl", Health::absent, "none", "only islands of several GPUs need it: launch/setup on a "
-                                          "machine with GPUs brings it with torch"};
+  return {"nccl", Health::absent, "none",
+          "only islands of several GPUs need it: launch/setup on a "
+          "machine with GPUs brings it with torch"};
 }
 
 Finding worker_program() {
@@ -314,9 +315,18 @@ void add_doctor_command(CLI::App& app) {
   doctor->footer("Exit code 1 if something is missing without which no run can start.");
   doctor->callback([json] {
     const std::vector<Finding> findings = {
-        cores(), memory(), disk(), open_files(),
+        cores(),
+        memory(),
+        disk(),
+        open_files(),
         port(static_cast<std::uint16_t>(TransportOptions{}.port)),
-        gpu(), mpi(), nccl(), slurm(), libtorch(), worker_program(), training_text()};
+        gpu(),
+        mpi(),
+        nccl(),
+        slurm(),
+        libtorch(),
+        worker_program(),
+        training_text()};
     print(findings, *json);
     const bool usable = std::none_of(findings.begin(), findings.end(), [](const Finding& finding) {
       return finding.health == Health::bad;

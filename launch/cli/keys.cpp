@@ -1,6 +1,6 @@
-#include <CLI/CLI.hpp>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
 #include <cstdlib>
@@ -62,7 +62,8 @@ struct KeyPlace {
     }
     const char* home = std::getenv("HOME");
     const bool below_home = root.starts_with("~/");
-    if (below_home && home == nullptr) throw Error(ErrorCode::usage, "HOME is not set: give --root");
+    if (below_home && home == nullptr)
+      throw Error(ErrorCode::usage, "HOME is not set: give --root");
     return {below_home ? fs::path(home) / root.substr(2) : fs::path(root), wallet};
   }
 };
@@ -96,9 +97,7 @@ KeyType key_type(const std::string& name) {
   return name == "ed25519" ? KeyType::ed25519 : KeyType::sr25519;
 }
 
-std::string_view name_of(KeyType type) {
-  return type == KeyType::ed25519 ? "ed25519" : "sr25519";
-}
+std::string_view name_of(KeyType type) { return type == KeyType::ed25519 ? "ed25519" : "sr25519"; }
 
 void print_public(const PublicKey& key, const fs::path& file, bool json) {
   if (json) {
@@ -176,14 +175,17 @@ void add_new(CLI::App& group) {
   choices->place.add_to(*command);
   choices->add_password(*command);
   command->add_option("--type", choices->type, "Kind of key")
-      ->check(CLI::IsMember({"sr25519", "ed25519"}))->capture_default_str();
+      ->check(CLI::IsMember({"sr25519", "ed25519"}))
+      ->capture_default_str();
   command->add_option("--words", choices->words, "Words of its phrase")
-      ->check(CLI::IsMember({12, 15, 18, 21, 24}))->capture_default_str();
+      ->check(CLI::IsMember({12, 15, 18, 21, 24}))
+      ->capture_default_str();
   command->add_flag("--encrypt", choices->encrypt, "Lock the file by a password (coldkeys always)");
   command->add_flag("--show-phrase", choices->secret, "Print the phrase, to be written down");
   command->add_flag("--json", choices->json, "One JSON object, never with secrets");
-  command->footer("yumoe keys new --out miner-key\n"
-                  "yumoe keys new --wallet mine --hotkey miner");
+  command->footer(
+      "yumoe keys new --out miner-key\n"
+      "yumoe keys new --wallet mine --hotkey miner");
   command->callback([choices] {
     choices->place.path();  // refuses before a key is made
     const Key key = Key::generate(key_type(choices->type), choices->words);
@@ -221,18 +223,22 @@ void add_import(CLI::App& group) {
   choices->add_password(*command);
   command->add_option("--from", choices->file,
                       "Key file of any kind; without it phrase, seed or file come from the input");
-  command->add_option("--uri", choices->uri, "Secret URI of a well-known test key, such as //Alice");
+  command->add_option("--uri", choices->uri,
+                      "Secret URI of a well-known test key, such as //Alice");
   command->add_option("--type", choices->type, "Kind of key for --uri")
-      ->check(CLI::IsMember({"sr25519", "ed25519"}))->capture_default_str();
+      ->check(CLI::IsMember({"sr25519", "ed25519"}))
+      ->capture_default_str();
   command->add_flag("--encrypt", choices->encrypt, "Lock the file by a password (coldkeys always)");
   command->add_flag("--json", choices->json, "One JSON object, never with secrets");
-  command->footer("yumoe keys import --out miner-key <phrase.txt\n"
-                  "yumoe keys import --uri //Alice --out alice");
+  command->footer(
+      "yumoe keys import --out miner-key <phrase.txt\n"
+      "yumoe keys import --uri //Alice --out alice");
   command->callback([choices] {
     choices->place.path();
     if (!choices->uri.empty() && !choices->uri.starts_with("//")) {
-      throw Error(ErrorCode::usage, "--uri is for test keys, which start with '//'; other secrets "
-                                    "do not belong on a command line: give them as input");
+      throw Error(ErrorCode::usage,
+                  "--uri is for test keys, which start with '//'; other secrets "
+                  "do not belong on a command line: give them as input");
     }
     if (!choices->uri.empty()) {
       choices->store(Key::from_uri(key_type(choices->type), choices->uri));

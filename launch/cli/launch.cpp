@@ -27,22 +27,31 @@ struct Choice {
 // Options that both schedulers know.
 void add_common(CLI::App& command, Choice& choice) {
   command.add_option("file", choice.job.file, "The run's TOML file")->required();
-  command.add_option("--out", choice.out, "Folder of the run, shared by all nodes. Default: NAME-run here");
+  command.add_option("--out", choice.out,
+                     "Folder of the run, shared by all nodes. Default: NAME-run here");
   command.add_option("--programs", choice.programs,
                      "Folder of yumoe and yumoe-worker on the nodes. Default: where this one lies");
   command.add_option("--name", choice.job.name, "What the job is called")->capture_default_str();
   command.add_option("--nodes", choice.job.nodes, "Nodes of the island")
-      ->check(CLI::Range(1, 4'096))->capture_default_str();
-  command.add_option("--gpus-per-node", choice.job.gpus_per_node, "GPUs, one process each; 0: CPUs")
-      ->check(CLI::Range(0, 64))->capture_default_str();
-  command.add_option("--processes-per-node", choice.job.processes_per_node,
-                     "Ranks of the island on a node; 0: one a GPU, or one")
-      ->check(CLI::Range(0, 1'024))->capture_default_str();
+      ->check(CLI::Range(1, 4'096))
+      ->capture_default_str();
+  command
+      .add_option("--gpus-per-node", choice.job.gpus_per_node, "GPUs, one process each; 0: CPUs")
+      ->check(CLI::Range(0, 64))
+      ->capture_default_str();
+  command
+      .add_option("--processes-per-node", choice.job.processes_per_node,
+                  "Ranks of the island on a node; 0: one a GPU, or one")
+      ->check(CLI::Range(0, 1'024))
+      ->capture_default_str();
   command.add_option("--cpus-per-process", choice.job.cpus_per_process, "Threads of a rank")
-      ->check(CLI::Range(1, 1'024))->capture_default_str();
-  command.add_option("--memory-per-node", choice.job.memory_per_node, "Such as 64G; default: what it gets");
+      ->check(CLI::Range(1, 1'024))
+      ->capture_default_str();
+  command.add_option("--memory-per-node", choice.job.memory_per_node,
+                     "Such as 64G; default: what it gets");
   command.add_option("--port", choice.job.port, "Where the coordinator listens")
-      ->check(CLI::Range(1, 65'535))->capture_default_str();
+      ->check(CLI::Range(1, 65'535))
+      ->capture_default_str();
 }
 
 RunConfig config_of(Choice& choice) {
@@ -69,7 +78,8 @@ void submit(const std::filesystem::path& script) {
     _exit(127);
   }
   int status = 0;
-  if (child < 0 || waitpid(child, &status, 0) != child) throw Error(ErrorCode::file_io, "start sbatch");
+  if (child < 0 || waitpid(child, &status, 0) != child)
+    throw Error(ErrorCode::file_io, "start sbatch");
   if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
     throw Error(ErrorCode::usage, "sbatch is not on this machine: submit " + script.string() +
                                       " where Slurm is, or see it with --print");
@@ -98,33 +108,39 @@ void launch_slurm(Choice choice) {
 void add_slurm(CLI::App& group) {
   auto choice = std::make_shared<Choice>();
   CLI::App* command = group.add_subcommand(
-      "slurm", "Run as a Slurm job: coordinator and validators on the first node, one island over all");
+      "slurm",
+      "Run as a Slurm job: coordinator and validators on the first node, one island over all");
   add_common(*command, *choice);
   command->add_option("--time", choice->job.time, "Time limit, such as 12:00:00");
   command->add_option("--partition", choice->job.partition, "Partition to run in");
   command->add_option("--account", choice->job.account, "Account that is charged");
   command->add_flag("--print", choice->print, "Print the batch script instead of submitting it");
-  command->footer("yumoe launch slurm run.toml --nodes 2 --gpus-per-node 8 --print\n"
-                  "yumoe launch slurm run.toml --nodes 2 --gpus-per-node 8 --time 12:00:00");
+  command->footer(
+      "yumoe launch slurm run.toml --nodes 2 --gpus-per-node 8 --print\n"
+      "yumoe launch slurm run.toml --nodes 2 --gpus-per-node 8 --time 12:00:00");
   command->callback([choice] { launch_slurm(*choice); });
 }
 
 void add_kubernetes(CLI::App& group) {
   auto choice = std::make_shared<Choice>();
   CLI::App* command = group.add_subcommand(
-      "kubernetes", "Print a manifest: a JobSet, and an MPIJob if the island has several processes");
+      "kubernetes",
+      "Print a manifest: a JobSet, and an MPIJob if the island has several processes");
   add_common(*command, *choice);
   command->add_option("--image", choice->job.image, "Container image with yumoe, bash and MPI")
       ->capture_default_str();
-  command->add_option("--claim", choice->job.claim, "Volume claim (ReadWriteMany) that holds the run's folder")
+  command
+      ->add_option("--claim", choice->job.claim,
+                   "Volume claim (ReadWriteMany) that holds the run's folder")
       ->capture_default_str();
-  command->footer("yumoe launch kubernetes run.toml --nodes 2 --gpus-per-node 8 --out /run/mine \\\n"
-                  "  --programs /usr/bin --image registry/yumoe:1 | kubectl apply -f -");
+  command->footer(
+      "yumoe launch kubernetes run.toml --nodes 2 --gpus-per-node 8 --out /run/mine \\\n"
+      "  --programs /usr/bin --image registry/yumoe:1 | kubectl apply -f -");
   command->callback([choice] {
     Choice mine = *choice;
     const std::string file = mine.job.file;
     const RunConfig config = config_of(mine);
-    mine.job.file = file;   // as the container sees it
+    mine.job.file = file;  // as the container sees it
     std::cout << kubernetes_manifest(config, mine.job) << std::flush;
   });
 }

@@ -53,7 +53,8 @@ std::unique_ptr<Reading> read(const std::string& run, const Rules& rules = {}) {
 
 std::string tao(std::uint64_t rao) {
   char text[48];
-  std::snprintf(text, sizeof text, "%" PRIu64 ".%09" PRIu64, rao / 1'000'000'000, rao % 1'000'000'000);
+  std::snprintf(text, sizeof text, "%" PRIu64 ".%09" PRIu64, rao / 1'000'000'000,
+                rao % 1'000'000'000);
   return text;
 }
 
@@ -65,21 +66,28 @@ std::string rounds_text(const RunLedger::Epoch& epoch) {
 nlohmann::json json_of(const Reading& reading, const ledger::EpochReport& report) {
   nlohmann::json payouts = nlohmann::json::array();
   for (const ledger::Payout& p : report.payouts) {
-    payouts.push_back({{"uid", p.uid}, {"name", reading.name_of_neuron(p.uid)},
-                       {"incentive", p.incentive}, {"withheld", p.withheld},
-                       {"dividend_alpha", p.dividend_alpha}, {"dividend_root", p.dividend_root},
-                       {"take", p.take}, {"emission", p.emission}});
+    payouts.push_back({{"uid", p.uid},
+                       {"name", reading.name_of_neuron(p.uid)},
+                       {"incentive", p.incentive},
+                       {"withheld", p.withheld},
+                       {"dividend_alpha", p.dividend_alpha},
+                       {"dividend_root", p.dividend_root},
+                       {"take", p.take},
+                       {"emission", p.emission}});
   }
-  return {{"block", report.block}, {"skipped", report.skipped}, {"owner_cut", report.owner_cut},
+  return {{"block", report.block},
+          {"skipped", report.skipped},
+          {"owner_cut", report.owner_cut},
           {"payouts", payouts}};
 }
 
 void print_payouts(const Reading& reading, const ledger::EpochReport& report) {
-  std::printf("%4s %-14s %20s %20s %20s\n", "uid", "name", "incentive", "dividends", "root dividends");
+  std::printf("%4s %-14s %20s %20s %20s\n", "uid", "name", "incentive", "dividends",
+              "root dividends");
   for (const ledger::Payout& p : report.payouts) {
     std::printf("%4u %-14.14s %20s %20s %20s%s\n", p.uid, reading.name_of_neuron(p.uid).c_str(),
-                tao(p.incentive).c_str(), tao(p.dividend_alpha).c_str(), tao(p.dividend_root).c_str(),
-                p.withheld ? "  (withheld: the owner's own)" : "");
+                tao(p.incentive).c_str(), tao(p.dividend_alpha).c_str(),
+                tao(p.dividend_root).c_str(), p.withheld ? "  (withheld: the owner's own)" : "");
   }
 }
 
@@ -103,21 +111,26 @@ nlohmann::json subnets_json(const Reading& reading) {
   nlohmann::json rows = nlohmann::json::array();
   for (const auto& [netuid, subnet] : reading.ledger.ledger().state().subnets) {
     if (netuid == 0) continue;
-    rows.push_back({{"netuid", netuid}, {"name", reading.ledger.subnet_name(netuid)},
-                    {"price_tao", price_of(subnet)}, {"tao_reserve", subnet.reserves.tao},
-                    {"alpha_reserve", subnet.reserves.alpha}, {"alpha_out", subnet.alpha_out},
-                    {"tao_emission", subnet.tao_in_emission}, {"neurons", subnet.neurons.size()}});
+    rows.push_back({{"netuid", netuid},
+                    {"name", reading.ledger.subnet_name(netuid)},
+                    {"price_tao", price_of(subnet)},
+                    {"tao_reserve", subnet.reserves.tao},
+                    {"alpha_reserve", subnet.reserves.alpha},
+                    {"alpha_out", subnet.alpha_out},
+                    {"tao_emission", subnet.tao_in_emission},
+                    {"neurons", subnet.neurons.size()}});
   }
   return rows;
 }
 
 void print_subnets(const Reading& reading) {
-  std::printf("%6s %-16s %14s %20s %22s %8s\n", "netuid", "name", "price TAO", "pool TAO", "TAO a block",
-              "neurons");
+  std::printf("%6s %-16s %14s %20s %22s %8s\n", "netuid", "name", "price TAO", "pool TAO",
+              "TAO a block", "neurons");
   for (const auto& [netuid, subnet] : reading.ledger.ledger().state().subnets) {
     if (netuid == 0) continue;
-    std::printf("%6u %-16.16s %14.6f %20s %22s %8zu\n", netuid, reading.ledger.subnet_name(netuid).c_str(),
-                price_of(subnet), tao(subnet.reserves.tao).c_str(), tao(subnet.tao_in_emission).c_str(),
+    std::printf("%6u %-16.16s %14.6f %20s %22s %8zu\n", netuid,
+                reading.ledger.subnet_name(netuid).c_str(), price_of(subnet),
+                tao(subnet.reserves.tao).c_str(), tao(subnet.tao_in_emission).c_str(),
                 subnet.neurons.size());
   }
 }
@@ -128,23 +141,31 @@ void show(const Choice& choice) {
   const ledger::Subnet& subnet = state.subnets.at(RunLedger::kNetuid);
   const auto& epochs = reading->ledger.epochs();
   if (choice.json) {
-    nlohmann::json out{{"block", state.block}, {"issuance", state.issuance},
-                       {"tao_reserve", subnet.reserves.tao}, {"alpha_reserve", subnet.reserves.alpha},
-                       {"alpha_out", subnet.alpha_out}, {"epochs", epochs.size()},
+    nlohmann::json out{{"block", state.block},
+                       {"issuance", state.issuance},
+                       {"tao_reserve", subnet.reserves.tao},
+                       {"alpha_reserve", subnet.reserves.alpha},
+                       {"alpha_out", subnet.alpha_out},
+                       {"epochs", epochs.size()},
                        {"refusals", nlohmann::json::array()},
                        {"digest", reading->ledger.ledger().digest().hex()}};
     for (const auto& r : reading->ledger.refusals()) {
-      out["refusals"].push_back({{"block", r.block}, {"operation", r.operation}, {"who", r.who},
+      out["refusals"].push_back({{"block", r.block},
+                                 {"operation", r.operation},
+                                 {"who", r.who},
                                  {"error", ledger::name_of(r.error)}});
     }
     out["subnets"] = subnets_json(*reading);
     out["proposals"] = nlohmann::json::array();
     for (const auto& [number, p] : state.proposals) {
-      out["proposals"].push_back({{"number", number}, {"name", p.name}, {"value", p.value},
+      out["proposals"].push_back({{"number", number},
+                                  {"name", p.name},
+                                  {"value", p.value},
                                   {"decided_at", p.proposed_at + state.parameters.proposal_delay},
                                   {"votes", p.votes.size()}});
     }
-    out["last_epoch"] = epochs.empty() ? nlohmann::json(nullptr) : json_of(*reading, epochs.back().report);
+    out["last_epoch"] =
+        epochs.empty() ? nlohmann::json(nullptr) : json_of(*reading, epochs.back().report);
     std::cout << out.dump() << std::endl;
     return;
   }
@@ -153,8 +174,9 @@ void show(const Choice& choice) {
               tao(subnet.reserves.alpha).c_str(), tao(subnet.alpha_out).c_str());
   if (state.subnets.size() > 2) print_subnets(*reading);
   for (const auto& [number, p] : state.proposals) {
-    std::printf("proposal %" PRIu64 ": %s = %" PRIu64 ", %zu votes, decided at block %" PRIu64 "\n", number,
-                p.name.c_str(), p.value, p.votes.size(), p.proposed_at + state.parameters.proposal_delay);
+    std::printf("proposal %" PRIu64 ": %s = %" PRIu64 ", %zu votes, decided at block %" PRIu64 "\n",
+                number, p.name.c_str(), p.value, p.votes.size(),
+                p.proposed_at + state.parameters.proposal_delay);
   }
   if (epochs.empty()) {
     std::printf("no epoch yet: one comes every %lld blocks of %lld ms\n",
@@ -183,8 +205,10 @@ void balances(const Choice& choice) {
     const std::uint64_t free = coldkey == state.coldkeys.end() ? 0 : coldkey->second.free;
     const std::uint64_t alpha = reading->ledger.alpha_of(participant.hotkey);
     if (choice.json) {
-      rows.push_back({{"name", participant.name}, {"hotkey", to_ss58(participant.hotkey)},
-                      {"alpha", alpha}, {"free", free}});
+      rows.push_back({{"name", participant.name},
+                      {"hotkey", to_ss58(participant.hotkey)},
+                      {"alpha", alpha},
+                      {"free", free}});
     } else {
       const auto neuron = reading->ledger.neuron_of(participant.hotkey);
       std::printf("%4s %-14.14s %-48s %20s %20s\n", neuron ? std::to_string(*neuron).c_str() : "-",
@@ -204,7 +228,8 @@ void history(const Choice& choice) {
       std::cout << line.dump() << "\n";
     } else {
       std::printf("epoch at block %" PRIu64 ", weights from rounds %s%s\n", epoch.report.block,
-                  rounds_text(epoch).c_str(), epoch.report.skipped ? " (skipped: duplicate hotkeys)" : "");
+                  rounds_text(epoch).c_str(),
+                  epoch.report.skipped ? " (skipped: duplicate hotkeys)" : "");
       print_payouts(*reading, epoch.report);
     }
   }
@@ -236,7 +261,8 @@ void preview(const Choice& choice) {
   ledger::EpochReport report = reading->ledger.preview(weights);
   if (!choice.hotkey.empty()) {
     const auto neuron = reading->ledger.neuron_of(from_ss58(choice.hotkey));
-    if (!neuron) throw Error(ErrorCode::usage, "hotkey " + choice.hotkey + " is not registered in this run");
+    if (!neuron)
+      throw Error(ErrorCode::usage, "hotkey " + choice.hotkey + " is not registered in this run");
     std::erase_if(report.payouts, [&](const ledger::Payout& p) { return p.uid != *neuron; });
   }
   if (choice.json) {
@@ -256,19 +282,24 @@ Rules rules_of(const std::vector<std::string>& texts) {
 void whatif(const Choice& choice) {
   const auto before = read(choice.run);
   const auto after = read(choice.run, rules_of(choice.set));
-  if (!choice.json) std::printf("%-14s %20s %20s %22s\n", "name", "as recorded", "under this rule", "difference");
+  if (!choice.json)
+    std::printf("%-14s %20s %20s %22s\n", "name", "as recorded", "under this rule", "difference");
   nlohmann::json rows = nlohmann::json::array();
   for (const auto& [uid, participant] : before->core.participants()) {
     const std::uint64_t was = before->ledger.alpha_of(participant.hotkey);
     const std::uint64_t is = after->ledger.alpha_of(participant.hotkey);
     const auto difference = static_cast<std::int64_t>(is) - static_cast<std::int64_t>(was);
     if (choice.json) {
-      rows.push_back({{"name", participant.name}, {"hotkey", to_ss58(participant.hotkey)},
-                      {"recorded", was}, {"whatif", is}, {"difference", difference}});
+      rows.push_back({{"name", participant.name},
+                      {"hotkey", to_ss58(participant.hotkey)},
+                      {"recorded", was},
+                      {"whatif", is},
+                      {"difference", difference}});
     } else {
-      std::printf("%-14.14s %20s %20s %22s\n", participant.name.c_str(), tao(was).c_str(),
-                  tao(is).c_str(),
-                  ((difference < 0 ? "-" : "+") + tao(static_cast<std::uint64_t>(std::abs(difference)))).c_str());
+      std::printf(
+          "%-14.14s %20s %20s %22s\n", participant.name.c_str(), tao(was).c_str(), tao(is).c_str(),
+          ((difference < 0 ? "-" : "+") + tao(static_cast<std::uint64_t>(std::abs(difference))))
+              .c_str());
     }
   }
   if (choice.json) std::cout << rows.dump() << std::endl;
@@ -277,15 +308,18 @@ void whatif(const Choice& choice) {
 void audit(const Choice& choice) {
   const LedgerAudit found = audit_ledger(*open_run_record(choice.run));
   if (choice.json) {
-    std::cout << nlohmann::json{{"block", found.blocks}, {"epochs", found.epochs},
-                                {"calls", found.calls}, {"snapshots", found.snapshots},
-                                {"issuance", found.issuance}, {"broken", nullptr},
-                                {"digest", found.digest.hex()}}.dump()
+    std::cout << nlohmann::json{{"block", found.blocks},       {"epochs", found.epochs},
+                                {"calls", found.calls},        {"snapshots", found.snapshots},
+                                {"issuance", found.issuance},  {"broken", nullptr},
+                                {"digest", found.digest.hex()}}
+                     .dump()
               << std::endl;
     return;
   }
-  std::printf("%" PRIu64 " blocks and %" PRIu64 " epochs computed again from the journal; every rao and every "
-              "unit of alpha has its place.\n%" PRIu64 " signed calls hold; %" PRIu64 " checkpoints' snapshots "
+  std::printf("%" PRIu64 " blocks and %" PRIu64
+              " epochs computed again from the journal; every rao and every "
+              "unit of alpha has its place.\n%" PRIu64 " signed calls hold; %" PRIu64
+              " checkpoints' snapshots "
               "are what was computed.\nissuance %s TAO, ledger digest %s\n",
               found.blocks, found.epochs, found.calls, found.snapshots, tao(found.issuance).c_str(),
               found.digest.hex().c_str());
@@ -307,16 +341,21 @@ void add_ledger_commands(CLI::App& app) {
   CLI::App* group = app.add_subcommand("ledger", "What a run pays, and what it would pay");
   group->require_subcommand(1);
   const auto choice = std::make_shared<Choice>();
-  add(*group, "show", "The subnet, the last epoch, and what was refused", "yumoe ledger show runs/mine", show, choice);
-  add(*group, "balances", "Alpha and free TAO of each participant", "yumoe ledger balances runs/mine", balances, choice);
-  add(*group, "history", "Each epoch: who earned what, from which rounds", "yumoe ledger history runs/mine --json", history, choice);
+  add(*group, "show", "The subnet, the last epoch, and what was refused",
+      "yumoe ledger show runs/mine", show, choice);
+  add(*group, "balances", "Alpha and free TAO of each participant",
+      "yumoe ledger balances runs/mine", balances, choice);
+  add(*group, "history", "Each epoch: who earned what, from which rounds",
+      "yumoe ledger history runs/mine --json", history, choice);
   CLI::App* command = add(*group, "preview", "What would be paid if the epoch ran now",
                           "yumoe ledger preview runs/mine --weights weights.txt", preview, choice);
-  command->add_option("--weights", choice->weights, "File of UID WEIGHT lines, set by every validator");
+  command->add_option("--weights", choice->weights,
+                      "File of UID WEIGHT lines, set by every validator");
   command->add_option("--hotkey", choice->hotkey, "Only this one");
   command = add(*group, "whatif", "Read the run again under another rule",
                 "yumoe ledger whatif runs/mine --set kappa=0.6 --set tempo=50", whatif, choice);
-  command->add_option("--set", choice->set, "NAME=VALUE of a rule; a share may be given as 0.6")->required();
+  command->add_option("--set", choice->set, "NAME=VALUE of a rule; a share may be given as 0.6")
+      ->required();
   add_ledger_simulate(*group);
   add_ledger_calls(*group);
   add(*group, "audit", "Compute everything again from the journal and check every invariant",

@@ -51,9 +51,11 @@ std::uint64_t units_from(const std::string& text, const char* what) {
 std::uint64_t share_from(const std::string& text, double whole, const char* what) {
   double share = 0;
   std::uint64_t number = 0;
-  if (text.find('.') == std::string::npos && option_detail::parse_number(text, number)) return number;
+  if (text.find('.') == std::string::npos && option_detail::parse_number(text, number))
+    return number;
   if (!option_detail::parse(text, share) || !(share >= 0 && share <= 1)) {
-    throw Error(ErrorCode::usage, std::string(what) + " '" + text + "': must be a share such as 0.1");
+    throw Error(ErrorCode::usage,
+                std::string(what) + " '" + text + "': must be a share such as 0.1");
   }
   return share >= 1 && whole > 65'535 ? ~std::uint64_t{0}
                                       : static_cast<std::uint64_t>(share * whole);
@@ -105,11 +107,13 @@ AccountId hotkey_or(const Choice& c, const AccountId& self) {
 }
 
 ledger::Operation stake(const Choice& c, const AccountId& self) {
-  return ledger::AddStake{self, hotkey_or(c, self), c.netuid, units_from(c.tao, "--tao"), limit_from(c)};
+  return ledger::AddStake{self, hotkey_or(c, self), c.netuid, units_from(c.tao, "--tao"),
+                          limit_from(c)};
 }
 
 ledger::Operation unstake(const Choice& c, const AccountId& self) {
-  if (c.all != c.alpha.empty()) throw Error(ErrorCode::usage, "give either --alpha AMOUNT or --all");
+  if (c.all != c.alpha.empty())
+    throw Error(ErrorCode::usage, "give either --alpha AMOUNT or --all");
   if (c.all) return ledger::UnstakeAll{self, hotkey_or(c, self), c.to_root};
   if (c.to_root) throw Error(ErrorCode::usage, "--to-root belongs to --all");
   return ledger::RemoveStake{self, hotkey_or(c, self), c.netuid, units_from(c.alpha, "--alpha"),
@@ -118,21 +122,23 @@ ledger::Operation unstake(const Choice& c, const AccountId& self) {
 
 ledger::Operation move(const Choice& c, const AccountId& self) {
   const AccountId from = c.from.empty() ? self : account_from(c, c.from, "--from");
-  return ledger::MoveStake{self, from, account_from(c, c.to, "--to"), c.netuid, c.netuid,
-                           units_from(c.alpha, "--alpha")};
+  return ledger::MoveStake{self,     from,     account_from(c, c.to, "--to"),
+                           c.netuid, c.netuid, units_from(c.alpha, "--alpha")};
 }
 
 ledger::Operation swap(const Choice& c, const AccountId& self) {
-  return ledger::SwapStake{self, hotkey_or(c, self), c.netuid, c.to_netuid,
-                           units_from(c.alpha, "--alpha"), limit_from(c)};
+  return ledger::SwapStake{
+      self,         hotkey_or(c, self), c.netuid, c.to_netuid, units_from(c.alpha, "--alpha"),
+      limit_from(c)};
 }
 
 ledger::Operation transfer(const Choice& c, const AccountId& self) {
-  if (c.tao.empty() == c.alpha.empty()) throw Error(ErrorCode::usage, "give either --tao or --alpha");
+  if (c.tao.empty() == c.alpha.empty())
+    throw Error(ErrorCode::usage, "give either --tao or --alpha");
   const AccountId to = account_from(c, c.to, "--to");
   if (!c.tao.empty()) return ledger::TransferBalance{self, to, units_from(c.tao, "--tao")};
-  return ledger::TransferStake{self, to, hotkey_or(c, self), c.netuid, c.netuid,
-                               units_from(c.alpha, "--alpha")};
+  return ledger::TransferStake{self,     to,       hotkey_or(c, self),
+                               c.netuid, c.netuid, units_from(c.alpha, "--alpha")};
 }
 
 ledger::Operation enrol(const Choice& c, const AccountId& self) {
@@ -151,16 +157,19 @@ ledger::Operation take(const Choice& c, const AccountId& self) {
 ledger::Operation child_take(const Choice& c, const AccountId& self) {
   const std::uint64_t take = share_from(c.value, 65'535, "TAKE");
   if (take > 65'535) throw Error(ErrorCode::usage, "TAKE is a share, or at most 65535");
-  return ledger::SetChildkeyTake{self, hotkey_or(c, self), c.netuid, static_cast<std::uint16_t>(take)};
+  return ledger::SetChildkeyTake{self, hotkey_or(c, self), c.netuid,
+                                 static_cast<std::uint16_t>(take)};
 }
 
 ledger::Operation children(const Choice& c, const AccountId& self) {
   ledger::SetChildren call{self, hotkey_or(c, self), c.netuid, {}};
   for (const std::string& child : c.list) {
     const std::size_t equals = child.find('=');
-    if (equals == std::string::npos) throw Error(ErrorCode::usage, "--child " + child + ": expected HOTKEY=SHARE");
-    call.children.push_back({share_from(child.substr(equals + 1), 18'446'744'073'709'551'616.0, "--child"),
-                             account_from(c, child.substr(0, equals), "--child")});
+    if (equals == std::string::npos)
+      throw Error(ErrorCode::usage, "--child " + child + ": expected HOTKEY=SHARE");
+    call.children.push_back(
+        {share_from(child.substr(equals + 1), 18'446'744'073'709'551'616.0, "--child"),
+         account_from(c, child.substr(0, equals), "--child")});
   }
   return call;
 }
@@ -182,7 +191,9 @@ ledger::Operation autostake(const Choice& c, const AccountId& self) {
   return ledger::SetAutostake{self, c.netuid, hotkey_or(c, self)};
 }
 
-ledger::Operation claim(const Choice& c, const AccountId& self) { return ledger::ClaimRoot{self, c.netuids}; }
+ledger::Operation claim(const Choice& c, const AccountId& self) {
+  return ledger::ClaimRoot{self, c.netuids};
+}
 
 ledger::Operation claim_kind(const Choice& c, const AccountId& self) {
   const ledger::ClaimKind kind = c.text == "swap"   ? ledger::ClaimKind::swap
@@ -195,7 +206,9 @@ ledger::Operation network(const Choice& c, const AccountId& self) {
   return ledger::RegisterNetwork{self, hotkey_or(c, self), 1};
 }
 
-ledger::Operation start(const Choice& c, const AccountId& self) { return ledger::StartCall{self, c.netuid}; }
+ledger::Operation start(const Choice& c, const AccountId& self) {
+  return ledger::StartCall{self, c.netuid};
+}
 
 ledger::Operation propose(const Choice& c, const AccountId& self) {
   const auto [name, value] = rule_from(c.text);
@@ -220,7 +233,8 @@ void call(const Choice& choice, Build build) {
                                         {"call", answer.nonce - 1},
                                         {"block", answer.block},
                                         {"free_rao", answer.free},
-                                        {"live", report.live}}.dump()
+                                        {"live", report.live}}
+                     .dump()
               << std::endl;
     return;
   }
@@ -237,9 +251,11 @@ void call(const Choice& choice, Build build) {
 CLI::App& add(CLI::App& group, const char* name, const char* help, const char* example, Build build,
               const std::shared_ptr<Choice>& choice) {
   CLI::App* command = group.add_subcommand(name, help);
-  command->add_option("run", choice->run, "A run's folder, or the address of its coordinator")->required();
-  command->add_option("--key", choice->key,
-                      "Who asks: a key file, a secret URI such as //Alice, or a name in RUN/keys")
+  command->add_option("run", choice->run, "A run's folder, or the address of its coordinator")
+      ->required();
+  command
+      ->add_option("--key", choice->key,
+                   "Who asks: a key file, a secret URI such as //Alice, or a name in RUN/keys")
       ->required();
   command->add_flag("--json", choice->json, "One JSON object; amounts in rao");
   command->footer(example);
@@ -257,16 +273,18 @@ void alpha_of(CLI::App& command, Choice& c, bool required = true) {
   command.add_option("--alpha", c.alpha, "How much, in the subnet's alpha")->required(required);
 }
 void limit_of(CLI::App& command, Choice& c) {
-  command.add_option("--limit", c.limit, "Worst price, TAO per alpha; between subnets: a ratio of prices");
+  command.add_option("--limit", c.limit,
+                     "Worst price, TAO per alpha; between subnets: a ratio of prices");
   command.add_flag("--partial", c.partial, "Take what the limit allows instead of refusing");
 }
 
 void add_staking(CLI::App& group) {
   auto c = std::make_shared<Choice>();
-  CLI::App* command = &add(group, "stake", "Put free TAO behind a hotkey: on a subnet, or on root",
-                           "yumoe ledger stake runs/mine --key first --tao 5\n"
-                           "yumoe ledger stake tcp://... --key my-key --hotkey 5F... --netuid 0 --tao 5",
-                           stake, c);
+  CLI::App* command =
+      &add(group, "stake", "Put free TAO behind a hotkey: on a subnet, or on root",
+           "yumoe ledger stake runs/mine --key first --tao 5\n"
+           "yumoe ledger stake tcp://... --key my-key --hotkey 5F... --netuid 0 --tao 5",
+           stake, c);
   hotkey_of(*command, *c), netuid_of(*command, *c), limit_of(*command, *c);
   command->add_option("--tao", c->tao, "How much")->required();
 
@@ -275,7 +293,8 @@ void add_staking(CLI::App& group) {
                  "yumoe ledger unstake runs/mine --key first --alpha 2.5 --limit 0.9\n"
                  "yumoe ledger unstake runs/mine --key first --all",
                  unstake, c);
-  hotkey_of(*command, *c), netuid_of(*command, *c), limit_of(*command, *c), alpha_of(*command, *c, false);
+  hotkey_of(*command, *c), netuid_of(*command, *c), limit_of(*command, *c),
+      alpha_of(*command, *c, false);
   command->add_flag("--all", c->all, "All of this hotkey's stake on every subnet");
   command->add_flag("--to-root", c->to_root, "With --all: stake the TAO on root");
 
@@ -287,8 +306,9 @@ void add_staking(CLI::App& group) {
   netuid_of(*command, *c), alpha_of(*command, *c);
 
   c = std::make_shared<Choice>();
-  command = &add(group, "swap", "Move stake to another subnet, through both pools",
-                 "yumoe ledger swap runs/mine --key first --netuid 1 --to-netuid 2 --alpha 1", swap, c);
+  command =
+      &add(group, "swap", "Move stake to another subnet, through both pools",
+           "yumoe ledger swap runs/mine --key first --netuid 1 --to-netuid 2 --alpha 1", swap, c);
   hotkey_of(*command, *c), netuid_of(*command, *c), limit_of(*command, *c), alpha_of(*command, *c);
   command->add_option("--to-netuid", c->to_netuid, "Where it goes")->required();
 
@@ -302,8 +322,9 @@ void add_staking(CLI::App& group) {
 
 void add_hotkeys(CLI::App& group) {
   auto c = std::make_shared<Choice>();
-  CLI::App* command = &add(group, "register", "Register a hotkey as a neuron; on root: for root's rights",
-                           "yumoe ledger register runs/mine --key my-key --netuid 2", enrol, c);
+  CLI::App* command =
+      &add(group, "register", "Register a hotkey as a neuron; on root: for root's rights",
+           "yumoe ledger register runs/mine --key my-key --netuid 2", enrol, c);
   hotkey_of(*command, *c), netuid_of(*command, *c);
   command->add_option("--limit", c->limit, "Most TAO it may cost");
 
@@ -393,25 +414,34 @@ void follow(const Choice& choice) {
   RpcClient client(options);
   ChainNode node(client);
   std::uint64_t left = choice.number;
-  follow_chain(node, choice.run, key_from(choice), [&](std::uint64_t number, const CallReport& report) {
-    if (choice.json) {
-      std::cout << nlohmann::ordered_json{{"chain_block", number}, {"block", report.answer.block}, {"live", report.live}}.dump()
-                << std::endl;
-    } else {
-      std::printf("chain block %llu is block %llu of the ledger\n", static_cast<unsigned long long>(number),
-                  static_cast<unsigned long long>(report.answer.block));
-      std::fflush(stdout);
-    }
-    return choice.number == 0 || --left > 0;
-  });
+  follow_chain(node, choice.run, key_from(choice),
+               [&](std::uint64_t number, const CallReport& report) {
+                 if (choice.json) {
+                   std::cout << nlohmann::ordered_json{{"chain_block", number},
+                                                       {"block", report.answer.block},
+                                                       {"live", report.live}}
+                                    .dump()
+                             << std::endl;
+                 } else {
+                   std::printf("chain block %llu is block %llu of the ledger\n",
+                               static_cast<unsigned long long>(number),
+                               static_cast<unsigned long long>(report.answer.block));
+                   std::fflush(stdout);
+                 }
+                 return choice.number == 0 || --left > 0;
+               });
 }
 
 void add_follow(CLI::App& group) {
   auto c = std::make_shared<Choice>();
-  CLI::App* command = group.add_subcommand("follow", "Let a run's blocks pass as a chain finalises its own");
-  command->add_option("run", c->run, "A run's folder, or the address of its coordinator")->required();
-  command->add_option("--key", c->key, "The key of economy.owner, as for the other calls")->required();
-  command->add_option("--node", c->text, "ws:// or wss:// address of a node of the chain")->required();
+  CLI::App* command =
+      group.add_subcommand("follow", "Let a run's blocks pass as a chain finalises its own");
+  command->add_option("run", c->run, "A run's folder, or the address of its coordinator")
+      ->required();
+  command->add_option("--key", c->key, "The key of economy.owner, as for the other calls")
+      ->required();
+  command->add_option("--node", c->text, "ws:// or wss:// address of a node of the chain")
+      ->required();
   command->add_option("--blocks", c->number, "Stop after so many; 0: never")->capture_default_str();
   command->add_flag("--json", c->json, "One JSON object a block");
   command->footer("yumoe ledger follow runs/mine --key owner-key --node ws://127.0.0.1:9944");

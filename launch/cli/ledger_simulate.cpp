@@ -35,9 +35,9 @@ struct AccountEnd {
 };
 
 struct Summary {
-  std::vector<const ledger::SubnetSample*> subnets;      // at the last sample
-  std::vector<AccountEnd> accounts;                      // at the last sample
-  std::map<std::uint16_t, std::uint64_t> epochs;         // run, by netuid
+  std::vector<const ledger::SubnetSample*> subnets;                      // at the last sample
+  std::vector<AccountEnd> accounts;                                      // at the last sample
+  std::map<std::uint16_t, std::uint64_t> epochs;                         // run, by netuid
   std::map<std::pair<std::string, std::string>, std::uint64_t> refused;  // operation and reason
 };
 
@@ -73,10 +73,10 @@ void print_table(const ledger::Scenario& scenario, const ledger::SimulationResul
               "TAO a block", "epochs");
   for (const ledger::SubnetSample* row : summary.subnets) {
     const auto epochs = summary.epochs.find(row->netuid);
-    std::printf("%-20s %12.6f %14.3f %14.3f %14.6f %8llu\n",
-                name_of_subnet(scenario, row->netuid).c_str(), row->price, tao(row->tao_reserve),
-                tao(row->alpha_out), tao(row->tao_emission),
-                static_cast<unsigned long long>(epochs == summary.epochs.end() ? 0 : epochs->second));
+    std::printf(
+        "%-20s %12.6f %14.3f %14.3f %14.6f %8llu\n", name_of_subnet(scenario, row->netuid).c_str(),
+        row->price, tao(row->tao_reserve), tao(row->alpha_out), tao(row->tao_emission),
+        static_cast<unsigned long long>(epochs == summary.epochs.end() ? 0 : epochs->second));
   }
   std::printf("\n%-20s %14s %14s %14s\n", "account", "began TAO", "free TAO", "worth TAO");
   for (const AccountEnd& end : summary.accounts) {
@@ -115,7 +115,8 @@ void print_json(const ledger::Scenario& scenario, const ledger::SimulationResult
                                 {"worth_tao", end.worth_tao}});
   }
   for (const auto& [what, count] : summary.refused) {
-    json["refused"].push_back({{"operation", what.first}, {"error", what.second}, {"count", count}});
+    json["refused"].push_back(
+        {{"operation", what.first}, {"error", what.second}, {"count", count}});
   }
   std::cout << json.dump() << std::endl;
 }
@@ -134,7 +135,8 @@ void simulate_economy(const SimulateChoice& choice) {
   if (hdf5) {
     std::printf("\nwrote %s, and the plot as .svg beside it\n", choice.out.c_str());
   } else if (!choice.out.empty()) {
-    std::printf("\nwrote subnets.csv, balances.csv, epochs.csv and plot.svg to %s\n", choice.out.c_str());
+    std::printf("\nwrote subnets.csv, balances.csv, epochs.csv and plot.svg to %s\n",
+                choice.out.c_str());
   }
 }
 
@@ -146,7 +148,8 @@ void add_ledger_simulate(CLI::App& ledger_group) {
       "simulate", "Run an invented economy for some blocks: prices, emission, balances");
   command->add_option("scenario", choice->scenario, "TOML file: who is there and what they do")
       ->required();
-  command->add_option("-o,--out", choice->out, "FILE.h5 for the tables as HDF5 with FILE.svg, or a folder for CSV and SVG");
+  command->add_option("-o,--out", choice->out,
+                      "FILE.h5 for the tables as HDF5 with FILE.svg, or a folder for CSV and SVG");
   command->add_flag("--json", choice->json, "One JSON object");
   command->footer("yumoe ledger simulate launch/examples/economy/two-subnets.toml --out economy");
   command->callback([choice] { simulate_economy(*choice); });

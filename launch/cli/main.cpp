@@ -9,13 +9,15 @@ int main(int argc, char** argv) {
   yumoe::require_sodium();
   yumoe::open_log("yumoe", yumoe::LogLevel::info);
 
-  CLI::App app("Trains and serves mixture-of-experts models over machines that do not trust "
-               "each other.",
-               "yumoe");
+  CLI::App app(
+      "Trains and serves mixture-of-experts models over machines that do not trust "
+      "each other.",
+      "yumoe");
   app.set_version_flag("--version", "yumoe " YUMOE_VERSION);
   app.require_subcommand(1);
-  app.footer("Start: yumoe run launch/examples/demo.toml\n"
-             "What this machine has and lacks: yumoe doctor");
+  app.footer(
+      "Start: yumoe run launch/examples/demo.toml\n"
+      "What this machine has and lacks: yumoe doctor");
   yumoe::add_run_commands(app);
   yumoe::add_record_commands(app);
   yumoe::add_scoring_commands(app);

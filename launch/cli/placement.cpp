@@ -114,7 +114,8 @@ nlohmann::json json_of(const Planned& plan, const RunHistory& history, const std
   for (const auto& [uid, p] : plan.participants) {
     if (p.role != Role::worker) continue;
     const auto shard = plan.round.shards.find(uid);
-    const Assignment a = assignment_of(p, shard == plan.round.shards.end() ? nullptr : &shard->second);
+    const Assignment a =
+        assignment_of(p, shard == plan.round.shards.end() ? nullptr : &shard->second);
     out["workers"].push_back({{"uid", uid.value},
                               {"name", p.name},
                               {"tokens_per_s", p.profile.tokens_per_s},
@@ -152,7 +153,8 @@ void print_table(const Planned& plan, const RunHistory& history, const std::stri
   for (const auto& [uid, p] : plan.participants) {
     if (p.role != Role::worker) continue;
     const auto shard = plan.round.shards.find(uid);
-    const Assignment a = assignment_of(p, shard == plan.round.shards.end() ? nullptr : &shard->second);
+    const Assignment a =
+        assignment_of(p, shard == plan.round.shards.end() ? nullptr : &shard->second);
     const WorkerProfile& w = p.profile;
     std::printf("%4u %-12.12s %10.4g %9llu %9.4g %8.3g %-8s %-14s %6u %8.3g  %s\n", uid.value,
                 p.name.c_str(), w.tokens_per_s, static_cast<unsigned long long>(w.memory_mib),
@@ -162,17 +164,20 @@ void print_table(const Planned& plan, const RunHistory& history, const std::stri
   const Coverage coverage = coverage_of(plan.round, experts);
   const auto [least, most] = std::minmax_element(coverage.holders.begin(), coverage.holders.end());
   const auto [rare, much] = std::minmax_element(coverage.share.begin(), coverage.share.end());
-  std::printf("\nEach expert has %u to %u holders (placement.replicas_min = %lld) and %.2f to %.2f of an "
-              "even share of the training.\n",
-              *least, *most, static_cast<long long>(placement.replicas_min), *rare, *much);
+  std::printf(
+      "\nEach expert has %u to %u holders (placement.replicas_min = %lld) and %.2f to %.2f of an "
+      "even share of the training.\n",
+      *least, *most, static_cast<long long>(placement.replicas_min), *rare, *much);
   if (!plan.round.short_of.empty()) {
-    std::printf("Fewer holders than replicas_min: experts %s. Nobody else may (placement.tiers, "
-                "placement.regions) or can (memory, experts_max, moves_max) hold them.\n",
-                list_of(plan.round.short_of).c_str());
+    std::printf(
+        "Fewer holders than replicas_min: experts %s. Nobody else may (placement.tiers, "
+        "placement.regions) or can (memory, experts_max, moves_max) hold them.\n",
+        list_of(plan.round.short_of).c_str());
   }
   if (!plan.round.replaced.empty()) {
-    std::printf("Placed anew, because the last holder had left: experts %s, from the base version.\n",
-                list_of(plan.round.replaced).c_str());
+    std::printf(
+        "Placed anew, because the last holder had left: experts %s, from the base version.\n",
+        list_of(plan.round.replaced).c_str());
   }
   std::fflush(stdout);
 }
@@ -186,8 +191,8 @@ void show(const Choice& choice) {
     throw Error(ErrorCode::usage,
                 choice.round == 0
                     ? choice.run + " has no round yet: it waits for run.workers_min workers"
-                    : choice.run + " has no round " + std::to_string(choice.round) + "; the newest is " +
-                          std::to_string(history.core().version().value));
+                    : choice.run + " has no round " + std::to_string(choice.round) +
+                          "; the newest is " + std::to_string(history.core().version().value));
   }
   if (choice.json) {
     std::cout << json_of(*plan, history, record->run()).dump() << std::endl;
@@ -199,7 +204,8 @@ void show(const Choice& choice) {
 }  // namespace
 
 void add_placement_commands(CLI::App& app) {
-  CLI::App* group = app.add_subcommand("placement", "Which worker has which experts and how much work");
+  CLI::App* group =
+      app.add_subcommand("placement", "Which worker has which experts and how much work");
   group->require_subcommand(1);
   auto choice = std::make_shared<Choice>();
   CLI::App* command = group->add_subcommand(

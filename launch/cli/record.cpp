@@ -8,8 +8,8 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
-#include <thread>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "cli/commands.hpp"
 #include "cli/display.hpp"
@@ -100,15 +100,15 @@ void print_status(const std::string& path, bool json) {
               "steps", "tokens", "missed", "rating", "weight", "remark");
   for (const auto& [uid, p] : core.participants()) {
     const Standing standing = core.standing_of(uid);
-    std::printf("%4u %-12.12s %-9s %-6s %8llu %10llu %6llu %8.4f %6u  %s\n", uid.value,
-                p.name.c_str(), p.role == Role::worker ? "worker" : "validator",
-                p.active ? "yes" : "no", static_cast<unsigned long long>(p.steps),
-                static_cast<unsigned long long>(p.tokens),
-                static_cast<unsigned long long>(p.missed), standing.rating, standing.weight,
-                (p.reason + (core.scoring().agreement(uid)
-                                 ? " agrees with the others to " + measured(*core.scoring().agreement(uid))
-                                 : ""))
-                    .c_str());
+    std::printf(
+        "%4u %-12.12s %-9s %-6s %8llu %10llu %6llu %8.4f %6u  %s\n", uid.value, p.name.c_str(),
+        p.role == Role::worker ? "worker" : "validator", p.active ? "yes" : "no",
+        static_cast<unsigned long long>(p.steps), static_cast<unsigned long long>(p.tokens),
+        static_cast<unsigned long long>(p.missed), standing.rating, standing.weight,
+        (p.reason + (core.scoring().agreement(uid)
+                         ? " agrees with the others to " + measured(*core.scoring().agreement(uid))
+                         : ""))
+            .c_str());
   }
   std::fflush(stdout);
 }
@@ -139,10 +139,10 @@ struct ReplayChoice {
 // A sampled contribution, and what leads to it: the shards whose moments it was trained with.
 struct Recomputation {
   ContributionHistory contribution;
-  RoundId from;                            // of the first shard
-  Bytes base;                              // the first shard's
-  std::vector<TrainingShard> shards;       // of rounds `from` to the contribution's
-  std::vector<Digest> aggregates;          // that lead from one to the next
+  RoundId from;                       // of the first shard
+  Bytes base;                         // the first shard's
+  std::vector<TrainingShard> shards;  // of rounds `from` to the contribution's
+  std::vector<Digest> aggregates;     // that lead from one to the next
 };
 
 std::vector<Recomputation> sample_recomputations(const RunHistory& history, const RunRecord& record,
@@ -186,7 +186,8 @@ void follow(Recomputation& job, const Event& event, const Run& core, const Model
 
 void write_file(const std::filesystem::path& path, ByteView bytes) {
   std::ofstream out(path, std::ios::binary);
-  out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  out.write(reinterpret_cast<const char*>(bytes.data()),
+            static_cast<std::streamsize>(bytes.size()));
   if (!out.flush()) throw Error(ErrorCode::file_io, "write " + path.string());
 }
 
@@ -269,10 +270,7 @@ void replay_run(ReplayChoice choice) {
     }
   };
   const Replayed replayed = replay(
-      layout, setup,
-      [&](const auto& visit) {
-        record->for_each(1, visit);
-      },
+      layout, setup, [&](const auto& visit) { record->for_each(1, visit); },
       [&](const Digest& digest) { return record->blob(digest); }, std::move(checkpoint), watcher,
       choice.to);
   std::uint32_t same = 0;
@@ -291,19 +289,21 @@ void replay_run(ReplayChoice choice) {
                           {"verified", recomputed_all}};
     std::cout << result.dump() << std::endl;
   } else {
-    std::printf("\n%llu records drove the core again; it reached the same plans, ratings and weights.\n"
-                "Rounds %llu to %llu: every aggregate was computed again from the recorded "
-                "contributions and every base version has the recorded digest; the last is\n  %s\n",
-                static_cast<unsigned long long>(replayed.records),
-                static_cast<unsigned long long>(started_at + 1),
-                static_cast<unsigned long long>(choice.to),
-                replayed.model->base().digest().hex().c_str());
+    std::printf(
+        "\n%llu records drove the core again; it reached the same plans, ratings and weights.\n"
+        "Rounds %llu to %llu: every aggregate was computed again from the recorded "
+        "contributions and every base version has the recorded digest; the last is\n  %s\n",
+        static_cast<unsigned long long>(replayed.records),
+        static_cast<unsigned long long>(started_at + 1), static_cast<unsigned long long>(choice.to),
+        replayed.model->base().digest().hex().c_str());
     if (choice.recompute == 0) {
-      std::printf("Not proved: that workers trained what they say. --recompute N trains N shards again.\n");
+      std::printf(
+          "Not proved: that workers trained what they say. --recompute N trains N shards again.\n");
     } else {
-      std::printf("%u of %zu sampled shards, trained again here with those before them whose moments they "
-                  "kept, gave the same pseudo-gradient bit for bit.\n",
-                  same, jobs.size());
+      std::printf(
+          "%u of %zu sampled shards, trained again here with those before them whose moments they "
+          "kept, gave the same pseudo-gradient bit for bit.\n",
+          same, jobs.size());
     }
     std::fflush(stdout);
   }
@@ -316,15 +316,20 @@ void replay_run(ReplayChoice choice) {
 
 void add_replay(CLI::App& app) {
   auto choice = std::make_shared<ReplayChoice>();
-  CLI::App* command = app.add_subcommand("replay", "Drive the core and the model from a record again");
+  CLI::App* command =
+      app.add_subcommand("replay", "Drive the core and the model from a record again");
   command->add_option("run", choice->run, "A run's folder, or an exported .h5 file")->required();
   command->add_flag("--verify", choice->verify, "Compare every digest on the way (always done)");
-  command->add_option("--from", choice->from, "First round to compute again; starts at the checkpoint before");
+  command->add_option("--from", choice->from,
+                      "First round to compute again; starts at the checkpoint before");
   command->add_option("--to", choice->to, "Last round to compute again");
-  command->add_option("--recompute", choice->recompute, "Train so many sampled shards again, bit for bit");
+  command->add_option("--recompute", choice->recompute,
+                      "Train so many sampled shards again, bit for bit");
   command->add_option("--data", choice->data, "Token set, for --recompute")->capture_default_str();
   command->add_flag("--json", choice->json, "One JSON object");
-  command->footer("yumoe replay runs/mine --verify\nyumoe replay run.h5 --verify --from 10 --to 20 --recompute 2");
+  command->footer(
+      "yumoe replay runs/mine --verify\nyumoe replay run.h5 --verify --from 10 --to 20 --recompute "
+      "2");
   command->callback([choice] { replay_run(*choice); });
 }
 
@@ -341,7 +346,9 @@ void add_export(CLI::App& app) {
   command->add_option("-o,--out", choice->out, "File to write")->capture_default_str();
   command->add_flag("--safetensors", choice->safetensors,
                     "Write the newest checkpoint's weights as safetensors instead");
-  command->footer("yumoe export runs/mine -o run.h5\nyumoe export runs/mine --safetensors -o model.safetensors");
+  command->footer(
+      "yumoe export runs/mine -o run.h5\nyumoe export runs/mine --safetensors -o "
+      "model.safetensors");
   command->callback([choice] {
     const auto record = open_run_record(choice->run);
     if (choice->safetensors) {
@@ -352,7 +359,8 @@ void add_export(CLI::App& app) {
       }
       const Checkpoint checkpoint = record->checkpoint(rounds.front());
       write_safetensors(choice->out, checkpoint.layout, checkpoint.parameters,
-                        {{"format", "pt"}, {"run", record->run()},
+                        {{"format", "pt"},
+                         {"run", record->run()},
                          {"round", std::to_string(checkpoint.round.value)}});
       std::cout << choice->out << ": base version " << checkpoint.round.value << std::endl;
       return;
@@ -363,8 +371,8 @@ void add_export(CLI::App& app) {
                    [](const std::filesystem::path& path, const Error& error) {
                      std::cerr << "left out " << path.string() << ": " << error.what() << std::endl;
                    });
-    std::cout << choice->out << ": " << report.records << " events, " << report.blobs << " updates, "
-              << report.checkpoints << " checkpoints, "
+    std::cout << choice->out << ": " << report.records << " events, " << report.blobs
+              << " updates, " << report.checkpoints << " checkpoints, "
               << bytes_text(static_cast<double>(report.bytes)) << std::endl;
   });
 }

@@ -46,7 +46,7 @@ std::filesystem::path run_folder(const Choice& choice, const RunConfig& config) 
 void run(const Choice& choice, const RunConfig& config, bool with_local_processes) {
   stop_on_signal();
   const std::filesystem::path folder = run_folder(choice, config);
-  RunDisplay display(choice.json              ? RunDisplay::Style::json
+  RunDisplay display(choice.json             ? RunDisplay::Style::json
                      : isatty(STDOUT_FILENO) ? RunDisplay::Style::table
                                              : RunDisplay::Style::lines);
   const Progress last = run_coordinator(
@@ -64,7 +64,8 @@ void add_run(CLI::App& app, const char* name, const char* help, const char* exam
              bool with_local_processes) {
   auto choice = std::make_shared<Choice>();
   CLI::App* command = app.add_subcommand(name, help);
-  command->add_option("file", choice->file, "TOML file; `yumoe config init` writes one")->required();
+  command->add_option("file", choice->file, "TOML file; `yumoe config init` writes one")
+      ->required();
   command->add_option("--out", choice->out,
                       "Folder of the run; goes on with the run that is there. Default: a new one "
                       "under store.folder");
@@ -108,7 +109,8 @@ void add_run_commands(CLI::App& app) {
   add_run(app, "coordinator", "Coordinate a run; workers join from elsewhere",
           "yumoe coordinator lab.toml --transport.address=0.0.0.0", false);
   add_forwarded(app, "worker", "Join a run as a worker: yumoe worker --coordinator ADDRESS");
-  add_forwarded(app, "validator", "Join a run as a validator: yumoe validator --coordinator ADDRESS");
+  add_forwarded(app, "validator",
+                "Join a run as a validator: yumoe validator --coordinator ADDRESS");
 }
 
 }  // namespace yumoe

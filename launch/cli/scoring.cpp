@@ -30,7 +30,7 @@ std::string text(const char* format, double value) {
 // --- why ------------------------------------------------------------------------------------------------------
 
 // In the order in which a contribution meets them.
-constexpr const char* kFilters[] = {"schema", "shard", "sync", "work",   "size",
+constexpr const char* kFilters[] = {"schema", "shard",   "sync",   "work",     "size",
                                     "update", "experts", "finite", "duplicate"};
 
 // One validator's view of one worker in one round.
@@ -43,7 +43,7 @@ struct View {
   std::uint16_t weight = 0;
 };
 
-struct RoundAnswer {                         // what became of the shard
+struct RoundAnswer {  // what became of the shard
   bool assigned = false;
   ShardState shard;
   bool closed = false;
@@ -148,12 +148,22 @@ std::vector<FilterVerdict> verdicts_of(const RoundAnswer& answer) {
   const ShardState& shard = answer.shard;
   const bool committed = shard.answer != Answer::missing;
   const bool revealed = shard.answer == Answer::revealed || shard.answer == Answer::refused;
-  verdicts.push_back({"presence", committed ? "passed" : "failed",
-                      committed ? std::to_string(shard.bytes) + " bytes committed to" : "nothing was committed"});
-  verdicts.push_back({"time", !committed ? "not reached" : shard.in_time ? "passed" : "late",
-                      committed ? "committed at " + std::to_string(shard.committed_at.value) + " ms" : ""});
-  verdicts.push_back({"reveal", !committed ? "not reached" : revealed ? "passed" : "failed",
-                      revealed ? "blob " + shard.blob.hex().substr(0, 16) : committed ? "never revealed" : ""});
+  verdicts.push_back(
+      {"presence", committed ? "passed" : "failed",
+       committed ? std::to_string(shard.bytes) + " bytes committed to" : "nothing was committed"});
+  verdicts.push_back(
+      {"time",
+       !committed      ? "not reached"
+       : shard.in_time ? "passed"
+                       : "late",
+       committed ? "committed at " + std::to_string(shard.committed_at.value) + " ms" : ""});
+  verdicts.push_back({"reveal",
+                      !committed ? "not reached"
+                      : revealed ? "passed"
+                                 : "failed",
+                      revealed    ? "blob " + shard.blob.hex().substr(0, 16)
+                      : committed ? "never revealed"
+                                  : ""});
   bool reached = revealed;
   for (const char* filter : kFilters) {
     if (!reached) {
@@ -169,29 +179,45 @@ std::vector<FilterVerdict> verdicts_of(const RoundAnswer& answer) {
 }
 
 // What each factor that is below its best takes, in words.
-std::vector<std::string> advice(const WhyReading& reading, const RoundAnswer& answer, const View* view) {
+std::vector<std::string> advice(const WhyReading& reading, const RoundAnswer& answer,
+                                const View* view) {
   std::vector<std::string> lines;
-  const auto times = [](double factor) { return factor > 1e-9 ? text("%.2f times", 1 / factor) : std::string("from nothing"); };
+  const auto times = [](double factor) {
+    return factor > 1e-9 ? text("%.2f times", 1 / factor) : std::string("from nothing");
+  };
   if (!answer.shard.filter.empty()) {
-    lines.push_back("passing the filter " + answer.shard.filter + ": this contribution counted for nothing");
+    lines.push_back("passing the filter " + answer.shard.filter +
+                    ": this contribution counted for nothing");
   }
   if (answer.assigned && answer.shard.answer == Answer::missing) {
     lines.push_back("committing before the deadline: this round counted as missed");
   }
   if (view == nullptr) return lines;
   const WeightReasons& r = view->reasons;
-  if (r.banned) lines.push_back("a shard that gives the same when it is trained again: a failed audit bans until round " +
-                                std::to_string(view->after.banned_until.value));
-  if (r.presence < 0.99) lines.push_back("answering every round in time: the weight would be " + times(r.presence) + " what it is");
-  if (r.penalty < 0.99) lines.push_back("no refused contributions: the weight would be " + times(r.penalty) + " what it is; each good round gives some back");
-  if (r.certainty < 0.99 && view->after.credit > 0) lines.push_back("more measurements: the interval still reaches far down; the weight may become " + times(r.certainty) + " what it is");
+  if (r.banned)
+    lines.push_back(
+        "a shard that gives the same when it is trained again: a failed audit bans until round " +
+        std::to_string(view->after.banned_until.value));
+  if (r.presence < 0.99)
+    lines.push_back("answering every round in time: the weight would be " + times(r.presence) +
+                    " what it is");
+  if (r.penalty < 0.99)
+    lines.push_back("no refused contributions: the weight would be " + times(r.penalty) +
+                    " what it is; each good round gives some back");
+  if (r.certainty < 0.99 && view->after.credit > 0)
+    lines.push_back(
+        "more measurements: the interval still reaches far down; the weight may become " +
+        times(r.certainty) + " what it is");
   const Scoring& scoring = reading.core().scoring();
   double best = 0;
   for (const auto& [uid, weight] : scoring.consensus()) best = std::max(best, scoring.credit(uid));
   if (view->after.measured > 0 && view->after.credit < 0.95 * best) {
-    lines.push_back("a larger loss reduction: credit is " + text("%.3f", view->after.credit) + " of the typical worker's, the best has " +
-                    text("%.3f", best) + "; a tenth more credit gives " +
-                    text("%.0f", 100 * (std::pow(1.1, reading.setup().settings.scoring.weight_power) - 1)) + " % more weight");
+    lines.push_back(
+        "a larger loss reduction: credit is " + text("%.3f", view->after.credit) +
+        " of the typical worker's, the best has " + text("%.3f", best) +
+        "; a tenth more credit gives " +
+        text("%.0f", 100 * (std::pow(1.1, reading.setup().settings.scoring.weight_power) - 1)) +
+        " % more weight");
   }
   return lines;
 }
@@ -209,7 +235,8 @@ std::string warning(const WhyReading& reading) {
     const Opinion* other = scoring.opinion(v, p.uid);
     if (other != nullptr && other->measured > 0) opinion = other;
   }
-  if (opinion == nullptr) return head + "nobody has measured it yet" + (p.reason.empty() ? "" : "; " + p.reason);
+  if (opinion == nullptr)
+    return head + "nobody has measured it yet" + (p.reason.empty() ? "" : "; " + p.reason);
   if (opinion->banned_until > reading.core().round()) {
     return head + "a shard of it, trained again, gave something else; banned until round " +
            std::to_string(opinion->banned_until.value);
@@ -230,13 +257,16 @@ Json json_of(const Measurement& m) {
 
 Json json_of(const Opinion& o) {
   const double half = kNormal95 * std::sqrt(o.variance);
-  return {{"credit", o.credit}, {"credit_low", o.credit - half}, {"credit_high", o.credit + half},
-          {"measured", o.measured}, {"rating", o.rating.ordinal()}, {"mu", o.rating.mu}, {"sigma", o.rating.sigma}};
+  return {
+      {"credit", o.credit},     {"credit_low", o.credit - half}, {"credit_high", o.credit + half},
+      {"measured", o.measured}, {"rating", o.rating.ordinal()},  {"mu", o.rating.mu},
+      {"sigma", o.rating.sigma}};
 }
 
 // Alpha that the next epoch would pay the worker as things stand.
 double predicted_alpha(const WhyReading& reading) {
-  const auto neuron = reading.ledger().neuron_of(reading.core().participants().at(reading.uid()).hotkey);
+  const auto neuron =
+      reading.ledger().neuron_of(reading.core().participants().at(reading.uid()).hotkey);
   if (!neuron) return 0;
   for (const ledger::Payout& payout : reading.ledger().preview(std::nullopt).payouts) {
     if (payout.uid == *neuron) return static_cast<double>(payout.incentive) / 1e9;
@@ -247,10 +277,11 @@ double predicted_alpha(const WhyReading& reading) {
 Json why_json(const WhyReading& reading, std::uint64_t round, const RoundAnswer& answer) {
   const Participant& p = reading.core().participants().at(reading.uid());
   const Standing standing = reading.core().standing_of(p.uid);
-  Json json{{"uid", p.uid.value}, {"name", p.name}, {"hotkey", to_ss58(p.hotkey)}, {"round", round},
-            {"filters", Json::array()}, {"validators", Json::array()}};
+  Json json{{"uid", p.uid.value}, {"name", p.name},           {"hotkey", to_ss58(p.hotkey)},
+            {"round", round},     {"filters", Json::array()}, {"validators", Json::array()}};
   for (const FilterVerdict& v : verdicts_of(answer)) {
-    json["filters"].push_back({{"filter", v.filter}, {"verdict", v.verdict}, {"evidence", v.evidence}});
+    json["filters"].push_back(
+        {{"filter", v.filter}, {"verdict", v.verdict}, {"evidence", v.evidence}});
   }
   const View* last = nullptr;
   for (const View& view : answer.views) {
@@ -266,7 +297,8 @@ Json why_json(const WhyReading& reading, std::uint64_t round, const RoundAnswer&
            {"banned", view.reasons.banned},
            {"measured", Json()},
            {"audit", Json()}};
-    if (const auto agreement = reading.core().scoring().agreement(view.validator)) v["agreement"] = *agreement;
+    if (const auto agreement = reading.core().scoring().agreement(view.validator))
+      v["agreement"] = *agreement;
     if (view.entry) {
       v["measured"] = {{"verdict", static_cast<int>(view.entry->verdict)},
                        {"private", json_of(view.entry->private_draw)},
@@ -297,7 +329,8 @@ Json why_json(const WhyReading& reading, std::uint64_t round, const RoundAnswer&
 
 std::string interval(const Measurement& m) {
   if (m.windows == 0) return "not measured";
-  return text("%+.5f", m.reduction) + " [" + text("%+.5f", m.reduction - kNormal95 * m.standard_error) + ", " +
+  return text("%+.5f", m.reduction) + " [" +
+         text("%+.5f", m.reduction - kNormal95 * m.standard_error) + ", " +
          text("%+.5f", m.reduction + kNormal95 * m.standard_error) + "] nats a token, " +
          std::to_string(m.windows) + " windows";
 }
@@ -305,14 +338,15 @@ std::string interval(const Measurement& m) {
 std::string interval(const Opinion& o) {
   if (o.measured == 0) return "none";
   const double half = kNormal95 * std::sqrt(o.variance);
-  return text("%.3f", o.credit) + " [" + text("%.3f", o.credit - half) + ", " + text("%.3f", o.credit + half) + "]";
+  return text("%.3f", o.credit) + " [" + text("%.3f", o.credit - half) + ", " +
+         text("%.3f", o.credit + half) + "]";
 }
 
 void print_why(const WhyReading& reading, std::uint64_t round, const RoundAnswer& answer) {
   const Participant& p = reading.core().participants().at(reading.uid());
   const Standing standing = reading.core().standing_of(p.uid);
-  std::printf("%s (uid %u, %s), round %llu\n", p.name.c_str(), p.uid.value, to_ss58(p.hotkey).c_str(),
-              static_cast<unsigned long long>(round));
+  std::printf("%s (uid %u, %s), round %llu\n", p.name.c_str(), p.uid.value,
+              to_ss58(p.hotkey).c_str(), static_cast<unsigned long long>(round));
   const std::string warned = warning(reading);
   if (!warned.empty()) std::printf("WARNING  %s\n", warned.c_str());
   std::printf("\nfilters\n");
@@ -323,8 +357,9 @@ void print_why(const WhyReading& reading, std::uint64_t round, const RoundAnswer
   for (const View& view : answer.views) {
     last = &view;
     const auto agreement = reading.core().scoring().agreement(view.validator);
-    std::printf("\nvalidator %u%s (intervals are 95 %%)\n", view.validator.value,
-                agreement ? (", agreement with the consensus " + text("%.3f", *agreement)).c_str() : "");
+    std::printf(
+        "\nvalidator %u%s (intervals are 95 %%)\n", view.validator.value,
+        agreement ? (", agreement with the consensus " + text("%.3f", *agreement)).c_str() : "");
     if (view.entry && view.entry->verdict == Verdict::measured) {
       std::printf("  private data   %s\n", interval(view.entry->private_draw).c_str());
       std::printf("  assigned data  %s\n", interval(view.entry->assigned).c_str());
@@ -332,23 +367,29 @@ void print_why(const WhyReading& reading, std::uint64_t round, const RoundAnswer
         std::printf("  expert %-6u  %s\n", e.expert, interval(e.measurement).c_str());
       }
     } else if (view.entry) {
-      std::printf("  %s\n", view.entry->verdict == Verdict::not_finite ? "the loss is not finite with it"
-                                                                         : "the validator could not measure it");
+      std::printf("  %s\n", view.entry->verdict == Verdict::not_finite
+                                ? "the loss is not finite with it"
+                                : "the validator could not measure it");
     } else {
       std::printf("  not measured in this round: it was not among the uncertain, nor drawn\n");
     }
-    if (view.audit && view.audit->verdict == AuditVerdict::same) std::printf("  audit          the same when trained again\n");
+    if (view.audit && view.audit->verdict == AuditVerdict::same)
+      std::printf("  audit          the same when trained again\n");
     if (view.audit && view.audit->verdict == AuditVerdict::different) {
       std::printf("  audit          different from step %u on\n", view.audit->first_step);
     }
-    std::printf("  credit         %s -> %s\n", interval(view.before).c_str(), interval(view.after).c_str());
-    std::printf("  rating         %.2f -> %.2f\n", view.before.rating.ordinal(), view.after.rating.ordinal());
-    std::printf("  weight         %u = %.4f x certainty %.2f x presence %.2f x penalty %.2f%s\n", view.weight,
-                view.reasons.value, view.reasons.certainty, view.reasons.presence, view.reasons.penalty,
-                view.reasons.banned ? ", banned" : "");
+    std::printf("  credit         %s -> %s\n", interval(view.before).c_str(),
+                interval(view.after).c_str());
+    std::printf("  rating         %.2f -> %.2f\n", view.before.rating.ordinal(),
+                view.after.rating.ordinal());
+    std::printf("  weight         %u = %.4f x certainty %.2f x presence %.2f x penalty %.2f%s\n",
+                view.weight, view.reasons.value, view.reasons.certainty, view.reasons.presence,
+                view.reasons.penalty, view.reasons.banned ? ", banned" : "");
   }
-  std::printf("\nas the record stands: weight %u of 65535, rank %u of %u; the next epoch would pay %.9f alpha\n",
-              standing.weight, standing.rank, standing.of, predicted_alpha(reading));
+  std::printf(
+      "\nas the record stands: weight %u of 65535, rank %u of %u; the next epoch would pay %.9f "
+      "alpha\n",
+      standing.weight, standing.rank, standing.of, predicted_alpha(reading));
   const auto lines = advice(reading, answer, last);
   if (!lines.empty()) std::printf("\nwhat would have raised it\n");
   for (const std::string& line : lines) std::printf("  - %s\n", line.c_str());
@@ -364,8 +405,10 @@ void add_why(CLI::App& app) {
   auto choice = std::make_shared<Choice>();
   CLI::App* command = app.add_subcommand("why", "Say why a worker got what it got in a round");
   command->add_option("run", choice->run, "A run's folder, or an exported .h5 file")->required();
-  command->add_option("--hotkey", choice->hotkey, "SS58 address of the worker, or its name")->required();
-  command->add_option("--round", choice->round, "Which round; left out: the newest that was measured");
+  command->add_option("--hotkey", choice->hotkey, "SS58 address of the worker, or its name")
+      ->required();
+  command->add_option("--round", choice->round,
+                      "Which round; left out: the newest that was measured");
   command->add_flag("--json", choice->json, "One JSON object");
   command->footer("yumoe why runs/demo-20261124-063312 --hotkey small --round 12");
   command->callback([choice] {
@@ -373,7 +416,8 @@ void add_why(CLI::App& app) {
     const std::uint64_t round = choice->round > 0 ? choice->round : reading.newest();
     const auto found = reading.rounds().find(round);
     if (found == reading.rounds().end()) {
-      throw Error(ErrorCode::usage, choice->hotkey + " had no part in round " + std::to_string(round));
+      throw Error(ErrorCode::usage,
+                  choice->hotkey + " had no part in round " + std::to_string(round));
     }
     if (choice->json) {
       std::cout << why_json(reading, round, found->second).dump() << std::endl;
@@ -409,8 +453,9 @@ void set_scoring(ScoringOptions& options, const std::string& assignment) {
   if (set_option(options, "scoring", assignment)) return;
   std::string names;
   for (const auto& [name, value] : texts_of(options)) names += (names.empty() ? "" : ", ") + name;
-  throw Error(ErrorCode::usage, "no scoring option is called '" + assignment.substr(0, assignment.find('=')) +
-                                    "'; there are " + names);
+  throw Error(ErrorCode::usage, "no scoring option is called '" +
+                                    assignment.substr(0, assignment.find('=')) + "'; there are " +
+                                    names);
 }
 
 std::map<Uid, double> shares_of(const Scoring& scoring) {
@@ -437,7 +482,8 @@ void rescore(const std::string& run, const std::vector<std::string>& assignments
   for (const auto& [uid, p] : core.participants()) {
     if (p.role != Role::worker) continue;
     const auto was = before.find(uid), is = after.find(uid);
-    const double old_share = was == before.end() ? 0 : was->second, new_share = is == after.end() ? 0 : is->second;
+    const double old_share = was == before.end() ? 0 : was->second,
+                 new_share = is == after.end() ? 0 : is->second;
     rows.push_back({{"uid", uid.value},
                     {"name", p.name},
                     {"weight_before", scoring.weight(uid)},
@@ -453,18 +499,24 @@ void rescore(const std::string& run, const std::vector<std::string>& assignments
                     {"change", new_share - old_share}});
   }
   if (json) {
-    std::cout << Json{{"run", record->run()}, {"set", assignments}, {"workers", rows}}.dump() << std::endl;
+    std::cout << Json{{"run", record->run()}, {"set", assignments}, {"workers", rows}}.dump()
+              << std::endl;
     return;
   }
-  std::printf("%4s %-12s %16s %12s %18s %18s %9s\n", "uid", "name", "weight", "rank", "credit", "share of pay", "change");
+  std::printf("%4s %-12s %16s %12s %18s %18s %9s\n", "uid", "name", "weight", "rank", "credit",
+              "share of pay", "change");
   for (const Json& r : rows) {
-    std::printf("%4d %-12.12s %7d ->%6d %5d ->%4d %8.3f ->%7.3f %7.2f %% ->%6.2f %% %+8.2f\n", r["uid"].get<int>(),
-                r["name"].get<std::string>().c_str(), r["weight_before"].get<int>(), r["weight_after"].get<int>(),
-                r["rank_before"].get<int>(), r["rank_after"].get<int>(), r["credit_before"].get<double>(),
-                r["credit_after"].get<double>(), 100 * r["share_before"].get<double>(),
-                100 * r["share_after"].get<double>(), 100 * r["change"].get<double>());
+    std::printf("%4d %-12.12s %7d ->%6d %5d ->%4d %8.3f ->%7.3f %7.2f %% ->%6.2f %% %+8.2f\n",
+                r["uid"].get<int>(), r["name"].get<std::string>().c_str(),
+                r["weight_before"].get<int>(), r["weight_after"].get<int>(),
+                r["rank_before"].get<int>(), r["rank_after"].get<int>(),
+                r["credit_before"].get<double>(), r["credit_after"].get<double>(),
+                100 * r["share_before"].get<double>(), 100 * r["share_after"].get<double>(),
+                100 * r["change"].get<double>());
   }
-  std::printf("\nWhom validators measured, and how much each contribution counted in the aggregate, stays as recorded.\n");
+  std::printf(
+      "\nWhom validators measured, and how much each contribution counted in the aggregate, stays "
+      "as recorded.\n");
   std::fflush(stdout);
 }
 
@@ -477,7 +529,8 @@ void add_rescore(CLI::App& app) {
   auto choice = std::make_shared<Choice>();
   CLI::App* command = app.add_subcommand("rescore", "Score a recorded run under another rule");
   command->add_option("run", choice->run, "A run's folder, or an exported .h5 file")->required();
-  command->add_option("--set", choice->set, "An option of [scoring]: key=value; may be given again")->required();
+  command->add_option("--set", choice->set, "An option of [scoring]: key=value; may be given again")
+      ->required();
   command->add_flag("--json", choice->json, "One JSON object");
   command->footer("yumoe rescore runs/demo-20261124-063312 --set weight_rule=top_k --set top_k=2");
   command->callback([choice] { rescore(choice->run, choice->set, choice->json); });
@@ -494,16 +547,20 @@ struct SimulateChoice {
 
 void print_attacks() {
   for (const AttackInfo& info : attacks()) {
-    std::printf("%-20s %-10s %s; stopped by: %s\n", std::string(info.name).c_str(), std::string(info.who).c_str(),
-                std::string(info.what).c_str(), std::string(info.gate).c_str());
+    std::printf("%-20s %-10s %s; stopped by: %s\n", std::string(info.name).c_str(),
+                std::string(info.who).c_str(), std::string(info.what).c_str(),
+                std::string(info.gate).c_str());
   }
 }
 
 void simulate(SimulateChoice choice) {
   if (choice.list) return print_attacks();
-  if (choice.attack.empty()) throw Error(ErrorCode::usage, "give --attack NAME or --attack all; --list shows them");
+  if (choice.attack.empty())
+    throw Error(ErrorCode::usage, "give --attack NAME or --attack all; --list shows them");
   for (const std::string& assignment : choice.set) {
-    if (assignment.starts_with("aggregate.") && set_option(choice.scenario.aggregate, "aggregate", assignment)) continue;
+    if (assignment.starts_with("aggregate.") &&
+        set_option(choice.scenario.aggregate, "aggregate", assignment))
+      continue;
     set_scoring(choice.scenario.scoring, assignment);
   }
   if (choice.attack != "all") attack_named(choice.attack);
@@ -515,20 +572,26 @@ void simulate(SimulateChoice choice) {
     if (choice.attack != "all" && attack_named(choice.attack).name != info.name) continue;
     choice.scenario.attack = info.name;
     results.push_back(simulate_attack(choice.scenario));
-    for (const AttackGate& gate : gates_of(results.back(), simulate_attack(without_attackers(choice.scenario)))) {
+    for (const AttackGate& gate :
+         gates_of(results.back(), simulate_attack(without_attackers(choice.scenario)))) {
       met = met && gate.met();
-      json.push_back({{"what", gate.what}, {"reached", gate.reached}, {"bar", gate.bar},
-                      {"at_most", gate.at_most}, {"met", gate.met()}, {"seed", gate.seed}});
+      json.push_back({{"what", gate.what},
+                      {"reached", gate.reached},
+                      {"bar", gate.bar},
+                      {"at_most", gate.at_most},
+                      {"met", gate.met()},
+                      {"seed", gate.seed}});
       if (choice.json) continue;
-      std::printf("%-70s %10.4f %s %7.4g%s\n", gate.what.c_str(), gate.reached, gate.at_most ? "<=" : ">=", gate.bar,
-                  gate.met() ? "" : "  MISSED");
+      std::printf("%-70s %10.4f %s %7.4g%s\n", gate.what.c_str(), gate.reached,
+                  gate.at_most ? "<=" : ">=", gate.bar, gate.met() ? "" : "  MISSED");
       std::fflush(stdout);
     }
   }
   if (!choice.report.empty()) write_attack_report(results, choice.report);
   if (choice.json) std::cout << Json{{"gates", json}, {"met", met}}.dump() << std::endl;
   if (!choice.json && !choice.report.empty()) {
-    std::printf("\nwrote report.csv, report.json and a picture of each attack to %s\n", choice.report.c_str());
+    std::printf("\nwrote report.csv, report.json and a picture of each attack to %s\n",
+                choice.report.c_str());
   }
   std::fflush(stdout);
   if (!met) throw CLI::RuntimeError(1);
@@ -536,18 +599,31 @@ void simulate(SimulateChoice choice) {
 
 void add_simulate(CLI::App& app) {
   auto choice = std::make_shared<SimulateChoice>();
-  CLI::App* command = app.add_subcommand("simulate", "Play attacks against the rules, before anybody is paid by them");
+  CLI::App* command = app.add_subcommand(
+      "simulate", "Play attacks against the rules, before anybody is paid by them");
   command->add_option("--attack", choice->attack, "Name of an attack, or all");
-  command->add_flag("--list", choice->list, "Say which attacks there are, and what is to stop them");
-  command->add_option("--share", choice->scenario.share, "Of the workers that attack, or of the stake that lies")
-      ->check(CLI::Range(0.0, 0.9))->capture_default_str();
-  command->add_option("--workers", choice->scenario.workers, "How many there are")->check(CLI::Range(5, 2'000))->capture_default_str();
-  command->add_option("--rounds", choice->scenario.rounds, "How many")->check(CLI::Range(1, 10'000))->capture_default_str();
-  command->add_option("--seed", choice->scenario.seed, "Of everything drawn")->capture_default_str();
-  command->add_option("--set", choice->set, "An option of [scoring], or aggregate.KEY=VALUE; may be given again");
-  command->add_option("--report", choice->report, "Folder for tables (CSV, JSON) and pictures (SVG)");
+  command->add_flag("--list", choice->list,
+                    "Say which attacks there are, and what is to stop them");
+  command
+      ->add_option("--share", choice->scenario.share,
+                   "Of the workers that attack, or of the stake that lies")
+      ->check(CLI::Range(0.0, 0.9))
+      ->capture_default_str();
+  command->add_option("--workers", choice->scenario.workers, "How many there are")
+      ->check(CLI::Range(5, 2'000))
+      ->capture_default_str();
+  command->add_option("--rounds", choice->scenario.rounds, "How many")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str();
+  command->add_option("--seed", choice->scenario.seed, "Of everything drawn")
+      ->capture_default_str();
+  command->add_option("--set", choice->set,
+                      "An option of [scoring], or aggregate.KEY=VALUE; may be given again");
+  command->add_option("--report", choice->report,
+                      "Folder for tables (CSV, JSON) and pictures (SVG)");
   command->add_flag("--json", choice->json, "One JSON object");
-  command->footer("yumoe simulate --attack all --report attacks\nExit code 1 if an attack passes a gate.");
+  command->footer(
+      "yumoe simulate --attack all --report attacks\nExit code 1 if an attack passes a gate.");
   command->callback([choice] { simulate(*choice); });
 }
 

@@ -317,8 +317,9 @@ RunConfig read_config(const std::filesystem::path& file, std::span<const std::st
   std::error_code error;
   std::ifstream in(file, std::ios::binary);
   if (std::filesystem::is_directory(file, error) || !in) {
-    throw Error(ErrorCode::file_missing, file.string() + " cannot be read; `yumoe config init` "
-                                                         "writes a configuration to start from");
+    throw Error(ErrorCode::file_missing, file.string() +
+                                             " cannot be read; `yumoe config init` "
+                                             "writes a configuration to start from");
   }
   std::string text(kConfigBytesMax + 1, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));

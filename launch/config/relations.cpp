@@ -15,10 +15,10 @@ using Broken = std::optional<BrokenRelation>;
 
 Broken of_model(const ModelOptions& model) {
   if (model.layers * model.experts > kExpertsOfAllLayersMax) {
-    return BrokenRelation{"model.experts",
-                          "model.layers * model.experts = " +
-                              std::to_string(model.layers * model.experts) +
-                              " must not exceed " + std::to_string(kExpertsOfAllLayersMax)};
+    return BrokenRelation{
+        "model.experts",
+        "model.layers * model.experts = " + std::to_string(model.layers * model.experts) +
+            " must not exceed " + std::to_string(kExpertsOfAllLayersMax)};
   }
   try {
     Layout::of(model);
@@ -70,7 +70,8 @@ Broken of_economy(const RunConfig& config) {
     std::string rule = error.what();
     rule.erase(0, description_of(error.code()).size() + 2);
     const bool names_option = rule.starts_with("economy.");
-    return BrokenRelation{names_option ? rule.substr(0, rule.find_first_of(" :")) : "economy", rule};
+    return BrokenRelation{names_option ? rule.substr(0, rule.find_first_of(" :")) : "economy",
+                          rule};
   }
 }
 
@@ -93,15 +94,16 @@ Broken of_processes(const RunConfig& config) {
   std::set<std::string> hotkeys;
   const auto check = [&](const std::string& key, const auto& process) -> Broken {
     if (!is_domain_name(process.name)) {
-      return BrokenRelation{key, key + ".name = '" + process.name +
-                                     "' must be 1 to 64 of a-z, 0-9, _ and -"};
+      return BrokenRelation{
+          key, key + ".name = '" + process.name + "' must be 1 to 64 of a-z, 0-9, _ and -"};
     }
     if (!names.insert(process.name).second) {
       return BrokenRelation{key, key + ".name = '" + process.name + "' is taken already"};
     }
     if (!process.hotkey.empty() && !hotkeys.insert(process.hotkey).second) {
-      return BrokenRelation{key, key + ".hotkey is another process's already; two processes with "
-                                       "one identity would contradict each other"};
+      return BrokenRelation{key, key +
+                                     ".hotkey is another process's already; two processes with "
+                                     "one identity would contradict each other"};
     }
     return std::nullopt;
   };
@@ -126,12 +128,14 @@ Broken of_chain(const RunConfig& config) {
   const ChainOptions& chain = config.chain;
   if (chain.target == "local") return std::nullopt;
   if (chain.rpc.endpoints.empty()) {
-    return BrokenRelation{"chain.endpoints", "chain.endpoints must name a node, such as "
-                                             "ws://127.0.0.1:9944, where chain.target is substrate"};
+    return BrokenRelation{"chain.endpoints",
+                          "chain.endpoints must name a node, such as "
+                          "ws://127.0.0.1:9944, where chain.target is substrate"};
   }
   if (chain.wallet.empty() && chain.hotkey.find('/') == std::string::npos) {
-    return BrokenRelation{"chain.wallet", "chain.wallet must be named (or chain.hotkey be a key file) "
-                                          "where chain.target is substrate"};
+    return BrokenRelation{"chain.wallet",
+                          "chain.wallet must be named (or chain.hotkey be a key file) "
+                          "where chain.target is substrate"};
   }
   return std::nullopt;
 }

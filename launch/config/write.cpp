@@ -43,10 +43,10 @@ void for_each_option(Options options, Each each) {
 template <typename Options>
 std::string toml_lines(const Options& options) {
   std::string lines;
-  for_each_option(options, [&](const std::string& key, const auto& value, bool is_default,
-                               const OptionInfo&) {
-    lines += key + " = " + toml_value(value) + (is_default ? "  # default\n" : "\n");
-  });
+  for_each_option(
+      options, [&](const std::string& key, const auto& value, bool is_default, const OptionInfo&) {
+        lines += key + " = " + toml_value(value) + (is_default ? "  # default\n" : "\n");
+      });
   return lines;
 }
 
@@ -73,11 +73,11 @@ std::string range_of(const OptionInfo& info) {
 template <typename Options>
 std::string reference_table() {
   std::string table = "| key | default | values | meaning |\n|---|---|---|---|\n";
-  for_each_option(Options{}, [&](const std::string& key, const auto& value, bool,
-                                 const OptionInfo& info) {
-    table += "| `" + key + "` | `" + toml_value(value) + "` | " + range_of(info) + " | " +
-             std::string(info.help) + " |\n";
-  });
+  for_each_option(Options{},
+                  [&](const std::string& key, const auto& value, bool, const OptionInfo& info) {
+                    table += "| `" + key + "` | `" + toml_value(value) + "` | " + range_of(info) +
+                             " | " + std::string(info.help) + " |\n";
+                  });
   return table;
 }
 
@@ -95,14 +95,11 @@ OptionTexts shared_texts(const RunConfig& config) {
   return texts;
 }
 
-Digest shared_digest(const RunConfig& config) {
-  return digest_of(shared_texts(config));
-}
+Digest shared_digest(const RunConfig& config) { return digest_of(shared_texts(config)); }
 
 std::string toml_of(const RunConfig& config) {
   std::string toml = "# shared digest " + shared_digest(config).hex() + "\n";
-  auto add_section = [&](const std::string& section, OptionScope, auto& options,
-                         std::string_view) {
+  auto add_section = [&](const std::string& section, OptionScope, auto& options, std::string_view) {
     toml += "\n[" + section + "]\n" + toml_lines(options);
   };
   auto add_list = [&](const std::string& list, auto& entries, std::string_view) {
@@ -118,8 +115,7 @@ std::string json_of(const RunConfig& config) {
   nlohmann::ordered_json json;
   json["shared_digest"] = shared_digest(config).hex();
   nlohmann::ordered_json defaults = nlohmann::ordered_json::array();
-  auto add_section = [&](const std::string& section, OptionScope, auto& options,
-                         std::string_view) {
+  auto add_section = [&](const std::string& section, OptionScope, auto& options, std::string_view) {
     for_each_option(options, [&](const std::string& key, const auto& value, bool is_default,
                                  const OptionInfo&) {
       json[section][key] = value;
@@ -146,13 +142,15 @@ std::string config_reference() {
   std::string page =
       "# Configuration\n\n"
       "Written by `yumoe config reference`; do not edit. A configuration is a TOML file; every\n"
-      "option is also a flag, `--section.key=value`, which wins over the file. Relative paths start\n"
+      "option is also a flag, `--section.key=value`, which wins over the file. Relative paths "
+      "start\n"
       "from the folder that `yumoe` was started in.\n\n"
-      "Options marked *shared* must be equal for all participants of a run: they compare the digest\n"
+      "Options marked *shared* must be equal for all participants of a run: they compare the "
+      "digest\n"
       "that `yumoe config print` shows. The others may differ from process to process.\n";
   RunConfig config;
-  auto add_section = [&]<typename Options>(const std::string& section, OptionScope scope,
-                                           Options&, std::string_view help) {
+  auto add_section = [&]<typename Options>(const std::string& section, OptionScope scope, Options&,
+                                           std::string_view help) {
     page += "\n## [" + section + "]" + (scope == OptionScope::shared ? " (shared)" : "") + "\n\n" +
             std::string(help) + "\n\n" + reference_table<Options>();
   };

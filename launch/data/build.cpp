@@ -24,7 +24,8 @@ constexpr std::size_t kBatchBytes = 4u << 20;
 std::uint64_t hash_of(std::string_view document) {
   const Digest digest = digest_of(as_bytes(document));
   std::uint64_t hash = 0;
-  for (int i = 0; i < 8; ++i) hash |= std::uint64_t{digest.bytes[static_cast<std::size_t>(i)]} << 8 * i;
+  for (int i = 0; i < 8; ++i)
+    hash |= std::uint64_t{digest.bytes[static_cast<std::size_t>(i)]} << 8 * i;
   return hash;
 }
 
@@ -151,8 +152,8 @@ class DomainWriter {
 };
 
 void check_splits(const TokenManifest& manifest, const DataOptions& options) {
-  const std::array<std::int64_t, kSplits.size()> percents = {
-      1, options.heldout_percent, options.private_percent};
+  const std::array<std::int64_t, kSplits.size()> percents = {1, options.heldout_percent,
+                                                             options.private_percent};
   for (const Split split : kSplits) {
     std::uint64_t documents = 0;
     std::uint64_t all = 0;
@@ -211,11 +212,11 @@ void build_into(const fs::path& folder, const DataOptions& options, const DataPr
 bool is_token_set(const fs::path& path) { return fs::exists(path / "manifest.json"); }
 
 [[noreturn]] void refuse_taken(const fs::path& path) {
-  throw Error(ErrorCode::usage, path.string() + (is_token_set(path)
-                                                     ? " is a token set already; give --replace to "
-                                                       "build it again"
-                                                     : " exists and is no token set; name another "
-                                                       "folder"));
+  throw Error(ErrorCode::usage,
+              path.string() + (is_token_set(path) ? " is a token set already; give --replace to "
+                                                    "build it again"
+                                                  : " exists and is no token set; name another "
+                                                    "folder"));
 }
 
 }  // namespace

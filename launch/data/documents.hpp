@@ -28,8 +28,8 @@ class Utf8Checker {
   bool feed(unsigned char byte);
 
   std::uint64_t offset_ = 0;
-  std::uint64_t start_ = 0;   // of the sequence under way
-  int left_ = 0;              // continuation bytes still to come
+  std::uint64_t start_ = 0;  // of the sequence under way
+  int left_ = 0;             // continuation bytes still to come
   unsigned char least_ = 0x80;
   unsigned char most_ = 0xBF;
 };

@@ -82,9 +82,10 @@ void check_installed(const fs::path& root, const std::vector<std::string>& packa
     if (!fs::exists(root / "var/lib/dpkg/info" / (package + ".list"))) missing += " " + package;
   }
   if (missing.empty()) return;
-  throw Error(ErrorCode::file_missing, "packages with training text are not installed: run "
-                                       "`launch/setup` or `apt-get install" + missing +
-                                       "`, or give a folder of your own as source");
+  throw Error(ErrorCode::file_missing,
+              "packages with training text are not installed: run "
+              "`launch/setup` or `apt-get install" +
+                  missing + "`, or give a folder of your own as source");
 }
 
 bool is_hidden(const fs::path& path) { return path.filename().string().starts_with('.'); }
@@ -92,8 +93,9 @@ bool is_hidden(const fs::path& path) { return path.filename().string().starts_wi
 void add_folder(std::vector<TextDomain>& domains, const fs::path& folder) {
   std::error_code error;
   if (!fs::is_directory(folder, error)) {
-    throw Error(ErrorCode::file_missing, "source " + folder.string() + " is not a folder; a source "
-                                         "is `apt`, `apt:PACKAGE` or a folder of text files");
+    throw Error(ErrorCode::file_missing, "source " + folder.string() +
+                                             " is not a folder; a source "
+                                             "is `apt`, `apt:PACKAGE` or a folder of text files");
   }
   std::vector<std::pair<fs::path, std::string>> found;
   fs::recursive_directory_iterator it(folder, error);
@@ -192,10 +194,10 @@ void read_dictionary(const fs::path& path, const DocumentSink& sink) {
 }  // namespace
 
 std::vector<DefaultPackage> default_packages() {
-  return {{"fortunes", "english"},     {"fortunes-de", "german"}, {"fortunes-ru", "russian"},
-          {"fortunes-it", "italian"},  {"fortunes-es", "spanish"}, {"fortunes-cs", "czech"},
-          {"fortunes-pl", "polish"},   {"dict-foldoc", "computing"}, {"dict-jargon", "hacker"},
-          {"dict-devil", "literary"},  {"dict-vera", "acronyms"}};
+  return {{"fortunes", "english"},    {"fortunes-de", "german"},    {"fortunes-ru", "russian"},
+          {"fortunes-it", "italian"}, {"fortunes-es", "spanish"},   {"fortunes-cs", "czech"},
+          {"fortunes-pl", "polish"},  {"dict-foldoc", "computing"}, {"dict-jargon", "hacker"},
+          {"dict-devil", "literary"}, {"dict-vera", "acronyms"}};
 }
 
 std::vector<TextDomain> find_text(std::span<const std::string> sources, const fs::path& root) {

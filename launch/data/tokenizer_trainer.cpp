@@ -14,9 +14,7 @@ constexpr std::size_t kLineBytesMax = 4'000;  // longer ones SentencePiece would
 // Gives SentencePiece the documents line by line: newlines are single bytes to it, never merged.
 class Lines final : public sentencepiece::SentenceIterator {
  public:
-  explicit Lines(const std::vector<std::string_view>& documents) : documents_(documents) {
-    Next();
-  }
+  explicit Lines(const std::vector<std::string_view>& documents) : documents_(documents) { Next(); }
 
   bool done() const override { return done_; }
   void Next() override {

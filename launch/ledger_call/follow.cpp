@@ -18,7 +18,8 @@ void follow_chain(ChainNode& node, const std::string& run, const Keypair& owner,
         if (!told(number, call_run(run, owner, chain_block_call(number)))) return;
       } catch (const Error& error) {
         if (error.code() != ErrorCode::peer_unreachable) throw;
-        log_warning(std::string("block ") + std::to_string(number) + " was not told: " + error.what());
+        log_warning(std::string("block ") + std::to_string(number) +
+                    " was not told: " + error.what());
       }
     }
     const auto head = heads.next(milliseconds(60'000));

@@ -46,9 +46,9 @@ class Conversation {
     while (true) {
       const auto now = Monotonic::now();
       if (now > until_) {
-        throw Error(ErrorCode::peer_unreachable,
-                    "the coordinator at " + address_.text() + " did not answer: ask again; " +
-                        "a call that was taken is not taken twice");
+        throw Error(ErrorCode::peer_unreachable, "the coordinator at " + address_.text() +
+                                                     " did not answer: ask again; " +
+                                                     "a call that was taken is not taken twice");
       }
       if (now - said >= kSayAgain) {
         say(call);
@@ -58,7 +58,8 @@ class Conversation {
       if (!frames) continue;
       const ToParticipant content = decode_to_participant(open_envelope(frames->at(0)).body);
       if (const auto* challenge = std::get_if<Challenge>(&content)) {
-        if (run_ && *run_ != challenge->run) refused("another run is at this address now: " + challenge->run);
+        if (run_ && *run_ != challenge->run)
+          refused("another run is at this address now: " + challenge->run);
         if (!run_ || nonce_ != challenge->nonce) said = {};
         run_ = challenge->run;
         if (nonce_ != challenge->nonce) sequence_ = 0;
@@ -81,7 +82,8 @@ class Conversation {
       return;
     }
     call.run = *run_;
-    transport_->send({seal(account_, nonce_, ++sequence_, clock.now(), encode(ToCoordinator{call}))});
+    transport_->send(
+        {seal(account_, nonce_, ++sequence_, clock.now(), encode(ToCoordinator{call}))});
   }
 
   const CoordinatorAddress& address_;
@@ -99,9 +101,10 @@ CoordinatorAddress address_in(const std::filesystem::path& run_folder) {
   std::ifstream in(run_folder / "address");
   std::string text;
   if (!std::getline(in, text)) {
-    throw Error(ErrorCode::peer_unreachable,
-                "the run in " + run_folder.string() +
-                    " is live, but its address is not in it: give the address that it printed instead");
+    throw Error(
+        ErrorCode::peer_unreachable,
+        "the run in " + run_folder.string() +
+            " is live, but its address is not in it: give the address that it printed instead");
   }
   return CoordinatorAddress::parse(text);
 }
@@ -136,8 +139,9 @@ LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Key
   call.account = account.public_key();
   call.nonce = ledger.next_nonce(call.account);
   call.operation = operation;
-  call.evidence = seal(account, Nonce{}, 1, now,
-                       encode(ToCoordinator{LedgerCall{journal.run(), call.nonce, call.operation}}));
+  call.evidence =
+      seal(account, Nonce{}, 1, now,
+           encode(ToCoordinator{LedgerCall{journal.run(), call.nonce, call.operation}}));
   if (const auto why = ledger.refusal_of(call, now)) refused(*why);
   const Bytes payload = encode(Event{call});
   const Entry entry{now, std::string(kind_of(Event{call})), payload};

@@ -18,13 +18,15 @@ ChildProcess::ChildProcess(std::filesystem::path program, std::vector<std::strin
                            std::filesystem::path log_file)
     : program_(std::move(program)) {
   if (access(program_.c_str(), X_OK) != 0) {
-    throw Error(ErrorCode::file_missing, program_.string() + " cannot be run: " + std::strerror(errno));
+    throw Error(ErrorCode::file_missing,
+                program_.string() + " cannot be run: " + std::strerror(errno));
   }
   const int log = open(log_file.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (log < 0) {
     throw Error(ErrorCode::file_io, "open " + log_file.string() + ": " + std::strerror(errno));
   }
-  std::vector<char*> argv{program_.string().empty() ? nullptr : const_cast<char*>(program_.c_str())};
+  std::vector<char*> argv{program_.string().empty() ? nullptr
+                                                    : const_cast<char*>(program_.c_str())};
   for (std::string& argument : arguments) argv.push_back(argument.data());
   argv.push_back(nullptr);
   const pid_t parent = getpid();
@@ -61,7 +63,8 @@ void ChildProcess::terminate() {
 
 ChildProcess::~ChildProcess() {
   terminate();
-  for (int i = 0; i < 500 && !poll(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  for (int i = 0; i < 500 && !poll(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   if (!poll()) {
     kill(pid_, SIGKILL);
     int status = 0;
@@ -74,8 +77,9 @@ std::filesystem::path worker_program() {
   const std::filesystem::path program = here / "yumoe-worker";
   if (access(program.c_str(), X_OK) != 0) {
     throw Error(ErrorCode::file_missing,
-                program.string() + ": build it with `cmake --build --preset release`, or install "
-                                   "LibTorch first with launch/setup");
+                program.string() +
+                    ": build it with `cmake --build --preset release`, or install "
+                    "LibTorch first with launch/setup");
   }
   return program;
 }

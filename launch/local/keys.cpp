@@ -36,7 +36,8 @@ CurveKeypair run_curve_keys(const std::filesystem::path& folder) {
     const Bytes secret = from_hex(hex);
     CurveKey key;
     if (secret.size() != key.size()) {
-      throw Error(ErrorCode::key_invalid, file.string() + ": not 64 hex digits; remove it to make a new one");
+      throw Error(ErrorCode::key_invalid,
+                  file.string() + ": not 64 hex digits; remove it to make a new one");
     }
     std::copy(secret.begin(), secret.end(), key.begin());
     return CurveKeypair::from_secret(key);
@@ -44,12 +45,14 @@ CurveKeypair run_curve_keys(const std::filesystem::path& folder) {
   const CurveKeypair keys = CurveKeypair::generate();
   const int descriptor = open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   const std::string hex = to_hex(keys.secret_key) + "\n";
-  const bool written = descriptor >= 0 &&
-                       write(descriptor, hex.data(), hex.size()) == static_cast<ssize_t>(hex.size()) &&
-                       fsync(descriptor) == 0;
+  const bool written =
+      descriptor >= 0 &&
+      write(descriptor, hex.data(), hex.size()) == static_cast<ssize_t>(hex.size()) &&
+      fsync(descriptor) == 0;
   const int reason = errno;
   if (descriptor >= 0) close(descriptor);
-  if (!written) throw Error(ErrorCode::file_io, "write " + file.string() + ": " + std::strerror(reason));
+  if (!written)
+    throw Error(ErrorCode::file_io, "write " + file.string() + ": " + std::strerror(reason));
   return keys;
 }
 

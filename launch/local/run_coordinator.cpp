@@ -15,7 +15,7 @@ namespace {
 using std::chrono::milliseconds;
 using Monotonic = std::chrono::steady_clock;
 
-constexpr int kRestartsMax = 20;   // of one child; more often is no accident
+constexpr int kRestartsMax = 20;  // of one child; more often is no accident
 
 std::string number(double value) { return option_detail::text_of(value); }
 
@@ -35,8 +35,10 @@ class Supervised {
     if (now - started_ < std::chrono::seconds(1)) return;
     if (*status == 2 || ++restarts_ > kRestartsMax) {
       given_up_ = true;
-      log_error(name_ + " ended with status " + std::to_string(*status) + " and is not started again; "
-                "its last words are in " + log_file_.string());
+      log_error(name_ + " ended with status " + std::to_string(*status) +
+                " and is not started again; "
+                "its last words are in " +
+                log_file_.string());
       return;
     }
     log_warning(name_ + " ended with status " + std::to_string(*status) + ": started again");
@@ -69,11 +71,21 @@ std::vector<std::string> common_flags(const char* role, const std::string& name,
                                       const CoordinatorAddress& address,
                                       const std::filesystem::path& folder) {
   const std::string key = hotkey.empty() ? (folder / "keys" / name).string() : hotkey;
-  return {role,         "--coordinator", address.text(), "--hotkey",
-          key,          "--name",        name,           "--device",
-          device,       "--threads",     std::to_string(threads),
-          "--state",    (folder / "state" / name).string(),
-          "--heartbeat-interval-ms", std::to_string(config.transport.heartbeat_interval_ms)};
+  return {role,
+          "--coordinator",
+          address.text(),
+          "--hotkey",
+          key,
+          "--name",
+          name,
+          "--device",
+          device,
+          "--threads",
+          std::to_string(threads),
+          "--state",
+          (folder / "state" / name).string(),
+          "--heartbeat-interval-ms",
+          std::to_string(config.transport.heartbeat_interval_ms)};
 }
 
 std::deque<Supervised> start_local(const RunConfig& config, const CoordinatorAddress& address,
@@ -81,9 +93,10 @@ std::deque<Supervised> start_local(const RunConfig& config, const CoordinatorAdd
   std::filesystem::create_directories(folder / "logs");
   std::deque<Supervised> children;
   // Each could find all the memory free and plan with it, so they get a share each.
-  const auto processes = static_cast<std::int64_t>(config.workers.size() + config.validators.size());
-  const std::int64_t fair_mib = static_cast<std::int64_t>(measure_memory().free_mib) /
-                                std::max<std::int64_t>(1, processes);
+  const auto processes =
+      static_cast<std::int64_t>(config.workers.size() + config.validators.size());
+  const std::int64_t fair_mib =
+      static_cast<std::int64_t>(measure_memory().free_mib) / std::max<std::int64_t>(1, processes);
   for (const WorkerOptions& worker : config.workers) {
     auto flags = common_flags("worker", worker.name, worker.hotkey, worker.device, worker.threads,
                               config, address, folder);
@@ -95,7 +108,8 @@ std::deque<Supervised> start_local(const RunConfig& config, const CoordinatorAdd
     if (!worker.data.empty()) flags.push_back("--own-data");
     add("--speed-share", number(worker.speed_share));
     add("--experts-max", std::to_string(worker.experts_max));
-    add("--memory-mib-max", std::to_string(worker.memory_mib_max > 0 ? worker.memory_mib_max : fair_mib));
+    add("--memory-mib-max",
+        std::to_string(worker.memory_mib_max > 0 ? worker.memory_mib_max : fair_mib));
     add("--inner-steps-max", std::to_string(worker.inner_steps_max));
     add("--tier", worker.tier);
     if (!worker.region.empty()) add("--region", worker.region);
@@ -167,11 +181,11 @@ Progress run_coordinator(const RunConfig& config, const std::filesystem::path& f
   while (running && !stopped()) {
     running = coordinator.step(milliseconds(50));
     for (Supervised& child : children) child.look_after();
-    if (!children.empty() && std::all_of(children.begin(), children.end(), [](const Supervised& child) {
-          return child.given_up();
-        })) {
-      throw Error(ErrorCode::device_missing, "every local process ended; see the logs in " +
-                                                 (folder / "logs").string());
+    if (!children.empty() &&
+        std::all_of(children.begin(), children.end(),
+                    [](const Supervised& child) { return child.given_up(); })) {
+      throw Error(ErrorCode::device_missing,
+                  "every local process ended; see the logs in " + (folder / "logs").string());
     }
     if (hooks.progress && Monotonic::now() - shown > milliseconds(100)) {
       hooks.progress(coordinator.progress());
@@ -184,7 +198,8 @@ Progress run_coordinator(const RunConfig& config, const std::filesystem::path& f
   }
   const auto until = Monotonic::now() + std::chrono::seconds(10);
   while (!stopped() && Monotonic::now() < until &&
-         std::any_of(children.begin(), children.end(), [](Supervised& child) { return !child.ended(); })) {
+         std::any_of(children.begin(), children.end(),
+                     [](Supervised& child) { return !child.ended(); })) {
     coordinator.step(milliseconds(50));
   }
   return coordinator.progress();

@@ -25,12 +25,15 @@ constexpr std::array kOperations = {
     OperationKeys{"AddStake", "coldkey hotkey subnet amount_tao limit_price_tao"},
     OperationKeys{"RemoveStake", "coldkey hotkey subnet amount_alpha limit_price_tao"},
     OperationKeys{"UnstakeAll", "coldkey hotkey to_root?"},
-    OperationKeys{"MoveStake", "coldkey origin_hotkey destination_hotkey origin_subnet "
-                               "destination_subnet amount_alpha"},
-    OperationKeys{"TransferStake", "coldkey destination_coldkey hotkey origin_subnet "
-                                   "destination_subnet amount_alpha"},
-    OperationKeys{"SwapStake", "coldkey hotkey origin_subnet destination_subnet amount_alpha "
-                               "limit_price_tao"},
+    OperationKeys{"MoveStake",
+                  "coldkey origin_hotkey destination_hotkey origin_subnet "
+                  "destination_subnet amount_alpha"},
+    OperationKeys{"TransferStake",
+                  "coldkey destination_coldkey hotkey origin_subnet "
+                  "destination_subnet amount_alpha"},
+    OperationKeys{"SwapStake",
+                  "coldkey hotkey origin_subnet destination_subnet amount_alpha "
+                  "limit_price_tao"},
     OperationKeys{"SetTake", "coldkey hotkey take increase"},
     OperationKeys{"SetChildkeyTake", "coldkey hotkey subnet take"},
     OperationKeys{"SetChildren", "coldkey hotkey subnet children"},
@@ -189,8 +192,8 @@ ledger::ScenarioEvent read_event(TableReader table, const SubnetNames& subnets) 
   event.every = table.whole("every", 0, 0, kBlockMax);
   const std::string name = table.text("operation", std::nullopt);
   const OperationKeys& keys = keys_of(table, name);
-  event.operation = empty_operation(
-      name, std::make_index_sequence<std::variant_size_v<ledger::Operation>>{});
+  event.operation =
+      empty_operation(name, std::make_index_sequence<std::variant_size_v<ledger::Operation>>{});
   FieldReader fields(table, keys.keys, subnets);
   std::visit([&](auto& operation) { operation.visit(fields); }, event.operation);
   table.finish();

@@ -13,7 +13,7 @@ namespace {
 
 // Colours that people with any colour vision can tell apart (Okabe and Ito), darkest first.
 constexpr std::array kColours = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"};
-constexpr std::size_t kLinesMax = 12;    // the second six are dashed
+constexpr std::size_t kLinesMax = 12;     // the second six are dashed
 constexpr std::size_t kPointsMax = 1500;  // more than the panel has pixels
 
 constexpr double kWidth = 1000, kLeft = 90, kRight = 200, kTop = 56, kBottom = 56;
@@ -77,7 +77,8 @@ std::string tick_text(double value, double step) {
   std::snprintf(text, sizeof text, "%.*f", decimals, value);
   std::string grouped(text);
   const std::size_t point = std::min(grouped.find('.'), grouped.size());
-  for (std::size_t at = point; at > 3 && grouped[at - 4] != '-'; at -= 3) grouped.insert(at - 3, ",");
+  for (std::size_t at = point; at > 3 && grouped[at - 4] != '-'; at -= 3)
+    grouped.insert(at - 3, ",");
   return grouped;
 }
 
@@ -233,9 +234,10 @@ std::array<Panel, 3> panels_of(const ledger::Scenario& scenario,
 
 }  // namespace
 
-std::string simulation_svg(const ledger::Scenario& scenario, const ledger::SimulationResult& result) {
-  const std::string size = "width=\"" + number(kWidth, "%.0f") + "\" height=\"" +
-                           number(kHeight, "%.0f") + "\"";
+std::string simulation_svg(const ledger::Scenario& scenario,
+                           const ledger::SimulationResult& result) {
+  const std::string size =
+      "width=\"" + number(kWidth, "%.0f") + "\" height=\"" + number(kHeight, "%.0f") + "\"";
   std::string svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" " + size + " viewBox=\"0 0 " +
                     number(kWidth, "%.0f") + " " + number(kHeight, "%.0f") + "\">\n" +
                     "<style>text{font:13px sans-serif;fill:#222}.title{font-weight:bold;font-size:"

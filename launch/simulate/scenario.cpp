@@ -46,7 +46,8 @@ class ScenarioReader {
  private:
   void read_funds(TableReader& table) {
     auto funds = table.table("funds_tao");
-    if (!funds) table.fail("funds_tao", "is missing: a section of names and the TAO each begins with");
+    if (!funds)
+      table.fail("funds_tao", "is missing: a section of names and the TAO each begins with");
     for (const std::string& name : funds->names()) {
       scenario_.funds[name] = funds->amount(name, std::nullopt);
     }
@@ -76,7 +77,8 @@ class ScenarioReader {
     for (TableReader& neuron : neurons) {
       subnet.neurons.push_back(read_neuron(neuron, neurons.size()));
       if (!hotkeys.insert(subnet.neurons.back().hotkey).second) {
-        neuron.fail("hotkey", "must be there once a subnet; \"" + subnet.owner + "/owner\" is uid 0");
+        neuron.fail("hotkey",
+                    "must be there once a subnet; \"" + subnet.owner + "/owner\" is uid 0");
       }
     }
     table.finish();
@@ -139,9 +141,8 @@ ledger::Scenario parse_scenario(std::string_view toml, std::string_view name) {
   try {
     root = toml::parse(toml, file);
   } catch (const toml::parse_error& error) {
-    throw Error(ErrorCode::config_invalid,
-                file + ":" + std::to_string(error.source().begin.line) + ": " +
-                    std::string(error.description()));
+    throw Error(ErrorCode::config_invalid, file + ":" + std::to_string(error.source().begin.line) +
+                                               ": " + std::string(error.description()));
   }
   return ScenarioReader(file).read(root);
 }
@@ -151,8 +152,9 @@ ledger::Scenario read_scenario(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
   if (std::filesystem::is_directory(file, error) || !in) {
     throw Error(ErrorCode::file_missing,
-                file.string() + " cannot be read; launch/examples/economy/two-subnets.toml is a "
-                                "scenario to start from");
+                file.string() +
+                    " cannot be read; launch/examples/economy/two-subnets.toml is a "
+                    "scenario to start from");
   }
   std::string text(kScenarioBytesMax + 1, '\0');
   in.read(text.data(), static_cast<std::streamsize>(text.size()));

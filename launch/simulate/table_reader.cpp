@@ -143,7 +143,8 @@ std::vector<std::string> TableReader::names() {
   std::vector<std::string> all;
   for (const auto& [key, node] : table_) {
     all.emplace_back(key.str());
-    if (!is_name(key.str())) fail(key.str(), "has a name that is not 1 to 64 of a-z A-Z 0-9 . _ - /");
+    if (!is_name(key.str()))
+      fail(key.str(), "has a name that is not 1 to 64 of a-z A-Z 0-9 . _ - /");
   }
   return all;
 }
@@ -152,8 +153,9 @@ void TableReader::finish() const {
   for (const auto& [key, node] : table_) {
     if (std::find(known_.begin(), known_.end(), key.str()) != known_.end()) continue;
     const std::string nearest = nearest_name(key.str(), known_);
-    fail_at(key.source().begin.line, key_of(shown(std::string(key.str()))) + " is no key here" +
-                                         (nearest.empty() ? "" : "; did you mean " + nearest + "?"));
+    fail_at(key.source().begin.line,
+            key_of(shown(std::string(key.str()))) + " is no key here" +
+                (nearest.empty() ? "" : "; did you mean " + nearest + "?"));
   }
 }
 

@@ -53,8 +53,8 @@ std::string epochs_csv(const ledger::Scenario& scenario, const ledger::Simulatio
          "dividend_alpha_rao,dividend_root_rao,take_rao,emission_rao\n";
   for (const ledger::EpochReport& epoch : result.epochs) {
     const std::string start = std::to_string(epoch.block) + ',' + std::to_string(epoch.netuid) +
-                              ',' + subnet_name(scenario, epoch.netuid) + ',' +
-                              state_of(epoch) + ',' + std::to_string(epoch.owner_cut) + ',';
+                              ',' + subnet_name(scenario, epoch.netuid) + ',' + state_of(epoch) +
+                              ',' + std::to_string(epoch.owner_cut) + ',';
     if (epoch.payouts.empty()) out << start << ",,,,,,,\n";
     for (const ledger::Payout& payout : epoch.payouts) {
       out << start << payout.uid << ',' << hotkeys.name_of(payout.hotkey) << ',' << payout.incentive
@@ -76,13 +76,15 @@ void write_whole(const fs::path& path, const std::string& text) {
   std::error_code error;
   if (out) fs::rename(part, path, error);
   if (!out || error) {
-    throw Error(ErrorCode::file_io, "write " + path.string() + ": check the folder and its free space");
+    throw Error(ErrorCode::file_io,
+                "write " + path.string() + ": check the folder and its free space");
   }
 }
 
 std::vector<double> worths_tao(const ledger::SimulationResult& result) {
   std::map<std::pair<std::uint64_t, std::uint16_t>, double> prices;
-  for (const ledger::SubnetSample& row : result.subnets) prices[{row.block, row.netuid}] = row.price;
+  for (const ledger::SubnetSample& row : result.subnets)
+    prices[{row.block, row.netuid}] = row.price;
   std::vector<double> worths;
   for (const ledger::BalanceSample& row : result.balances) {
     double rao = static_cast<double>(row.free);

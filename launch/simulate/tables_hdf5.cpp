@@ -9,7 +9,8 @@ using Integers = std::vector<std::int64_t>;
 
 // Amounts fit: the whole supply is 2.1e16 rao.
 template <typename Rows, typename Get>
-Column integers(std::string name, std::string units, std::string meaning, const Rows& rows, Get get) {
+Column integers(std::string name, std::string units, std::string meaning, const Rows& rows,
+                Get get) {
   Integers values;
   for (const auto& row : rows) values.push_back(static_cast<std::int64_t>(get(row)));
   return {std::move(name), std::move(units), std::move(meaning), std::move(values)};
@@ -32,27 +33,31 @@ Column texts(std::string name, std::string meaning, const Rows& rows, Get get) {
 Table subnets_table(const ledger::Scenario& scenario, const ledger::SimulationResult& result) {
   using Row = ledger::SubnetSample;
   const auto& rows = result.subnets;
-  return {"subnets",
-          "each subnet at each sampled block",
-          {integers("block", "blocks", "since the start", rows, [](const Row& r) { return r.block; }),
-           integers("netuid", "1", "number of the subnet", rows, [](const Row& r) { return r.netuid; }),
-           texts("subnet", "its name", rows, [&](const Row& r) { return subnet_name(scenario, r.netuid); }),
-           reals("price", "TAO/alpha", "spot price", rows, [](const Row& r) { return r.price; }),
-           reals("moving_price", "TAO/alpha", "what shares of the emission follow", rows,
-                 [](const Row& r) { return r.moving_price; }),
-           integers("tao_reserve", "rao", "TAO in the pool", rows, [](const Row& r) { return r.tao_reserve; }),
-           integers("alpha_reserve", "rao", "alpha in the pool", rows,
-                    [](const Row& r) { return r.alpha_reserve; }),
-           integers("alpha_out", "rao", "alpha outside the pool", rows, [](const Row& r) { return r.alpha_out; }),
-           integers("tao_emission", "rao/block", "TAO injected in this block", rows,
-                    [](const Row& r) { return r.tao_emission; })}};
+  return {
+      "subnets",
+      "each subnet at each sampled block",
+      {integers("block", "blocks", "since the start", rows, [](const Row& r) { return r.block; }),
+       integers("netuid", "1", "number of the subnet", rows, [](const Row& r) { return r.netuid; }),
+       texts("subnet", "its name", rows,
+             [&](const Row& r) { return subnet_name(scenario, r.netuid); }),
+       reals("price", "TAO/alpha", "spot price", rows, [](const Row& r) { return r.price; }),
+       reals("moving_price", "TAO/alpha", "what shares of the emission follow", rows,
+             [](const Row& r) { return r.moving_price; }),
+       integers("tao_reserve", "rao", "TAO in the pool", rows,
+                [](const Row& r) { return r.tao_reserve; }),
+       integers("alpha_reserve", "rao", "alpha in the pool", rows,
+                [](const Row& r) { return r.alpha_reserve; }),
+       integers("alpha_out", "rao", "alpha outside the pool", rows,
+                [](const Row& r) { return r.alpha_out; }),
+       integers("tao_emission", "rao/block", "TAO injected in this block", rows,
+                [](const Row& r) { return r.tao_emission; })}};
 }
 
 struct Holding {
   const ledger::BalanceSample* sample;
   std::int64_t netuid;  // -1: free money
   std::uint64_t amount;
-  double worth_tao;     // of the account, all places together
+  double worth_tao;  // of the account, all places together
 };
 
 Table balances_table(const ledger::Scenario& scenario, const ledger::SimulationResult& result) {
@@ -61,15 +66,19 @@ Table balances_table(const ledger::Scenario& scenario, const ledger::SimulationR
   for (std::size_t i = 0; i < result.balances.size(); ++i) {
     const ledger::BalanceSample& sample = result.balances[i];
     rows.push_back({&sample, -1, sample.free, worths[i]});
-    for (const auto& [netuid, alpha] : sample.alpha) rows.push_back({&sample, netuid, alpha, worths[i]});
+    for (const auto& [netuid, alpha] : sample.alpha)
+      rows.push_back({&sample, netuid, alpha, worths[i]});
   }
   const auto place = [&](const Holding& h) {
-    return h.netuid < 0 ? std::string("free") : subnet_name(scenario, static_cast<std::uint16_t>(h.netuid));
+    return h.netuid < 0 ? std::string("free")
+                        : subnet_name(scenario, static_cast<std::uint16_t>(h.netuid));
   };
   return {"balances",
           "each place where an account has money, at each sampled block",
-          {integers("block", "blocks", "since the start", rows, [](const Holding& h) { return h.sample->block; }),
-           texts("account", "the coldkey's name", rows, [](const Holding& h) { return h.sample->account; }),
+          {integers("block", "blocks", "since the start", rows,
+                    [](const Holding& h) { return h.sample->block; }),
+           texts("account", "the coldkey's name", rows,
+                 [](const Holding& h) { return h.sample->account; }),
            integers("netuid", "1", "subnet of the stake; -1: free TAO", rows,
                     [](const Holding& h) { return h.netuid; }),
            texts("place", "name of the subnet, or free", rows, place),
@@ -82,13 +91,17 @@ Table balances_table(const ledger::Scenario& scenario, const ledger::SimulationR
 Table epochs_table(const ledger::Scenario& scenario, const ledger::SimulationResult& result) {
   using Row = ledger::EpochReport;
   const auto& rows = result.epochs;
-  return {"epochs",
-          "each epoch that was due",
-          {integers("block", "blocks", "when it ran", rows, [](const Row& r) { return r.block; }),
-           integers("netuid", "1", "number of the subnet", rows, [](const Row& r) { return r.netuid; }),
-           texts("subnet", "its name", rows, [&](const Row& r) { return subnet_name(scenario, r.netuid); }),
-           texts("state", "run, skipped or deferred", rows, [](const Row& r) { return std::string(state_of(r)); }),
-           integers("owner_cut", "rao", "alpha to the owner", rows, [](const Row& r) { return r.owner_cut; })}};
+  return {
+      "epochs",
+      "each epoch that was due",
+      {integers("block", "blocks", "when it ran", rows, [](const Row& r) { return r.block; }),
+       integers("netuid", "1", "number of the subnet", rows, [](const Row& r) { return r.netuid; }),
+       texts("subnet", "its name", rows,
+             [&](const Row& r) { return subnet_name(scenario, r.netuid); }),
+       texts("state", "run, skipped or deferred", rows,
+             [](const Row& r) { return std::string(state_of(r)); }),
+       integers("owner_cut", "rao", "alpha to the owner", rows,
+                [](const Row& r) { return r.owner_cut; })}};
 }
 
 Table payouts_table(const ledger::SimulationResult& result, const HotkeyNames& names) {
@@ -100,23 +113,28 @@ Table payouts_table(const ledger::SimulationResult& result, const HotkeyNames& n
   for (const ledger::EpochReport& epoch : result.epochs) {
     for (const ledger::Payout& payout : epoch.payouts) rows.push_back({&epoch, &payout});
   }
-  const auto amount = [&](const char* name, const char* meaning, std::uint64_t ledger::Payout::*field) {
+  const auto amount = [&](const char* name, const char* meaning,
+                          std::uint64_t ledger::Payout::*field) {
     return integers(name, "rao", meaning, rows, [field](const Row& r) { return r.payout->*field; });
   };
   using ledger::Payout;
-  return {"payouts",
-          "what each neuron was paid in each epoch, in alpha",
-          {integers("block", "blocks", "when", rows, [](const Row& r) { return r.epoch->block; }),
-           integers("netuid", "1", "number of the subnet", rows, [](const Row& r) { return r.epoch->netuid; }),
-           integers("uid", "1", "number of the neuron", rows, [](const Row& r) { return r.payout->uid; }),
-           texts("hotkey", "its name", rows, [&](const Row& r) { return names.name_of(r.payout->hotkey); }),
-           amount("incentive", "as a miner", &Payout::incentive),
-           integers("withheld", "1", "1: the owner's own miner, not paid", rows,
-                    [](const Row& r) { return r.payout->withheld ? 1 : 0; }),
-           amount("dividend_alpha", "to all its stakers, take included", &Payout::dividend_alpha),
-           amount("dividend_root", "for root stakers to claim, take included", &Payout::dividend_root),
-           amount("take", "of both, to its owner", &Payout::take),
-           amount("emission", "what the metagraph shows", &Payout::emission)}};
+  return {
+      "payouts",
+      "what each neuron was paid in each epoch, in alpha",
+      {integers("block", "blocks", "when", rows, [](const Row& r) { return r.epoch->block; }),
+       integers("netuid", "1", "number of the subnet", rows,
+                [](const Row& r) { return r.epoch->netuid; }),
+       integers("uid", "1", "number of the neuron", rows,
+                [](const Row& r) { return r.payout->uid; }),
+       texts("hotkey", "its name", rows,
+             [&](const Row& r) { return names.name_of(r.payout->hotkey); }),
+       amount("incentive", "as a miner", &Payout::incentive),
+       integers("withheld", "1", "1: the owner's own miner, not paid", rows,
+                [](const Row& r) { return r.payout->withheld ? 1 : 0; }),
+       amount("dividend_alpha", "to all its stakers, take included", &Payout::dividend_alpha),
+       amount("dividend_root", "for root stakers to claim, take included", &Payout::dividend_root),
+       amount("take", "of both, to its owner", &Payout::take),
+       amount("emission", "what the metagraph shows", &Payout::emission)}};
 }
 
 }  // namespace

@@ -12,7 +12,8 @@ std::string quoted(const std::string& text) {
   std::string out = "'";
   for (const char c : text) {
     if (static_cast<unsigned char>(c) < 0x20) {
-      throw Error(ErrorCode::usage, "\"" + text + "\" holds a control character, which no batch script can");
+      throw Error(ErrorCode::usage,
+                  "\"" + text + "\" holds a control character, which no batch script can");
     }
     out += c == '\'' ? std::string("'\\''") : std::string(1, c);
   }
@@ -25,8 +26,8 @@ std::string word(const char* option, const std::string& text) {
     const bool plain = std::isalnum(static_cast<unsigned char>(c)) != 0 ||
                        std::string_view("-_./:,%+@[]").find(c) != std::string_view::npos;
     if (!plain) {
-      throw Error(ErrorCode::usage, std::string(option) + " \"" + text +
-                                        "\": letters, digits and -_./:,%+@[] only");
+      throw Error(ErrorCode::usage,
+                  std::string(option) + " \"" + text + "\": letters, digits and -_./:,%+@[] only");
     }
   }
   return text;
@@ -39,9 +40,11 @@ void head(std::ostream& out, const JobOptions& o) {
       << "#SBATCH --ntasks-per-node=" << o.processes() << "\n"
       << "#SBATCH --cpus-per-task=" << o.cpus_per_process << "\n";
   if (o.gpus_per_node > 0) out << "#SBATCH --gpus-per-node=" << o.gpus_per_node << "\n";
-  if (!o.memory_per_node.empty()) out << "#SBATCH --mem=" << word("--memory-per-node", o.memory_per_node) << "\n";
+  if (!o.memory_per_node.empty())
+    out << "#SBATCH --mem=" << word("--memory-per-node", o.memory_per_node) << "\n";
   if (!o.time.empty()) out << "#SBATCH --time=" << word("--time", o.time) << "\n";
-  if (!o.partition.empty()) out << "#SBATCH --partition=" << word("--partition", o.partition) << "\n";
+  if (!o.partition.empty())
+    out << "#SBATCH --partition=" << word("--partition", o.partition) << "\n";
   if (!o.account.empty()) out << "#SBATCH --account=" << word("--account", o.account) << "\n";
   out << "#SBATCH --output=" << word("--out", (o.out / "job-%j.log").string()) << "\n\n";
 }
@@ -49,9 +52,11 @@ void head(std::ostream& out, const JobOptions& o) {
 // A file lock is not enough to know that the coordinator listens: it says so itself.
 void coordinator(std::ostream& out, const JobOptions& o) {
   out << "mkdir -p \"$OUT/keys\" \"$OUT/logs\"\n"
-         "[ -e \"$OUT/keys/island\" ] || \"$BIN/yumoe\" keys new --out \"$OUT/keys/island\" >/dev/null\n"
+         "[ -e \"$OUT/keys/island\" ] || \"$BIN/yumoe\" keys new --out \"$OUT/keys/island\" "
+         ">/dev/null\n"
          "\n"
-         "# The coordinator, on this node, beside the island. A run that is there already goes on.\n"
+         "# The coordinator, on this node, beside the island. A run that is there already goes "
+         "on.\n"
          "rm -f \"$OUT/logs/coordinator.out\"\n"
          "srun --overlap --mpi=none --nodes=1 --ntasks=1 --nodelist=\"$FIRST\" \\\n"
          "  \"$BIN/yumoe\" coordinator \"$FILE\" --out \"$OUT\" \\\n"
@@ -63,10 +68,12 @@ void coordinator(std::ostream& out, const JobOptions& o) {
          "for _ in $(seq 600); do\n"
          "  address=$(sed -n 's/^join at *//p' \"$OUT/logs/coordinator.out\" 2>/dev/null)\n"
          "  [ -n \"$address\" ] && break\n"
-         "  kill -0 $coordinator 2>/dev/null || { tail -n 5 \"$OUT/logs/coordinator.log\" >&2; exit 1; }\n"
+         "  kill -0 $coordinator 2>/dev/null || { tail -n 5 \"$OUT/logs/coordinator.log\" >&2; "
+         "exit 1; }\n"
          "  sleep 1\n"
          "done\n"
-         "[ -n \"$address\" ] || { echo 'the coordinator did not say its address in ten minutes' >&2; exit 1; }\n"
+         "[ -n \"$address\" ] || { echo 'the coordinator did not say its address in ten minutes' "
+         ">&2; exit 1; }\n"
          "# It listens on all interfaces; the others know this node by its name.\n"
          "address=\"tcp://$FIRST:"
       << o.port << "?${address#*\\?}\"\n\n";
@@ -81,11 +88,12 @@ std::uint32_t JobOptions::processes() const {
 std::string slurm_script(const RunConfig& config, const JobOptions& o) {
   std::ostringstream out;
   head(out, o);
-  out << "# Written by `yumoe launch slurm`: a coordinator, its validators, and one island over all nodes.\n"
+  out << "# Written by `yumoe launch slurm`: a coordinator, its validators, and one island over "
+         "all nodes.\n"
          "set -euo pipefail\n"
          "BIN="
-      << quoted(o.programs.string()) << "\nFILE=" << quoted(o.file) << "\nOUT=" << quoted(o.out.string())
-      << "\nDATA=" << quoted(config.data.path)
+      << quoted(o.programs.string()) << "\nFILE=" << quoted(o.file)
+      << "\nOUT=" << quoted(o.out.string()) << "\nDATA=" << quoted(config.data.path)
       << "\nFIRST=$(scontrol show hostnames \"$SLURM_JOB_NODELIST\" | head -n 1)\n"
          "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n\n";
   coordinator(out, o);
@@ -108,11 +116,13 @@ std::string slurm_script(const RunConfig& config, const JobOptions& o) {
       << (o.gpus_per_node > 0 ? "cuda" : "cpu") << " --threads " << o.cpus_per_process
       << " \\\n  >\"$OUT/logs/island.log\" 2>&1 &\n"
          "island=$!\n\n"
-         "# The run is finished when the coordinator says so; an island that ends before it failed.\n"
+         "# The run is finished when the coordinator says so; an island that ends before it "
+         "failed.\n"
          "status=0\n"
          "wait -n $coordinator $island || status=$?\n"
          "if [ $status -eq 0 ]; then wait $coordinator || status=$?; fi\n"
-         "if [ $status -ne 0 ]; then tail -n 5 \"$OUT/logs/coordinator.log\" \"$OUT/logs/island.log\" >&2; fi\n"
+         "if [ $status -ne 0 ]; then tail -n 5 \"$OUT/logs/coordinator.log\" "
+         "\"$OUT/logs/island.log\" >&2; fi\n"
          "exit $status\n";
   return out.str();
 }

@@ -16,7 +16,8 @@ std::size_t bias_elements(const Layout& layout) {
 
 void check_finite(std::span<const float> values, const char* what) {
   for (const float value : values) {
-    if (!std::isfinite(value)) throw Error(ErrorCode::checkpoint_corrupt, std::string(what) + " is not finite");
+    if (!std::isfinite(value))
+      throw Error(ErrorCode::checkpoint_corrupt, std::string(what) + " is not finite");
   }
 }
 
@@ -54,8 +55,9 @@ Bytes BaseVersion::encode() const {
                                   outer_.momentum.size()};
   Bytes state(sizeof header + 4 * (header[2] + header[3] + header[4]));
   std::uint8_t* next = state.data();
-  for (const ByteView part : {as_bytes(std::span<const std::uint64_t>(header)), as_bytes(parameters()),
-                              as_bytes(gate_bias()), as_bytes(momentum())}) {
+  for (const ByteView part :
+       {as_bytes(std::span<const std::uint64_t>(header)), as_bytes(parameters()),
+        as_bytes(gate_bias()), as_bytes(momentum())}) {
     if (!part.empty()) std::memcpy(next, part.data(), part.size());
     next += part.size();
   }
@@ -64,7 +66,8 @@ Bytes BaseVersion::encode() const {
 
 BaseVersion BaseVersion::decode(const Layout& layout, ByteView state) {
   std::uint64_t header[5];
-  if (state.size() < sizeof header) throw Error(ErrorCode::checkpoint_corrupt, "state is truncated");
+  if (state.size() < sizeof header)
+    throw Error(ErrorCode::checkpoint_corrupt, "state is truncated");
   std::memcpy(header, state.data(), sizeof header);
   const std::uint64_t momentum = header[4];
   if (header[0] != kStateMagic || header[2] != layout.parameters() ||

@@ -19,7 +19,8 @@ std::uint64_t kept_of(std::uint64_t elements, const CodecOptions& options) {
 }
 
 std::uint32_t group_elements_of(const CodecOptions& options) {
-  constexpr std::uint32_t kTarget = 1u << 17;  // half a megabyte of residual: stays in the second cache
+  constexpr std::uint32_t kTarget =
+      1u << 17;  // half a megabyte of residual: stays in the second cache
   const auto block = static_cast<std::uint32_t>(options.block_elements);
   return std::max(1u, kTarget / block) * block;
 }
@@ -172,8 +173,8 @@ class GroupEncoder {
 };
 
 // Appends a tensor's section; false, and nothing appended, if there is nothing to send.
-bool encode_tensor(const TensorSpec& tensor, std::span<float> residual, std::uint32_t group_elements,
-                   GroupEncoder& encoder, Bytes& bytes) {
+bool encode_tensor(const TensorSpec& tensor, std::span<float> residual,
+                   std::uint32_t group_elements, GroupEncoder& encoder, Bytes& bytes) {
   const std::size_t start = bytes.size();
   bool any = false;
   encoder.start_tensor();
@@ -233,7 +234,8 @@ Bytes encode_update(const Layout& layout, const ExpertSet& experts, std::span<fl
   return bytes;
 }
 
-std::uint64_t kept_max(const Layout& layout, const ExpertSet& experts, const CodecOptions& options) {
+std::uint64_t kept_max(const Layout& layout, const ExpertSet& experts,
+                       const CodecOptions& options) {
   const auto block = static_cast<std::uint64_t>(options.block_elements);
   std::uint64_t kept = 0;
   for (const TensorSpec* tensor : layout.tensors_of(experts)) {
@@ -255,7 +257,8 @@ std::uint64_t update_bytes_max(const Layout& layout, const ExpertSet& experts,
   const std::uint64_t kept = kept_max(layout, experts, options);
   const std::vector<const TensorSpec*> tensors = layout.tensors_of(experts);
   std::uint64_t groups = 0;
-  for (const TensorSpec* tensor : tensors) groups += tensor->elements / group_elements_of(options) + 1;
+  for (const TensorSpec* tensor : tensors)
+    groups += tensor->elements / group_elements_of(options) + 1;
   const std::uint64_t group_bytes = 16 + (std::uint64_t{2} << options.value_bits);
   return 64 + 5 * experts.size() + tensors.size() + groups * group_bytes + kept * bits / 8;
 }

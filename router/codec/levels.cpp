@@ -31,7 +31,8 @@ Histogram histogram_of(std::span<const float> values) {
   }
   Histogram histogram;
   histogram.low = low;
-  histogram.shift = static_cast<std::uint32_t>(std::max<int>(static_cast<int>(std::bit_width(high - low)), 8) - 8);
+  histogram.shift = static_cast<std::uint32_t>(
+      std::max<int>(static_cast<int>(std::bit_width(high - low)), 8) - 8);
   for (const float value : values) {
     const std::uint32_t magnitude = magnitude_of(value);
     const std::uint32_t step = (magnitude - low) >> histogram.shift;
@@ -62,15 +63,17 @@ std::array<std::uint32_t, 8> fit_steps(const Histogram& histogram, std::uint32_t
       const std::uint32_t begin = c == 0 ? 0 : first[c - 1];
       const std::uint32_t end = c + 1 == classes ? kSteps : first[c];
       const std::uint32_t count = histogram.count[end] - histogram.count[begin];
-      mean[c] = count == 0 ? static_cast<double>(std::bit_cast<float>(std::min(
-                                 histogram.low + (begin << histogram.shift), kMagnitudeInfinite - 1)))
-                           : (histogram.sum[end] - histogram.sum[begin]) / count;
+      mean[c] = count == 0
+                    ? static_cast<double>(std::bit_cast<float>(std::min(
+                          histogram.low + (begin << histogram.shift), kMagnitudeInfinite - 1)))
+                    : (histogram.sum[end] - histogram.sum[begin]) / count;
     }
     std::array<std::uint32_t, 8> next{};
     for (std::uint32_t c = 1; c < classes; ++c) {
       const std::uint32_t edge =
           magnitude_of(static_cast<float>(mean[c - 1] + (mean[c] - mean[c - 1]) / 2));
-      const std::uint32_t step = edge <= histogram.low ? 0 : (edge - histogram.low) >> histogram.shift;
+      const std::uint32_t step =
+          edge <= histogram.low ? 0 : (edge - histogram.low) >> histogram.shift;
       next[c - 1] = std::clamp(step, c == 1 ? 0 : next[c - 2], kSteps);
     }
     if (next == first) break;

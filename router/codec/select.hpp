@@ -13,11 +13,11 @@ inline constexpr std::uint32_t kMagnitudeMask = 0x7fffffff;
 inline constexpr std::uint32_t kMagnitudeInfinite = 0x7f800000;
 
 struct SelectScratch {
-  std::uint64_t* bitmap;            // [elements / 64 + 1]
-  std::uint32_t* candidates;        // [elements + 64]
-  std::uint32_t* magnitudes;        // [elements + 64]
-  std::uint32_t guess;              // magnitude that few elements reach; 0: none yet. A hint: changes the
-                                    // cost, never the result
+  std::uint64_t* bitmap;      // [elements / 64 + 1]
+  std::uint32_t* candidates;  // [elements + 64]
+  std::uint32_t* magnitudes;  // [elements + 64]
+  std::uint32_t guess;        // magnitude that few elements reach; 0: none yet. A hint: changes the
+                              // cost, never the result
 };
 
 // Writes the indices of the `kept` largest non-zero magnitudes of values [elements], ascending, ties
@@ -29,9 +29,8 @@ using SelectBlock = std::uint32_t (*)(const float* values, std::uint32_t element
                                       std::uint32_t kept, SelectScratch* scratch,
                                       std::uint32_t* indices);
 
-std::uint32_t select_block_portable(const float* values, std::uint32_t elements,
-                                    std::uint32_t kept, SelectScratch* scratch,
-                                    std::uint32_t* indices);
+std::uint32_t select_block_portable(const float* values, std::uint32_t elements, std::uint32_t kept,
+                                    SelectScratch* scratch, std::uint32_t* indices);
 #if defined(__x86_64__)
 std::uint32_t select_block_avx2(const float* values, std::uint32_t elements, std::uint32_t kept,
                                 SelectScratch* scratch, std::uint32_t* indices);

@@ -1,9 +1,9 @@
+#include <xxhash.h>
+
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <string>
-
-#include <xxhash.h>
 
 #include "cluster/error.hpp"
 #include "codec/wire.hpp"
@@ -61,8 +61,7 @@ struct Group {
   const std::uint8_t* low = nullptr;
 
   float level(std::uint32_t code) const {
-    return from_bfloat16(
-        static_cast<std::uint16_t>(levels[2 * code] | levels[2 * code + 1] << 8));
+    return from_bfloat16(static_cast<std::uint16_t>(levels[2 * code] | levels[2 * code + 1] << 8));
   }
 };
 
@@ -77,8 +76,7 @@ Group read_group(Reader& reader, std::uint64_t elements, std::uint32_t value_bit
   group.high_bytes = reader.varint(static_cast<std::uint32_t>(high_most), "size of the high parts");
   group.levels = reader.take(std::uint64_t{2} << value_bits);
   group.high = reader.take(group.high_bytes);
-  group.low =
-      reader.take((std::uint64_t{group.count} * (group.rice + value_bits) + 7) / 8);
+  group.low = reader.take((std::uint64_t{group.count} * (group.rice + value_bits) + 7) / 8);
   return group;
 }
 
@@ -117,11 +115,12 @@ std::uint32_t ones_in(const std::uint8_t* bytes, std::uint32_t size) {
 }
 
 struct LowParts {
-  std::uint64_t sum = 0;                     // of the gaps' low parts
-  std::array<std::uint32_t, 16> counts{};    // by code
+  std::uint64_t sum = 0;                   // of the gaps' low parts
+  std::array<std::uint32_t, 16> counts{};  // by code
 };
 
-void add_fields(const Group& group, std::uint32_t value_bits, std::uint32_t first, LowParts& parts) {
+void add_fields(const Group& group, std::uint32_t value_bits, std::uint32_t first,
+                LowParts& parts) {
   const std::uint32_t width = group.rice + value_bits;
   std::uint64_t bit = std::uint64_t{first} * width;
   for (std::uint32_t i = first; i < group.count; ++i, bit += width) {
@@ -181,11 +180,12 @@ double check_group(const Group& group, std::uint64_t elements, std::uint32_t val
   LowParts parts;
   const bool by_eight = value_bits == 2 && group.rice <= 6;
   add_fields(group, value_bits, by_eight ? add_fields_by_eight(group, parts) : 0, parts);
-  const std::uint64_t last_one = std::uint64_t{group.high_bytes} * 8 - 1 -
-                                 static_cast<std::uint64_t>(
-                                     std::countl_zero(group.high[group.high_bytes - 1]));
+  const std::uint64_t last_one =
+      std::uint64_t{group.high_bytes} * 8 - 1 -
+      static_cast<std::uint64_t>(std::countl_zero(group.high[group.high_bytes - 1]));
   // Places only ever grow, so the last one speaks for all.
-  const std::uint64_t last = ((last_one - (group.count - 1)) << group.rice) + parts.sum + group.count - 1;
+  const std::uint64_t last =
+      ((last_one - (group.count - 1)) << group.rice) + parts.sum + group.count - 1;
   if (last >= elements) refuse("place lies outside its tensor");
   double norm = 0;
   for (std::uint32_t code = 0; code < 1u << value_bits; ++code) {

@@ -13,8 +13,8 @@ double median_of(std::vector<double> values) {
                    values.end());
   const double upper = values[middle];
   if (values.size() % 2 == 1) return upper;
-  return (upper + *std::max_element(values.begin(),
-                                    values.begin() + static_cast<std::ptrdiff_t>(middle))) /
+  return (upper +
+          *std::max_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(middle))) /
          2;
 }
 
@@ -25,7 +25,8 @@ void ArrivalStatistics::observe(std::chrono::milliseconds duration) {
   if (observed_.size() > kept_) observed_.pop_front();
 }
 
-std::chrono::milliseconds ArrivalStatistics::deadline(double factor, std::chrono::milliseconds least,
+std::chrono::milliseconds ArrivalStatistics::deadline(double factor,
+                                                      std::chrono::milliseconds least,
                                                       std::chrono::milliseconds most) const {
   if (observed_.size() < kFewest) return most;
   std::vector<double> values;

@@ -58,7 +58,8 @@ Dispatcher::CallId Dispatcher::add(Time now, const ExpertKey& key, std::size_t r
     return call;
   }
   const std::uint64_t id = ++newest_;
-  batches_[id] = Batch{.key = key, .calls = {call}, .rows = rows, .preferred = preferred, .tried = {}};
+  batches_[id] =
+      Batch{.key = key, .calls = {call}, .rows = rows, .preferred = preferred, .tried = {}};
   waiting_.push_back(id);
   return call;
 }
@@ -129,8 +130,8 @@ std::vector<Dispatcher::Send> Dispatcher::due(Time now) {
       continue;
     }
     const RequestId request = ++newest_;
-    attempts_[request] = Attempt{.batch = id, .server = *server, .sent = now,
-                                 .deadline = now + deadline_of(*server)};
+    attempts_[request] = Attempt{
+        .batch = id, .server = *server, .sent = now, .deadline = now + deadline_of(*server)};
     ++servers_[*server].under_way;
     ++batch.under_way;
     ++batch.attempts;
@@ -180,7 +181,8 @@ std::optional<Dispatcher::Time> Dispatcher::next_time() const {
   }
   for (const std::uint64_t id : waiting_) {
     const Batch& batch = batches_.at(id);
-    for (const Server s : replicas_of(batch.key.layer, batch.key.expert)) take(servers_[s].rests_until);
+    for (const Server s : replicas_of(batch.key.layer, batch.key.expert))
+      take(servers_[s].rests_until);
   }
   if (!given_up_.empty()) take(Time{});
   return next;
@@ -194,7 +196,8 @@ bool renormalise(std::span<float> weights, const std::vector<bool>& answered) {
     if (answered[i]) left += weights[i];
   }
   const float scale = left > 0 ? all / left : 0;
-  for (std::size_t i = 0; i < weights.size(); ++i) weights[i] = answered[i] ? weights[i] * scale : 0;
+  for (std::size_t i = 0; i < weights.size(); ++i)
+    weights[i] = answered[i] ? weights[i] * scale : 0;
   return left > 0;
 }
 

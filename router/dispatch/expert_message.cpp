@@ -74,11 +74,12 @@ std::vector<Bytes> encode(const ExpertAnswer& answer, Bytes payload) {
 ExpertCall decode_expert_call(std::span<const Bytes> frames) {
   check_frames(frames);
   PayloadDigest digest{};
-  const ExpertCall call = wire::read_message<wire::ExpertCall>(
-      frames[0], [&](wire::ExpertCall::Reader in) {
+  const ExpertCall call =
+      wire::read_message<wire::ExpertCall>(frames[0], [&](wire::ExpertCall::Reader in) {
         ExpertCall read;
         read.id = in.getId();
-        if (in.getKind() > wire::ExpertCall::Kind::BACKWARD) wire::malformed("unknown kind of call");
+        if (in.getKind() > wire::ExpertCall::Kind::BACKWARD)
+          wire::malformed("unknown kind of call");
         read.backward = in.getKind() == wire::ExpertCall::Kind::BACKWARD;
         read.version = wire::digest_of_field(in.getVersion(), "version");
         read.layer = in.getLayer();
@@ -98,8 +99,8 @@ ExpertCall decode_expert_call(std::span<const Bytes> frames) {
 ExpertAnswer decode_expert_answer(std::span<const Bytes> frames) {
   check_frames(frames);
   PayloadDigest digest{};
-  const ExpertAnswer answer = wire::read_message<wire::ExpertAnswer>(
-      frames[0], [&](wire::ExpertAnswer::Reader in) {
+  const ExpertAnswer answer =
+      wire::read_message<wire::ExpertAnswer>(frames[0], [&](wire::ExpertAnswer::Reader in) {
         ExpertAnswer read;
         read.id = in.getId();
         if (in.getStatus() > wire::ExpertAnswer::Status::MALFORMED) {
@@ -115,7 +116,8 @@ ExpertAnswer decode_expert_answer(std::span<const Bytes> frames) {
       });
   if (answer.status == ExpertStatus::ok) check_shape(answer.rows, answer.width);
   check_payload(frames[1],
-                answer.status == ExpertStatus::ok ? std::size_t{answer.rows} * answer.width : 0, digest);
+                answer.status == ExpertStatus::ok ? std::size_t{answer.rows} * answer.width : 0,
+                digest);
   return answer;
 }
 

@@ -13,17 +13,21 @@ void check(const ModelOptions& model) {
   const auto refuse = [](const std::string& what) {
     throw Error(ErrorCode::config_invalid, "model." + what);
   };
-  for (const auto& [name, value] :
-       {std::pair{"vocabulary", model.vocabulary}, {"context", model.context},
-        {"width", model.width}, {"layers", model.layers}, {"heads", model.heads},
-        {"key_value_heads", model.key_value_heads}, {"experts", model.experts},
-        {"experts_per_token", model.experts_per_token}, {"expert_width", model.expert_width}}) {
+  for (const auto& [name, value] : {std::pair{"vocabulary", model.vocabulary},
+                                    {"context", model.context},
+                                    {"width", model.width},
+                                    {"layers", model.layers},
+                                    {"heads", model.heads},
+                                    {"key_value_heads", model.key_value_heads},
+                                    {"experts", model.experts},
+                                    {"experts_per_token", model.experts_per_token},
+                                    {"expert_width", model.expert_width}}) {
     if (value < 1) refuse(std::string(name) + " must be at least 1");
   }
   if (model.shared_expert_width < 0) refuse("shared_expert_width must not be negative");
   if (model.width % model.heads != 0) {
-    refuse("heads = " + std::to_string(model.heads) + " must divide width = " +
-           std::to_string(model.width));
+    refuse("heads = " + std::to_string(model.heads) +
+           " must divide width = " + std::to_string(model.width));
   }
   if (model.width / model.heads % 2 != 0) {
     refuse("width / heads = " + std::to_string(model.width / model.heads) +
@@ -52,16 +56,13 @@ class Builder {
   void embedding(const std::string& name, std::int64_t rows, std::int64_t columns) {
     add(name, {rows, columns}, Initial::normal, 0.02);
   }
-  void norm(const std::string& name, std::int64_t width) {
-    add(name, {width}, Initial::ones, 0);
-  }
+  void norm(const std::string& name, std::int64_t width) { add(name, {width}, Initial::ones, 0); }
   void matrix(const std::string& name, std::int64_t rows, std::int64_t columns) {
     add(name, {rows, columns}, Initial::normal, 1.0 / std::sqrt(static_cast<double>(columns)));
   }
   // A matrix that writes into the residual stream.
   void branch_end(const std::string& name, std::int64_t rows, std::int64_t columns) {
-    add(name, {rows, columns}, Initial::normal,
-        branch_ / std::sqrt(static_cast<double>(columns)));
+    add(name, {rows, columns}, Initial::normal, branch_ / std::sqrt(static_cast<double>(columns)));
   }
   std::uint64_t elements() const { return offset_; }
 
@@ -170,8 +171,8 @@ Layout Layout::of(const ModelOptions& options) {
     add_expert(options, expert, build);
   }
   layout.parameters_ = build.elements();
-  layout.expert_parameters_ = (layout.parameters_ - layout.trunk_parameters_) /
-                              static_cast<std::uint64_t>(options.experts);
+  layout.expert_parameters_ =
+      (layout.parameters_ - layout.trunk_parameters_) / static_cast<std::uint64_t>(options.experts);
   layout.digest_ = digest_of_names(layout.tensors_);
   return layout;
 }

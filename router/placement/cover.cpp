@@ -54,8 +54,7 @@ class Cover {
   }
   bool may(std::uint32_t seat, std::uint32_t expert) const {
     const ExpertSet& allowed = *seats_[seat].allowed;
-    return allowed.size() == experts_ ||
-           std::binary_search(allowed.begin(), allowed.end(), expert);
+    return allowed.size() == experts_ || std::binary_search(allowed.begin(), allowed.end(), expert);
   }
   bool can_move(std::uint32_t seat, std::uint32_t expert) const {
     return seats_[seat].held->empty() || taken_on_[seat] < moves_max_ || held_before(seat, expert);
@@ -96,9 +95,8 @@ class Cover {
     for (std::uint32_t s = 0; s < seats_.size(); ++s) {
       if (size_[s] <= seats_[s].cap) continue;
       ExpertSet set = set_of(s);
-      std::stable_sort(set.begin(), set.end(), [&](std::uint32_t a, std::uint32_t b) {
-        return holders_[a] > holders_[b];
-      });
+      std::stable_sort(set.begin(), set.end(),
+                       [&](std::uint32_t a, std::uint32_t b) { return holders_[a] > holders_[b]; });
       for (std::size_t i = 0; size_[s] > seats_[s].cap; ++i) drop(s, set[i]);
     }
   }

@@ -15,11 +15,11 @@ using placement::CoverResult;
 using placement::Seat;
 using placement::Timing;
 
-constexpr double kBreadth = 0.02;      // of the round: so much longer an upload may be for more experts
+constexpr double kBreadth = 0.02;  // of the round: so much longer an upload may be for more experts
 constexpr double kAlways = std::numeric_limits<double>::infinity();
-constexpr double kCandidates = 128;    // upload times that are looked at, about
-constexpr std::size_t kWork = 200'000; // workers looked at in tries, most promising first
-constexpr double kGoodEnough = 0.995;  // of the best makespan: a bound above it is not worth a try
+constexpr double kCandidates = 128;     // upload times that are looked at, about
+constexpr std::size_t kWork = 200'000;  // workers looked at in tries, most promising first
+constexpr double kGoodEnough = 0.995;   // of the best makespan: a bound above it is not worth a try
 
 class Planner {
  public:
@@ -38,7 +38,7 @@ class Planner {
   }
 
   Plan run() {
-    std::vector<std::uint32_t> able, timed;   // places in workers_
+    std::vector<std::uint32_t> able, timed;  // places in workers_
     for (std::uint32_t i = 0; i < workers_.size(); ++i) {
       if (facts_[i].cap < least_) continue;
       able.push_back(i);
@@ -48,12 +48,14 @@ class Planner {
     std::vector<Timing> timings;
     for (const std::uint32_t i : timed) timings.push_back(facts_[i].timing);
     // No plan has every expert on as many workers sooner than this.
-    const double placed_s = needed(able, [&](const Facts& f) { return placement::earliest(f.timing); });
+    const double placed_s =
+        needed(able, [&](const Facts& f) { return placement::earliest(f.timing); });
     const double uploaded_s = needed(able, [&](const Facts& f) { return f.timing.upload_s; });
     const double round_s = std::max(static_cast<double>(options_.round_s), placed_s);
     std::uint64_t steps = 0;
     for (const Timing& timing : timings) steps += placement::steps_by(timing, round_s);
-    breadth_s_ = kBreadth * (std::max(placement::commit_time(timings, steps).at_least, placed_s) + uploaded_s);
+    breadth_s_ = kBreadth *
+                 (std::max(placement::commit_time(timings, steps).at_least, placed_s) + uploaded_s);
     choose(able, timings, steps, uploaded_s, placed_s);
     keeps_moves_ = respects_moves();
     if (!keeps_moves_) choose(able, timings, steps, uploaded_s, placed_s);
@@ -64,10 +66,10 @@ class Planner {
  private:
   struct Facts {
     const ExpertSet* allowed = nullptr;
-    std::uint32_t cap = 0;             // by everything but the uplink
+    std::uint32_t cap = 0;  // by everything but the uplink
     Limit cap_by = Limit::none;
     bool is_timed = false;
-    Timing timing;                     // all zero if not timed
+    Timing timing;  // all zero if not timed
     double upload_per_expert_s = 0;
   };
 
@@ -76,7 +78,8 @@ class Planner {
     Facts facts;
     const auto key = std::pair(tier_rank(p.tier), p.region);
     auto found = allowed_.find(key);
-    if (found == allowed_.end()) found = allowed_.emplace(key, rules_.allowed(p.tier, p.region)).first;
+    if (found == allowed_.end())
+      found = allowed_.emplace(key, rules_.allowed(p.tier, p.region)).first;
     facts.allowed = &found->second;
     facts.cap = experts_;
     const auto limit = [&](std::uint32_t cap, Limit by) {
@@ -91,7 +94,8 @@ class Planner {
     // Without a speed there is nothing to weigh an upload against: the makespan is of those measured.
     if (p.up_bytes_per_s > 0 && p.tokens_per_s > 0) {
       facts.upload_per_expert_s = size_.expert_bytes / p.up_bytes_per_s;
-      facts.timing.upload_s = size_.trunk_bytes / p.up_bytes_per_s + least_ * facts.upload_per_expert_s;
+      facts.timing.upload_s =
+          size_.trunk_bytes / p.up_bytes_per_s + least_ * facts.upload_per_expert_s;
     }
     facts.is_timed = p.tokens_per_s > 0;
     if (facts.is_timed) {
@@ -154,7 +158,8 @@ class Planner {
       seated.push_back(i);
       caps.push_back(cap_within(facts, upload_s + breadth_s_));
     }
-    if (seated == seated_ && caps == caps_ && bounding == covered_bounding_ && !cover_.sets.empty()) {
+    if (seated == seated_ && caps == caps_ && bounding == covered_bounding_ &&
+        !cover_.sets.empty()) {
       return cover_.lacking;
     }
     covered_bounding_ = bounding;
@@ -162,8 +167,8 @@ class Planner {
     caps_ = std::move(caps);
     std::vector<Seat> seats;
     for (std::size_t s = 0; s < seated_.size(); ++s) seats.push_back(seat_of(seated_[s], caps_[s]));
-    cover_ = placement::cover(possible_, replicas(), bounding && !keeps_moves_ ? experts_ : moves(), seats,
-                              !bounding);
+    cover_ = placement::cover(possible_, replicas(), bounding && !keeps_moves_ ? experts_ : moves(),
+                              seats, !bounding);
     return cover_.lacking;
   }
 
@@ -182,16 +187,14 @@ class Planner {
     std::uint32_t least = try_cover(able, uploaded_s, placed_s, false);
     if (least > 0) {
       least = try_cover(able, kAlways, kAlways, false);
-      if (least > 0) uploaded_s = placed_s = 0;   // not every expert gets its holders: fewer may do
-      uploaded_s = least_of(uploads_of(able), uploaded_s, [&](double u) {
-        return try_cover(able, u, kAlways, true) <= least;
-      });
-      placed_s = least_of(commits_of(able), placed_s, [&](double t) {
-        return try_cover(able, kAlways, t, true) <= least;
-      });
+      if (least > 0) uploaded_s = placed_s = 0;  // not every expert gets its holders: fewer may do
+      uploaded_s = least_of(uploads_of(able), uploaded_s,
+                            [&](double u) { return try_cover(able, u, kAlways, true) <= least; });
+      placed_s = least_of(commits_of(able), placed_s,
+                          [&](double t) { return try_cover(able, kAlways, t, true) <= least; });
     }
     std::vector<UploadTime> tries = upload_times(able, timings, steps, uploaded_s, placed_s);
-    if (tries.empty()) {   // nobody's speed is known
+    if (tries.empty()) {  // nobody's speed is known
       try_cover(able, kAlways, kAlways, false);
       return;
     }
@@ -201,7 +204,8 @@ class Planner {
     for (UploadTime& one : tries) order.push_back(&one);
     std::stable_sort(order.begin(), order.end(),
                      [](const auto* a, const auto* b) { return a->bound_s < b->bound_s; });
-    const std::size_t tries_max = std::max<std::size_t>(8, kWork / std::max<std::size_t>(1, able.size()));
+    const std::size_t tries_max =
+        std::max<std::size_t>(8, kWork / std::max<std::size_t>(1, able.size()));
     for (std::size_t i = 0; i < order.size() && i < tries_max; ++i) {
       UploadTime& one = *order[i];
       if (one.bound_s >= best_s * kGoodEnough) break;
@@ -237,10 +241,11 @@ class Planner {
   }
 
   struct UploadTime {
-    double least_s = 0;      // U is at least this,
-    double upload_s = 0;     // and not above this
-    double commit_s = 0;     // the least commit time then, by the steps; in choose() also by the holders
-    double bound_s = 0;      // no plan of this kind has a smaller makespan
+    double least_s = 0;   // U is at least this,
+    double upload_s = 0;  // and not above this
+    double commit_s =
+        0;  // the least commit time then, by the steps; in choose() also by the holders
+    double bound_s = 0;  // no plan of this kind has a smaller makespan
   };
 
   std::vector<UploadTime> upload_times(const std::vector<std::uint32_t>& able,
@@ -268,7 +273,8 @@ class Planner {
       if (!is_last && i > 0 && uploads[i + 1] <= before + step_s) continue;
       const placement::CommitTime commit = commit_at(uploads[i]);
       // Nothing lies between two values next to each other.
-      const double lower = i == 0 || uploads[i - 1] <= before ? uploads[i] : next_after(uploads, before);
+      const double lower =
+          i == 0 || uploads[i - 1] <= before ? uploads[i] : next_after(uploads, before);
       if (std::isfinite(commit.at_most)) {
         tries.push_back({lower, uploads[i], std::max(commit.at_most, placed_s),
                          lower + std::max(commit.at_least, placed_s)});
@@ -307,8 +313,8 @@ class Planner {
       const Facts& facts = facts_[seated_[s]];
       if (!facts.is_timed) continue;
       const auto count = static_cast<std::uint32_t>(cover_.sets[s].size());
-      longest = std::max(longest, facts.timing.upload_s +
-                                      (count - std::min(count, least_)) * facts.upload_per_expert_s);
+      longest = std::max(longest, facts.timing.upload_s + (count - std::min(count, least_)) *
+                                                              facts.upload_per_expert_s);
     }
     return longest;
   }
@@ -335,9 +341,9 @@ class Planner {
     for (std::size_t s = 0; s < seated_.size(); ++s) {
       const ExpertSet& held = workers_[seated_[s]].held;
       if (held.empty()) continue;
-      const auto moved = std::count_if(cover_.sets[s].begin(), cover_.sets[s].end(), [&](std::uint32_t e) {
-        return !std::binary_search(held.begin(), held.end(), e);
-      });
+      const auto moved = std::count_if(
+          cover_.sets[s].begin(), cover_.sets[s].end(),
+          [&](std::uint32_t e) { return !std::binary_search(held.begin(), held.end(), e); });
       if (moved > options_.moves_max) return false;
     }
     return true;
@@ -351,7 +357,8 @@ class Planner {
     double commit_s = placement::commit_time(timings, steps).at_most;
     if (!std::isfinite(commit_s)) {
       commit_s = 0;
-      for (const Timing& t : timings) commit_s = std::max(commit_s, t.start_s + t.steps_max * t.step_s);
+      for (const Timing& t : timings)
+        commit_s = std::max(commit_s, t.start_s + t.steps_max * t.step_s);
     }
     // If a holder needs longer than that for its least steps, the others go on until then.
     for (const Timing& t : timings) commit_s = std::max(commit_s, placement::earliest(t));
@@ -368,8 +375,11 @@ class Planner {
       plan_.assignments.push_back(std::move(a));
     }
     plan_.makespan_s = trained_s > 0 ? trained_s + uploaded_s : 0;
-    if (plan_.makespan_s == 0) plan_.lower_bound_s = 0;   // nobody whose speed is known is waited for
-    plan_.replicas = cover_.holders.empty() ? 0 : *std::min_element(cover_.holders.begin(), cover_.holders.end());
+    if (plan_.makespan_s == 0)
+      plan_.lower_bound_s = 0;  // nobody whose speed is known is waited for
+    plan_.replicas = cover_.holders.empty()
+                         ? 0
+                         : *std::min_element(cover_.holders.begin(), cover_.holders.end());
     for (std::uint32_t e = 0; e < experts_; ++e) {
       if (cover_.holders[e] < replicas()) plan_.short_of.push_back(e);
     }
@@ -394,14 +404,17 @@ class Planner {
       a.experts = placement::cover(possible_, 0, moves(), alone).sets[0];
     }
     for (const std::uint32_t e : a.experts) {
-      a.moved += worker.held.empty() || std::binary_search(worker.held.begin(), worker.held.end(), e) ? 0 : 1;
+      a.moved +=
+          worker.held.empty() || std::binary_search(worker.held.begin(), worker.held.end(), e) ? 0
+                                                                                               : 1;
     }
     const auto count = static_cast<std::uint32_t>(a.experts.size());
     a.experts_by = facts.cap_by;
     if (count < facts.cap) {
       a.experts_by = a.moved >= moves() && !worker.held.empty() ? Limit::moves : Limit::uplink;
     }
-    a.upload_s = facts.timing.upload_s + (count - std::min(count, least_)) * facts.upload_per_expert_s;
+    a.upload_s =
+        facts.timing.upload_s + (count - std::min(count, least_)) * facts.upload_per_expert_s;
     set_steps(a, worker.profile, facts.timing, commit_s);
     return a;
   }
@@ -410,7 +423,8 @@ class Planner {
                  double commit_s) const {
     if (profile.tokens_per_s <= 0) {
       a.inner_steps = static_cast<std::uint32_t>(options_.inner_steps_first);
-      if (profile.inner_steps_max > 0) a.inner_steps = std::min(a.inner_steps, profile.inner_steps_max);
+      if (profile.inner_steps_max > 0)
+        a.inner_steps = std::min(a.inner_steps, profile.inner_steps_max);
       a.steps_by = Limit::not_measured;
       return;
     }
@@ -419,7 +433,8 @@ class Planner {
     if (steps < timing.steps_min) {
       a.steps_by = Limit::run_minimum;
     } else if (steps == timing.steps_max) {
-      a.steps_by = profile.inner_steps_max == timing.steps_max ? Limit::own_maximum : Limit::run_maximum;
+      a.steps_by =
+          profile.inner_steps_max == timing.steps_max ? Limit::own_maximum : Limit::run_maximum;
     }
     a.predicted_s = timing.start_s + a.inner_steps * timing.step_s;
   }
@@ -428,8 +443,9 @@ class Planner {
     const std::string needed = std::to_string(facts.cap) + " experts, " + std::to_string(least_) +
                                " are needed (model.experts_per_token)";
     if (facts.cap_by == Limit::rules) {
-      return "tier " + profile.tier + (profile.region.empty() ? "" : " and region " + profile.region) +
-             " may hold " + needed;
+      return "tier " + profile.tier +
+             (profile.region.empty() ? "" : " and region " + profile.region) + " may hold " +
+             needed;
     }
     if (facts.cap_by == Limit::own_maximum) return "its experts_max allows " + needed;
     return "memory of " + std::to_string(profile.memory_mib) + " MiB holds " + needed +
@@ -447,11 +463,11 @@ class Planner {
   ExpertRules rules_;
   std::map<std::pair<std::uint8_t, std::string>, ExpertSet> allowed_;
   std::vector<Facts> facts_;
-  std::vector<std::uint32_t> possible_;   // by expert: workers that could hold it
-  std::vector<std::uint32_t> seated_, caps_;   // who is waited for; cover_ is of these
+  std::vector<std::uint32_t> possible_;       // by expert: workers that could hold it
+  std::vector<std::uint32_t> seated_, caps_;  // who is waited for; cover_ is of these
   CoverResult cover_;
   bool covered_bounding_ = false;
-  bool keeps_moves_ = true;             // what the bound is of: plans that keep moves_max, or all
+  bool keeps_moves_ = true;  // what the bound is of: plans that keep moves_max, or all
   double breadth_s_ = 0;
   Plan plan_;
 };

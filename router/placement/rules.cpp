@@ -10,7 +10,8 @@
 namespace yumoe {
 namespace {
 
-[[noreturn]] void broken(const std::string& option, const std::string& rule, const std::string& what) {
+[[noreturn]] void broken(const std::string& option, const std::string& rule,
+                         const std::string& what) {
   throw Error(ErrorCode::config_invalid, "placement." + option + " = \"" + rule + "\": " + what);
 }
 
@@ -59,14 +60,16 @@ std::uint8_t tier_rank(const std::string& tier) {
   return tier == "trusted" ? 2 : tier == "known" ? 1 : 0;
 }
 
-ExpertRules::ExpertRules(const PlacementOptions& options, std::uint32_t experts) : experts_(experts) {
+ExpertRules::ExpertRules(const PlacementOptions& options, std::uint32_t experts)
+    : experts_(experts) {
   for (const std::string& rule : options.tiers) {
     const ExpertRange range = range_of("tiers", rule, experts);
     if (range.value != "open" && range.value != "known" && range.value != "trusted") {
       broken("tiers", rule, "a tier is open, known or trusted");
     }
     tiers_.resize(experts);
-    std::fill(tiers_.begin() + range.first, tiers_.begin() + range.last + 1, tier_rank(range.value));
+    std::fill(tiers_.begin() + range.first, tiers_.begin() + range.last + 1,
+              tier_rank(range.value));
   }
   for (const std::string& rule : options.regions) {
     const ExpertRange range = range_of("regions", rule, experts);
@@ -98,13 +101,14 @@ std::uint64_t training_bytes(const Layout& layout, std::int64_t batch_sequences,
   const auto share = static_cast<double>(layout.trunk_parameters()) +
                      static_cast<double>(experts) * static_cast<double>(layout.expert_parameters());
   const auto k = static_cast<double>(m.experts_per_token);
-  const double layer = 16.0 * static_cast<double>(m.width) +
-                       k * (4.0 * static_cast<double>(m.width) + 8.0 * static_cast<double>(m.expert_width)) +
-                       8.0 * static_cast<double>(m.shared_expert_width) +
-                       2.0 * static_cast<double>(m.heads * m.context) + static_cast<double>(m.experts);
+  const double layer =
+      16.0 * static_cast<double>(m.width) +
+      k * (4.0 * static_cast<double>(m.width) + 8.0 * static_cast<double>(m.expert_width)) +
+      8.0 * static_cast<double>(m.shared_expert_width) +
+      2.0 * static_cast<double>(m.heads * m.context) + static_cast<double>(m.experts);
   const double tokens = static_cast<double>(batch_sequences * m.context);
-  const double activations = tokens * (static_cast<double>(m.layers) * layer +
-                                       3.0 * static_cast<double>(m.vocabulary));
+  const double activations =
+      tokens * (static_cast<double>(m.layers) * layer + 3.0 * static_cast<double>(m.vocabulary));
   return static_cast<std::uint64_t>(4.0 * (5.0 * whole + 4.0 * share + activations));
 }
 
@@ -146,7 +150,8 @@ std::string steps_reason(const Assignment& a, const WorkerProfile& profile,
     case Limit::run_maximum:
       return std::string("placement.inner_steps_max, not its speed of ") + speed;
     case Limit::run_minimum:
-      return std::string("placement.inner_steps_min; at ") + speed + " that is longer than the round";
+      return std::string("placement.inner_steps_min; at ") + speed +
+             " that is longer than the round";
     case Limit::not_measured:
       return "placement.inner_steps_first = " + std::to_string(options.inner_steps_first) +
              ": its speed is not known yet";
@@ -159,8 +164,8 @@ std::string steps_reason(const Assignment& a, const WorkerProfile& profile,
 std::string explain(const Assignment& a, const WorkerProfile& profile,
                     const PlacementOptions& options, std::uint32_t experts_of_model) {
   if (a.experts.empty()) return a.why;
-  std::string text = std::to_string(a.experts.size()) + " of " + std::to_string(experts_of_model) +
-                     " experts";
+  std::string text =
+      std::to_string(a.experts.size()) + " of " + std::to_string(experts_of_model) + " experts";
   const std::string experts = experts_reason(a, profile, options);
   if (!experts.empty()) text += " (bound by " + experts + ")";
   text += "; " + std::to_string(a.inner_steps) + " steps: " + steps_reason(a, profile, options);

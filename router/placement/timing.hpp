@@ -8,9 +8,9 @@ namespace yumoe::placement {
 
 // One worker whose speed is known.
 struct Timing {
-  double start_s = 0;        // d: before its first step
-  double step_s = 0;         // c: a step
-  double upload_s = 0;       // u of the fewest experts it may hold
+  double start_s = 0;   // d: before its first step
+  double step_s = 0;    // c: a step
+  double upload_s = 0;  // u of the fewest experts it may hold
   std::uint32_t steps_min = 1;
   std::uint32_t steps_max = 1;
 };

@@ -45,8 +45,9 @@ Envelope open_envelope(ByteView bytes) {
   return wire::read_message<wire::Envelope>(bytes, [](wire::Envelope::Reader in) {
     if (in.getVersion() != kProtocolVersion) {
       throw Error(ErrorCode::version_mismatch,
-                  "message of protocol " + std::to_string(in.getVersion()) + ", this program speaks " +
-                      std::to_string(kProtocolVersion) + ": update the older side");
+                  "message of protocol " + std::to_string(in.getVersion()) +
+                      ", this program speaks " + std::to_string(kProtocolVersion) +
+                      ": update the older side");
     }
     Envelope envelope;
     envelope.sequence = in.getSequence();

@@ -37,8 +37,9 @@ Contribution read_contribution(wire::Contribution::Reader in) {
   c.loss_bits = wire::numbers_of(in.getLossBits(), kExpertTokensMax, "losses");
   c.moments_from = {in.getMomentsFrom()};
   if (c.moments_from.value == 0 || c.moments_from > c.round) {
-    throw Error(ErrorCode::message_malformed, "moments of round " + std::to_string(c.moments_from.value) +
-                                                  " in a contribution to round " + std::to_string(c.round.value));
+    throw Error(ErrorCode::message_malformed,
+                "moments of round " + std::to_string(c.moments_from.value) +
+                    " in a contribution to round " + std::to_string(c.round.value));
   }
   return c;
 }
@@ -207,56 +208,55 @@ Digest digest_of_shard(const TrainingShard& shard) {
 
 Bytes encode(const ToCoordinator& message) {
   return write_message<wire::ToCoordinator>([&](wire::ToCoordinator::Builder out) {
-    std::visit(
-        Overloaded{
-            [&](const Hello&) { out.setHello(); },
-            [&](const Join& join) {
-              auto to = out.initJoin();
-              to.setRole(static_cast<wire::ToCoordinator::Role>(join.role));
-              wire::write(to.initProfile(), join.profile);
-              to.setName(join.name);
-            },
-            [&](const Heartbeat& heartbeat) {
-              auto to = out.initHeartbeat();
-              to.setDirective(heartbeat.directive);
-              to.setVersion(heartbeat.version.value);
-              to.setRound(heartbeat.round.value);
-              to.setStepsDone(heartbeat.steps_done);
-              to.setTokensDone(heartbeat.tokens_done);
-              to.setLoss(heartbeat.loss);
-              to.setTokensPerS(heartbeat.tokens_per_s);
-            },
-            [&](const Commit& commit) {
-              auto to = out.initCommit();
-              to.setRound(commit.round.value);
-              to.setDigest(wire::data(commit.digest.bytes));
-              to.setBytes(commit.bytes);
-            },
-            [&](const RevealPiece& piece) {
-              auto to = out.initReveal();
-              to.setRound(piece.round.value);
-              to.setOffset(piece.offset);
-            },
-            [&](const Fetch& fetch) {
-              auto to = out.initFetch();
-              to.setDigest(wire::data(fetch.digest.bytes));
-              to.setOffset(fetch.offset);
-            },
-            [&](const Scores& scores) { wire::write(out.initScores(), scores); },
-            [&](const Leave& leave) { out.setLeave(leave.reason); },
-            [&](const LedgerCall& call) {
-              auto to = out.initCall();
-              to.setRun(call.run);
-              to.setNonce(call.nonce);
-              to.setOperation(wire::data(call.operation));
-            },
-            [&](const Probe& probe) {
-              auto to = out.initProbe();
-              to.setNumber(probe.number);
-              to.setWantedBytes(probe.wanted_bytes);
-            },
-        },
-        message);
+    std::visit(Overloaded{
+                   [&](const Hello&) { out.setHello(); },
+                   [&](const Join& join) {
+                     auto to = out.initJoin();
+                     to.setRole(static_cast<wire::ToCoordinator::Role>(join.role));
+                     wire::write(to.initProfile(), join.profile);
+                     to.setName(join.name);
+                   },
+                   [&](const Heartbeat& heartbeat) {
+                     auto to = out.initHeartbeat();
+                     to.setDirective(heartbeat.directive);
+                     to.setVersion(heartbeat.version.value);
+                     to.setRound(heartbeat.round.value);
+                     to.setStepsDone(heartbeat.steps_done);
+                     to.setTokensDone(heartbeat.tokens_done);
+                     to.setLoss(heartbeat.loss);
+                     to.setTokensPerS(heartbeat.tokens_per_s);
+                   },
+                   [&](const Commit& commit) {
+                     auto to = out.initCommit();
+                     to.setRound(commit.round.value);
+                     to.setDigest(wire::data(commit.digest.bytes));
+                     to.setBytes(commit.bytes);
+                   },
+                   [&](const RevealPiece& piece) {
+                     auto to = out.initReveal();
+                     to.setRound(piece.round.value);
+                     to.setOffset(piece.offset);
+                   },
+                   [&](const Fetch& fetch) {
+                     auto to = out.initFetch();
+                     to.setDigest(wire::data(fetch.digest.bytes));
+                     to.setOffset(fetch.offset);
+                   },
+                   [&](const Scores& scores) { wire::write(out.initScores(), scores); },
+                   [&](const Leave& leave) { out.setLeave(leave.reason); },
+                   [&](const LedgerCall& call) {
+                     auto to = out.initCall();
+                     to.setRun(call.run);
+                     to.setNonce(call.nonce);
+                     to.setOperation(wire::data(call.operation));
+                   },
+                   [&](const Probe& probe) {
+                     auto to = out.initProbe();
+                     to.setNumber(probe.number);
+                     to.setWantedBytes(probe.wanted_bytes);
+                   },
+               },
+               message);
   });
 }
 

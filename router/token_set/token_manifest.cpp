@@ -104,8 +104,8 @@ TokenManifest manifest_of(const Json& json) {
   TokenManifest manifest;
   manifest.vocabulary =
       static_cast<std::uint32_t>(number(json, "vocabulary", 2, kVocabularyMax, "manifest"));
-  manifest.end_token = static_cast<std::uint16_t>(
-      number(json, "end_token", 0, manifest.vocabulary - 1, "manifest"));
+  manifest.end_token =
+      static_cast<std::uint16_t>(number(json, "end_token", 0, manifest.vocabulary - 1, "manifest"));
   manifest.tokenizer = digest(json, "tokenizer", "manifest");
 
   const Json& domains = field(json, "domains", "manifest");
@@ -149,9 +149,8 @@ TokenManifest parse_manifest(std::string_view json, std::string_view name) {
   try {
     return manifest_of(parse_bounded(json));
   } catch (const Refusal& refusal) {
-    throw Error(ErrorCode::data_invalid,
-                std::string(name) + ": " + refusal.what +
-                    "; build the token set again with `yumoe data build`");
+    throw Error(ErrorCode::data_invalid, std::string(name) + ": " + refusal.what +
+                                             "; build the token set again with `yumoe data build`");
   }
 }
 

@@ -27,10 +27,10 @@ class MappedFile {
     const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
     if (descriptor < 0) {
       const int reason = errno;
-      throw Error(reason == ENOENT || reason == ENOTDIR ? ErrorCode::file_missing
-                                                        : ErrorCode::file_io,
-                  "open " + path.string() + ": " + std::strerror(reason) +
-                      "; build the token set with `yumoe data build`");
+      throw Error(
+          reason == ENOENT || reason == ENOTDIR ? ErrorCode::file_missing : ErrorCode::file_io,
+          "open " + path.string() + ": " + std::strerror(reason) +
+              "; build the token set with `yumoe data build`");
     }
     struct stat status {};
     if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
@@ -95,8 +95,7 @@ TokenSet TokenSet::open(const std::filesystem::path& folder) {
   if (manifest.bytes().size() > kManifestBytesMax) {
     throw Error(ErrorCode::data_invalid, (folder / "manifest.json").string() + " is too large");
   }
-  mapped->manifest =
-      parse_manifest(text_of(manifest.bytes()), (folder / "manifest.json").string());
+  mapped->manifest = parse_manifest(text_of(manifest.bytes()), (folder / "manifest.json").string());
   mapped->digest = digest_of(manifest.bytes());
 
   for (const TokenDomain& domain : mapped->manifest.domains) {
@@ -104,16 +103,16 @@ TokenSet TokenSet::open(const std::filesystem::path& folder) {
     const auto map_split = [&](Split split) {
       MappedFile file(folder / file_of(domain, split));
       if (file.bytes().size() != 2 * domain.file(split).tokens) {
-        throw Error(ErrorCode::data_invalid,
-                    (folder / file_of(domain, split)).string() + " has " +
-                        std::to_string(file.bytes().size()) + " bytes where the manifest says " +
-                        std::to_string(2 * domain.file(split).tokens) +
-                        "; build the set again with `yumoe data build`");
+        throw Error(ErrorCode::data_invalid, (folder / file_of(domain, split)).string() + " has " +
+                                                 std::to_string(file.bytes().size()) +
+                                                 " bytes where the manifest says " +
+                                                 std::to_string(2 * domain.file(split).tokens) +
+                                                 "; build the set again with `yumoe data build`");
       }
       return file;
     };
-    mapped->files.push_back({map_split(Split::train), map_split(Split::heldout),
-                             map_split(Split::validation_private)});
+    mapped->files.push_back(
+        {map_split(Split::train), map_split(Split::heldout), map_split(Split::validation_private)});
   }
   return TokenSet(std::move(mapped));
 }
@@ -182,11 +181,11 @@ void TokenSet::copy(const Window& window, Split split, std::uint32_t context,
   const std::uint16_t highest = *std::max_element(tokens.begin(), tokens.end());
   if (highest >= vocabulary()) {
     const TokenDomain& domain = mapped_->manifest.domains[window.domain];
-    throw Error(ErrorCode::data_invalid,
-                (folder() / file_of(domain, split)).string() + " holds token " +
-                    std::to_string(highest) + " in window " + std::to_string(window.index) +
-                    ", vocabulary is " + std::to_string(vocabulary()) +
-                    "; build the set again with `yumoe data build`");
+    throw Error(ErrorCode::data_invalid, (folder() / file_of(domain, split)).string() +
+                                             " holds token " + std::to_string(highest) +
+                                             " in window " + std::to_string(window.index) +
+                                             ", vocabulary is " + std::to_string(vocabulary()) +
+                                             "; build the set again with `yumoe data build`");
   }
 }
 

@@ -1,6 +1,8 @@
 // Update codec: bits a kept value, encode and decode rates against what one thread reads from memory
 // in the same run. Rates count dense elements (4 bytes each), as the peers' figures do.
 
+#include "router/codec.hpp"
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -9,7 +11,6 @@
 
 #include "cluster/random.hpp"
 #include "row.hpp"
-#include "router/codec.hpp"
 
 namespace yumoe {
 namespace {
@@ -93,19 +94,19 @@ int run() {
     }
   };
   Bytes received;
-  const double decode = elements / fastest(5, [&] { received = bytes; }, [&] {
-                          add(Update(layout, std::move(received)));
-                        });
+  const double decode = elements / fastest(
+                                       5, [&] { received = bytes; },
+                                       [&] { add(Update(layout, std::move(received))); });
   const double accumulate = elements / fastest(5, nothing, [&] { add(update); });
 
   const double bits = static_cast<double>(bytes.size()) * 8 / static_cast<double>(update.kept());
   report.row("codec bits a kept value, whole update (other: fp32)", bits, 1, Bar::at_most, 9.8,
              "index entropy alone 7.36, with two bits a value 9.36");
-  report.row("codec compression against dense fp32", elements * 4, static_cast<double>(bytes.size()),
-             Bar::at_least, 205);
+  report.row("codec compression against dense fp32", elements * 4,
+             static_cast<double>(bytes.size()), Bar::at_least, 205);
   report.row("codec encode against memory read, elements/s", encode, read, Bar::at_least, 0.25);
-  report.row("codec check and decode into accumulator against memory read, elements/s", decode, read,
-             Bar::at_least, 1.0);
+  report.row("codec check and decode into accumulator against memory read, elements/s", decode,
+             read, Bar::at_least, 1.0);
   report.row("codec decode of a checked update against memory read, elements/s", accumulate, read,
              Bar::none, 0);
 

@@ -77,9 +77,11 @@ int main(int argc, char** argv) {
   for (int round = 0; round < (group ? 2 : 1); ++round) {
     std::optional<ExpertShare> share;
     if (group) {
-      share = ExpertShare{.group = group.get(), .owner = share_experts(seen, experts, group->size(), 2)};
+      share = ExpertShare{.group = group.get(),
+                          .owner = share_experts(seen, experts, group->size(), 2)};
     }
-    held.emplace(layout, all_experts(options), RoutingOptions{}, c10::Device(c10::kCPU), true, share);
+    held.emplace(layout, all_experts(options), RoutingOptions{}, c10::Device(c10::kCPU), true,
+                 share);
     held->load(parameters);
     const BatchResult first = held->train(rows, {});
     seen.assign(experts, 0);

@@ -8,12 +8,12 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "row.hpp"
 #include "cluster/random.hpp"
 #include "coordinator/aggregate.hpp"
 #include "launch/config.hpp"
 #include "launch/data.hpp"
 #include "router/base_version.hpp"
+#include "row.hpp"
 #include "worker/evaluator.hpp"
 #include "worker/memory.hpp"
 #include "worker/trainer.hpp"
@@ -24,7 +24,7 @@ namespace {
 
 struct BenchWorker {
   ExpertSet experts;
-  std::uint32_t steps = 0;              // inner steps a round
+  std::uint32_t steps = 0;  // inner steps a round
   std::vector<float> residual;
 };
 
@@ -33,9 +33,11 @@ class Bench {
   Bench(RunConfig config, std::vector<std::uint32_t> steps, std::vector<std::uint32_t> held)
       : config_(std::move(config)),
         layout_(Layout::of(config_.model)),
-        tokens_(build_default(config_.data, [](std::string_view line) {
-          std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()), line.data());
-        })),
+        tokens_(build_default(config_.data,
+                              [](std::string_view line) {
+                                std::fprintf(stderr, "%.*s\n", static_cast<int>(line.size()),
+                                             line.data());
+                              })),
         windows_(windows_in_order(tokens_, 7, Split::train, context())),
         evaluator_(config_.model, {}) {
     std::uint32_t next = 0;
@@ -49,9 +51,11 @@ class Bench {
       worker.residual.assign(layout_.parameters(), 0);
       workers_.push_back(std::move(worker));
     }
-    const auto order = windows_in_order(tokens_, derive_seed("heldout order", {0}), Split::heldout, context());
-    heldout_ = read_windows(order, 0, std::min<std::uint64_t>(256, tokens_.windows(Split::heldout, context())),
-                            context());
+    const auto order =
+        windows_in_order(tokens_, derive_seed("heldout order", {0}), Split::heldout, context());
+    heldout_ = read_windows(
+        order, 0, std::min<std::uint64_t>(256, tokens_.windows(Split::heldout, context())),
+        context());
   }
 
   std::uint32_t context() const { return static_cast<std::uint32_t>(config_.model.context); }
@@ -71,7 +75,8 @@ class Bench {
     shard.data = {cursor_, steps * static_cast<std::uint64_t>(config_.training.batch_sequences)};
     cursor_ += shard.data.count;
     shard.inner_steps = steps;
-    shard.steps_before = (round - 1) * static_cast<std::uint64_t>(config_.training.total_steps) / rounds();
+    shard.steps_before =
+        (round - 1) * static_cast<std::uint64_t>(config_.training.total_steps) / rounds();
     shard.experts = experts;
     return shard;
   }
@@ -93,7 +98,8 @@ class Bench {
         BenchWorker& worker = workers_[uid];
         Trainer& trainer = trainers[uid];
         trainer.load_base(base.parameters(), base.gate_bias());
-        results.push_back(trainer.train(shard_of(round, uid, worker.steps, worker.experts), windows_));
+        results.push_back(
+            trainer.train(shard_of(round, uid, worker.steps, worker.experts), windows_));
         loss += results.back().loss_last / static_cast<double>(workers_.size());
         trainer.pseudo_gradient(delta);
         const auto decay = static_cast<float>(config_.codec.error_decay);
@@ -104,13 +110,15 @@ class Bench {
         }
         Bytes update = encode_update(layout_, worker.experts, worker.residual, config_.codec);
         up_bytes += static_cast<double>(update.size());
-        dense_bytes += 4.0 * static_cast<double>(layout_.trunk_parameters() +
-                                                 worker.experts.size() * layout_.expert_parameters());
+        dense_bytes +=
+            4.0 * static_cast<double>(layout_.trunk_parameters() +
+                                      worker.experts.size() * layout_.expert_parameters());
         updates.emplace_back(layout_, std::move(update));
       }
       std::vector<WeightedUpdate> weighted;
       for (std::uint16_t uid = 0; uid < workers_.size(); ++uid) {
-        weighted.push_back({{uid}, &updates[uid], 1, results[uid].tokens, results[uid].expert_tokens});
+        weighted.push_back(
+            {{uid}, &updates[uid], 1, results[uid].tokens, results[uid].expert_tokens});
       }
       AggregateResult result = aggregator.aggregate({round}, weighted);
       result.aggregate.gate_bias.assign(base.gate_bias().begin(), base.gate_bias().end());
@@ -167,10 +175,15 @@ class Bench {
 // Arguments are configuration flags (--codec.kept_per_block=128), for trying other settings.
 int main(int argc, char** argv) {
   keep_freed_memory();
-  std::vector<std::string> flags{"--run.rounds=600",         "--outer.total_rounds=600",
-                                 "--training.total_steps=7200", "--training.moments_rounds=20", "--training.learning_rate=5e-3",
-                                 "--model.width=64",         "--model.layers=2",
-                                 "--model.expert_width=64",  "--model.context=64"};
+  std::vector<std::string> flags{"--run.rounds=600",
+                                 "--outer.total_rounds=600",
+                                 "--training.total_steps=7200",
+                                 "--training.moments_rounds=20",
+                                 "--training.learning_rate=5e-3",
+                                 "--model.width=64",
+                                 "--model.layers=2",
+                                 "--model.expert_width=64",
+                                 "--model.context=64"};
   for (int i = 1; i < argc; ++i) flags.push_back(argv[i]);
   RunConfig config = parse_config(config_template("demo"), "demo.toml", flags);
   if (const char* set = std::getenv("YUMOE_TOKEN_SET")) config.data.path = set;
@@ -178,7 +191,8 @@ int main(int argc, char** argv) {
   const auto rounds = static_cast<std::uint32_t>(bench.rounds());
   const double together = bench.together();
   const double one_process = bench.alone(rounds * bench.steps_a_round(), all_experts(config.model));
-  const double best_alone = bench.alone(rounds * bench.best_worker().steps, bench.best_worker().experts);
+  const double best_alone =
+      bench.alone(rounds * bench.best_worker().steps, bench.best_worker().experts);
   bench::Report report;
   report.row("held-out bits a byte: four workers against one process on the same tokens", together,
              one_process, bench::Bar::at_most, 1.02);

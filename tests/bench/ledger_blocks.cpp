@@ -52,7 +52,8 @@ Ledger world(std::uint16_t subnets, std::uint16_t targets) {
     state.last_lock = 1000 * kTao;
     ledger = Ledger::from_state(std::move(state), ledger.new_subnet_parameters());
     must(ledger, StartCall{bank, netuid});
-    for (std::uint16_t uid = 1; uid < kUids; ++uid) must(ledger, Register{bank, key(uid), netuid, {}});
+    for (std::uint16_t uid = 1; uid < kUids; ++uid)
+      must(ledger, Register{bank, key(uid), netuid, {}});
     for (std::uint16_t uid = 0; uid < kValidators; ++uid) {
       must(ledger, AddStake{bank, key(uid), netuid, kTao + random.below(kTao), {}});
     }
@@ -101,7 +102,7 @@ int main() {
   report.row("growth from 64 to 128 subnets over the growth of their number", all / half, 2,
              Bar::at_most, 1.3);
   const double sparse = seconds_for(64, 64);
-  report.row("growth from 64 to 256 weights a row over the growth of their number", half / sparse, 4,
-             Bar::at_most, 1.1);
+  report.row("growth from 64 to 256 weights a row over the growth of their number", half / sparse,
+             4, Bar::at_most, 1.1);
   return report.finish();
 }

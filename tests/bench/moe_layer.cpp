@@ -2,6 +2,8 @@
 // run (by LibTorch, as the bars are meant, and by the library we use), and against PyTorch's best way
 // One thread. GELU experts of two matrices, width 512, top-2, as in that script.
 
+#include "model/moe_layer.hpp"
+
 #include <ATen/Parallel.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/randn.h>
@@ -17,7 +19,6 @@
 
 #include "bench/peer.hpp"
 #include "bench/row.hpp"
-#include "model/moe_layer.hpp"
 #include "model/product.hpp"
 #include "worker/memory.hpp"
 
@@ -84,7 +85,8 @@ Times measure(std::int64_t experts, std::int64_t tokens, int repeats) {
     const at::Tensor dx = at::mm(dh, first.t()), d_first = at::mm(rows.t(), dh);
   };
   at::Tensor h = at::mm(rows, first), y = at::mm(h, second), dh = at::mm(y, second.t()),
-             d_second = at::mm(h.t(), y), dx = at::mm(dh, first.t()), d_first = at::mm(rows.t(), dh);
+             d_second = at::mm(h.t(), y), dx = at::mm(dh, first.t()),
+             d_first = at::mm(rows.t(), dh);
   const auto dense_reused = [&] {  // the same by our library, into memory that is there already
     product(h, rows, first);
     product(y, h, second);
@@ -122,18 +124,18 @@ int main() {
     const Times times = measure(c.experts, c.tokens, c.tokens > 1'000 ? 7 : 31);
     report.row(name + ", dense chain / ours", times.dense, times.ours, bench::Bar::at_least, c.bar,
                "seconds of a core; dense chain as in the peer script");
-    report.row(name + ", dense chain by our library into reused memory / ours", times.dense_reused, times.ours,
-               bench::Bar::none, 0);
+    report.row(name + ", dense chain by our library into reused memory / ours", times.dense_reused,
+               times.ours, bench::Bar::none, 0);
     const auto peer = bench::run_peer(
-        "moe_layer.py", "--threads 1 --dff 1024 --dtypes fp32 --experts " + std::to_string(c.experts) +
-                            " --tokens " + std::to_string(c.tokens));
+        "moe_layer.py", "--threads 1 --dff 1024 --dtypes fp32 --experts " +
+                            std::to_string(c.experts) + " --tokens " + std::to_string(c.tokens));
     if (!peer) continue;
     double best = 0;
     for (const char* variant : {"loop", "grouped", "gmm"}) {
       best = std::max(best, peer->number_after("frac_of_dense", variant));
     }
-    report.row(name + ", share of dense: ours / best PyTorch variant", times.dense / times.ours, best,
-               bench::Bar::at_least, 1.0);
+    report.row(name + ", share of dense: ours / best PyTorch variant", times.dense / times.ours,
+               best, bench::Bar::at_least, 1.0);
   }
   return report.finish();
 }

@@ -40,7 +40,9 @@ inline std::optional<PeerOutput> run_peer(const std::string& script, const std::
   // else the machine does. So the script's stop-watch is replaced, as ours is.
   const std::string start =
       "import runpy,sys,time; time.perf_counter=time.process_time; "
-      "sys.path.insert(0,'" + found.parent_path().string() + "'); "
+      "sys.path.insert(0,'" +
+      found.parent_path().string() +
+      "'); "
       "sys.argv=sys.argv[1:]; runpy.run_path(sys.argv[0],run_name='__main__')";
   const std::string command = std::string(env) + "/bin/python -c \"" + start + "\" " +
                               found.string() + " " + arguments + " 2>/dev/null";

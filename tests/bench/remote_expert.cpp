@@ -100,7 +100,8 @@ RemoteExperts connect(const std::string& address) {
   return RemoteExperts({{CoordinatorAddress::parse(address), {{0, 0}}}}, Digest{}, kWidth, options);
 }
 
-void step(RemoteExperts& remote, std::span<const float> x, std::span<float> y, std::span<float> dx) {
+void step(RemoteExperts& remote, std::span<const float> x, std::span<float> y,
+          std::span<float> dx) {
   ExpertRows rows{.x = x, .dy = x, .out = y, .keep = true};
   remote.forward({&rows, 1});
   rows.out = dx;
@@ -127,7 +128,9 @@ int train_remotely(const std::string& address, int steps) {
       });
     }
   }
-  const auto at = [](Clock::time_point t) { return std::chrono::duration<double>(t.time_since_epoch()).count(); };
+  const auto at = [](Clock::time_point t) {
+    return std::chrono::duration<double>(t.time_since_epoch()).count();
+  };
   std::printf("%.6f %.6f\n", at(start), at(Clock::now()));
   return 0;
 }
@@ -137,7 +140,9 @@ struct Process {
   std::FILE* pipe;
   std::string line;
   explicit Process(const std::string& arguments)
-      : pipe(popen((std::filesystem::read_symlink("/proc/self/exe").string() + " " + arguments).c_str(), "r")) {}
+      : pipe(popen(
+            (std::filesystem::read_symlink("/proc/self/exe").string() + " " + arguments).c_str(),
+            "r")) {}
   const std::string& read() {
     char text[512];
     if (std::fgets(text, sizeof text, pipe)) line = text;
@@ -176,7 +181,8 @@ void latencies(bench::Report& report) {
       remote.forward({&rows, 1});
       times.push_back(1e3 * seconds_since(start));
     }
-    report.row("remote_expert no-op, batch 1, p50 in ms", median(times), 1, bench::Bar::at_most, 0.25);
+    report.row("remote_expert no-op, batch 1, p50 in ms", median(times), 1, bench::Bar::at_most,
+               0.25);
   }
   const ServerProcess server("expert");
   RemoteExperts remote = connect(server.address);
@@ -217,7 +223,8 @@ double remote_rate(int clients, int steps) {
   const ServerProcess server("expert");
   std::vector<std::unique_ptr<Process>> processes;
   for (int i = 0; i < clients; ++i) {
-    processes.push_back(std::make_unique<Process>("client '" + server.address + "' " + std::to_string(steps)));
+    processes.push_back(
+        std::make_unique<Process>("client '" + server.address + "' " + std::to_string(steps)));
   }
   double first = 1e300, last = 0;
   for (auto& process : processes) {
@@ -241,8 +248,9 @@ int main(int argc, char** argv) {
   for (const int clients : {1, 2, 4}) {
     const int steps = 4 / clients + 1;
     const double before = local_rate(3), there = remote_rate(clients, steps), after = local_rate(3);
-    report.row("remote_expert batch 2048 forward, backward and optimizer, " + std::to_string(clients) +
-                   " client(s), share of local", there, (before + after) / 2, bench::Bar::at_least, 0.95,
+    report.row("remote_expert batch 2048 forward, backward and optimizer, " +
+                   std::to_string(clients) + " client(s), share of local",
+               there, (before + after) / 2, bench::Bar::at_least, 0.95,
                "two batches of a client under way");
   }
   return report.finish();

@@ -2,10 +2,9 @@
 // a worker costs in memory. Events go through their journal form and every notification makes its
 // directive, as in the service; no sockets, no disk.
 
-#include <ctime>
-
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 #include <memory>
 
@@ -87,7 +86,8 @@ class Crowd {
       if (const auto* notify = std::get_if<Notify>(&action)) {
         said_ += run_->directive_for(notify->uid).sequence;
       } else if (std::holds_alternative<NotifyAll>(action)) {
-        for (const auto& [uid, p] : run_->participants()) said_ += run_->directive_for(uid).sequence;
+        for (const auto& [uid, p] : run_->participants())
+          said_ += run_->directive_for(uid).sequence;
       }
     }
   }
@@ -127,8 +127,9 @@ int main() {
                1 / thousand.seconds_a_round, 1 / ten_thousand.seconds_a_round);
   const double n_log_n = 10 * std::log(10'000.0) / std::log(1'000.0);
   report.row("core: seconds a round with 10,000 workers against 1,000 times n log n",
-             ten_thousand.seconds_a_round, thousand.seconds_a_round * n_log_n, bench::Bar::at_most, 1);
-  report.row("core: bytes a worker with 10,000 workers against 10 KB", ten_thousand.bytes_a_worker, 10'000,
-             bench::Bar::at_most, 1);
+             ten_thousand.seconds_a_round, thousand.seconds_a_round * n_log_n, bench::Bar::at_most,
+             1);
+  report.row("core: bytes a worker with 10,000 workers against 10 KB", ten_thousand.bytes_a_worker,
+             10'000, bench::Bar::at_most, 1);
   return report.finish();
 }

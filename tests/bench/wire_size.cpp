@@ -30,8 +30,7 @@ std::vector<float> value_of(const Layout& layout, const Aggregate& aggregate) {
     const Update update(layout, source.update);
     for (std::size_t i = 0; i < update.tensors().size(); ++i) {
       const TensorSpec& tensor = layout.tensors()[update.tensors()[i]];
-      update.add_to(i, source.factors[i],
-                    std::span(value).subspan(tensor.offset, tensor.elements));
+      update.add_to(i, source.factors[i], std::span(value).subspan(tensor.offset, tensor.elements));
     }
   }
   return value;

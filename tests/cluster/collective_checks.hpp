@@ -89,7 +89,9 @@ struct Exchanged {
 };
 
 inline Exchanged exchanged(const Collective& group, std::size_t unit, int salt) {
-  const auto mark = [&](int from, int to) { return static_cast<std::uint8_t>(from * 16 + to + salt); };
+  const auto mark = [&](int from, int to) {
+    return static_cast<std::uint8_t>(from * 16 + to + salt);
+  };
   Exchanged x;
   for (int r = 0; r < group.size(); ++r) {
     x.send_bytes.push_back(sent(group.rank(), r, unit));
@@ -100,15 +102,16 @@ inline Exchanged exchanged(const Collective& group, std::size_t unit, int salt) 
   return x;
 }
 
-inline std::string check_all_to_all(Collective& group, const DeviceMemory& memory, std::size_t unit) {
+inline std::string check_all_to_all(Collective& group, const DeviceMemory& memory,
+                                    std::size_t unit) {
   // Two at once: matched in the order they were started.
   const Exchanged first = exchanged(group, unit, 0), second = exchanged(group, unit, 1);
   Placed<std::uint8_t> send1(memory, first.send), send2(memory, second.send),
       got1(memory, Bytes8(first.expected.size())), got2(memory, Bytes8(second.expected.size()));
-  const auto one = group.start_all_to_all_v(send1.span(), first.send_bytes, got1.span(),
-                                            first.receive_bytes);
-  const auto two = group.start_all_to_all_v(send2.span(), second.send_bytes, got2.span(),
-                                            second.receive_bytes);
+  const auto one =
+      group.start_all_to_all_v(send1.span(), first.send_bytes, got1.span(), first.receive_bytes);
+  const auto two =
+      group.start_all_to_all_v(send2.span(), second.send_bytes, got2.span(), second.receive_bytes);
   group.progress();
   two->wait();
   one->wait();
@@ -123,10 +126,12 @@ inline std::string check_all(Collective& group, const DeviceMemory& memory) {
   const auto add = [&](const std::string& text) {
     if (!text.empty()) wrong += (wrong.empty() ? "" : "; ") + text;
   };
-  for (const std::size_t count : {0U, 1U, 2U, 5U, 1'000U, 300'001U}) add(check_sum(group, memory, count));
+  for (const std::size_t count : {0U, 1U, 2U, 5U, 1'000U, 300'001U})
+    add(check_sum(group, memory, count));
   for (const std::size_t count : {0U, 1U, 4'097U}) add(check_gather(group, memory, count));
   for (int root = 0; root < group.size(); ++root) add(check_broadcast(group, memory, root));
-  for (const std::size_t unit : {1U, 100U, 40'000U, 200'000U}) add(check_all_to_all(group, memory, unit));
+  for (const std::size_t unit : {1U, 100U, 40'000U, 200'000U})
+    add(check_all_to_all(group, memory, unit));
   group.barrier();
   return wrong;
 }

@@ -1,11 +1,12 @@
 // One rank of the checks, started by mpirun: collective_peer mpi|nccl matrix, or
 // collective_peer mpi hang|kill|reform RANK, where RANK stops or dies within an all-to-all.
 
+#include <unistd.h>
+
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
-#include <unistd.h>
 
 #include "cluster/collective_checks.hpp"
 #include "cluster/error.hpp"
@@ -23,7 +24,8 @@ int matrix(const std::string& backend) {
     wrong += collective_checks::check_all(*group, nccl_memory());
   }
   if (!wrong.empty()) std::fprintf(stderr, "rank %d: wrong: %s\n", control->rank(), wrong.c_str());
-  if (control->rank() == 0 && wrong.empty()) std::printf("all right with %d ranks\n", control->size());
+  if (control->rank() == 0 && wrong.empty())
+    std::printf("all right with %d ranks\n", control->size());
   return wrong.empty() ? 0 : 1;
 }
 

@@ -122,7 +122,8 @@ Outcome mpirun(int ranks, const std::string& arguments) {
   Outcome outcome;
   std::FILE* pipe = popen(command.c_str(), "r");
   char chunk[4096];
-  while (const std::size_t got = std::fread(chunk, 1, sizeof chunk, pipe)) outcome.text.append(chunk, got);
+  while (const std::size_t got = std::fread(chunk, 1, sizeof chunk, pipe))
+    outcome.text.append(chunk, got);
   const int status = pclose(pipe);
   outcome.status = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
   outcome.seconds = std::chrono::duration<double>(Clock::now() - start).count();

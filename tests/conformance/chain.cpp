@@ -80,9 +80,10 @@ std::vector<fs::path> files_of(const std::vector<std::string>& paths) {
   }
   std::sort(files.begin(), files.end());
   // A file that two of the paths reach is one file.
-  files.erase(std::unique(files.begin(), files.end(),
-                          [](const fs::path& a, const fs::path& b) { return fs::equivalent(a, b); }),
-              files.end());
+  files.erase(
+      std::unique(files.begin(), files.end(),
+                  [](const fs::path& a, const fs::path& b) { return fs::equivalent(a, b); }),
+      files.end());
   return files;
 }
 

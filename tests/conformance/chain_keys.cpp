@@ -253,8 +253,9 @@ void check_timelock(const ChainFile& file) {
     return expect_equal("plaintext", std::string(opened.begin(), opened.end()), plaintext);
   };
   attempt(file.tally, "recorded envelope", [&] { return open(bytes_of(one["envelope_hex"])); });
-  attempt(file.tally, "own envelope",
-          [&] { return open(to_bytes({timelock_seal(as_bytes(plaintext), round), round})); });
+  attempt(file.tally, "own envelope", [&] {
+    return open(to_bytes({timelock_seal(as_bytes(plaintext), round), round}));
+  });
 }
 
 }  // namespace yumoe::conformance

@@ -17,14 +17,17 @@ std::string check_incoming(const Json& message, std::set<std::uint64_t>& open) {
     if (read.kind != RpcMessage::Kind::notice) return "a notice does not read as one";
     const Json& params = message["params"];
     std::string different = expect_equal("method", read.method, message["method"]);
-    if (different.empty()) different = expect_same("value", Json::parse(read.json), params["result"]);
-    if (different.empty()) different = expect_equal("subscription", read.subscription, params["subscription"].dump());
+    if (different.empty())
+      different = expect_same("value", Json::parse(read.json), params["result"]);
+    if (different.empty())
+      different = expect_equal("subscription", read.subscription, params["subscription"].dump());
     return different;
   }
   if (open.erase(read.id) != 1) return "answers no open call";
   if (message.contains("error")) {
     if (read.kind != RpcMessage::Kind::failure) return "an error does not read as one";
-    std::string different = expect_equal("error's text", read.error_message, message["error"]["message"]);
+    std::string different =
+        expect_equal("error's text", read.error_message, message["error"]["message"]);
     if (read.error_code != message["error"]["code"]) different = "error's code differs";
     return different;
   }
@@ -58,14 +61,16 @@ void check_transcript(const std::filesystem::path& path, MetadataStore& store, T
     const Json entry = Json::parse(line);
     if (!entry.contains("msg")) {
       // Cut when it was recorded; only its id is left.
-      if (entry.contains("id") && entry["id"].is_number_unsigned()) open.erase(entry["id"].get<std::uint64_t>());
+      if (entry.contains("id") && entry["id"].is_number_unsigned())
+        open.erase(entry["id"].get<std::uint64_t>());
       tally.unsupported("messages over 20 kB were cut when they were recorded");
       continue;
     }
     const Json& message = entry["msg"];
     if (entry["dir"] == "in") {
       attempt(tally, name, [&] { return check_incoming(message, open); });
-      if (message.contains("result") && message["result"].is_object() && message["result"].contains("block")) {
+      if (message.contains("result") && message["result"].is_object() &&
+          message["result"].contains("block")) {
         for (const Json& extrinsic : message["result"]["block"]["extrinsics"]) {
           attempt(tally, name, [&] { return check_extrinsic(metadata, extrinsic); });
         }

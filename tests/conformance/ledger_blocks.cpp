@@ -27,13 +27,16 @@ std::uint64_t field(const json& one, const char* name, std::uint64_t otherwise) 
 
 AccountId account(std::uint32_t number) {
   AccountId id{};
-  for (int i = 0; i < 4; ++i) id[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(number >> (24 - 8 * i));
+  for (int i = 0; i < 4; ++i)
+    id[static_cast<std::size_t>(i)] = static_cast<std::uint8_t>(number >> (24 - 8 * i));
   return id;
 }
 
-void near(Tally& tally, const std::string& what, std::uint64_t got, std::uint64_t want, double eps) {
+void near(Tally& tally, const std::string& what, std::uint64_t got, std::uint64_t want,
+          double eps) {
   const double apart = static_cast<double>(got > want ? got - want : want - got);
-  tally.check(apart <= eps, what + ": got " + std::to_string(got) + ", expected " + std::to_string(want));
+  tally.check(apart <= eps,
+              what + ": got " + std::to_string(got) + ", expected " + std::to_string(want));
 }
 
 // A world as the chain's tests make it: no owner cut, no TAO weight, everything switched on.
@@ -88,7 +91,8 @@ class CoinbaseCheck {
 
   void expectation(const std::string& key, const json& want) const {
     if (key == "total_issuance_delta") return near(key, after_.issuance - before_.issuance, want);
-    if (key == "total_stake_delta") return near(key, after_.total_stake - before_.total_stake, want);
+    if (key == "total_stake_delta")
+      return near(key, after_.total_stake - before_.total_stake, want);
     if (key == "alpha_out_positive") {
       for (const json& netuid : want) {
         tally_.check(now(netuid.get<std::string>()).alpha_out_emission > 0, key);
@@ -187,7 +191,8 @@ void hold(LedgerState& state, Subnet& subnet, const AccountId& hotkey, const Acc
     subnet.reserves.tao += alpha;
     state.issuance += alpha;
   }
-  if (!books::stake(state, subnet, hotkey, coldkey, alpha)) throw std::runtime_error("stake refused");
+  if (!books::stake(state, subnet, hotkey, coldkey, alpha))
+    throw std::runtime_error("stake refused");
 }
 
 void distribute_emission(const json& vector, Tally& tally) {
@@ -214,7 +219,8 @@ void distribute_emission(const json& vector, Tally& tally) {
     pay_epoch(state, subnet, pending);
     books::check(state, true);
     for (std::size_t i = 0; i < one.at("expected").size(); ++i) {
-      near(tally, "stake of " + std::to_string(i), books::total_of(subnet, account(static_cast<std::uint32_t>(i) + 1)),
+      near(tally, "stake of " + std::to_string(i),
+           books::total_of(subnet, account(static_cast<std::uint32_t>(i) + 1)),
            u64_of(one.at("expected").at(i)), one.value("eps", 0.0));
     }
   }

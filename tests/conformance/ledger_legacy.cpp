@@ -37,7 +37,8 @@ void hold(LedgerState& state, Subnet& subnet, const json& entry) {
   const std::uint64_t alpha = u64_of(entry.at(2));
   state.hotkeys.try_emplace(hotkey, Hotkey{coldkey, std::nullopt, 0});
   subnet.alpha_adrift -= static_cast<std::int64_t>(alpha);
-  if (!books::stake(state, subnet, hotkey, coldkey, alpha)) throw std::runtime_error("stake refused");
+  if (!books::stake(state, subnet, hotkey, coldkey, alpha))
+    throw std::runtime_error("stake refused");
 }
 
 void add_parameters(SubnetParameters& p, const json& one) {
@@ -70,8 +71,8 @@ void add_neuron(LedgerState& state, Subnet& subnet, const json& one) {
   Mechanism& mechanism = subnet.mechanisms.front();
   mechanism.last_update.back() = u64_of(one.at("last_update"));
   for (const json& entry : one.at("weights")) {
-    mechanism.weights.back().push_back(
-        {static_cast<std::uint16_t>(u64_of(entry.at(0))), static_cast<std::uint16_t>(u64_of(entry.at(1)))});
+    mechanism.weights.back().push_back({static_cast<std::uint16_t>(u64_of(entry.at(0))),
+                                        static_cast<std::uint16_t>(u64_of(entry.at(1)))});
   }
 }
 
@@ -86,7 +87,8 @@ void add_subnet(LedgerState& state, const json& one) {
   subnet.reserves.alpha = u64_of(one.at("alpha_in"));
   subnet.alpha_out = u64_of(one.at("alpha_out"));
   subnet.alpha_adrift = static_cast<std::int64_t>(subnet.alpha_out);
-  subnet.moving_price = I96F32::from_bits(static_cast<ledger::Int128>(i128_of(one.at("moving_price_bits"))));
+  subnet.moving_price =
+      I96F32::from_bits(static_cast<ledger::Int128>(i128_of(one.at("moving_price_bits"))));
   if (!one.at("owner").is_null()) {
     subnet.owner_hotkey = account(one.at("owner").at(0));
     subnet.owner_coldkey = account(one.at("owner").at(1));
@@ -178,7 +180,8 @@ class StateCheck {
     is(name + "SubnetAlphaOut", subnet.alpha_out, want.at("SubnetAlphaOut"));
     is(name + "SubnetTaoInEmission", subnet.tao_in_emission, want.at("SubnetTaoInEmission"));
     is(name + "SubnetAlphaInEmission", subnet.alpha_in_emission, want.at("SubnetAlphaInEmission"));
-    is(name + "SubnetAlphaOutEmission", subnet.alpha_out_emission, want.at("SubnetAlphaOutEmission"));
+    is(name + "SubnetAlphaOutEmission", subnet.alpha_out_emission,
+       want.at("SubnetAlphaOutEmission"));
     is(name + "SubnetVolume", subnet.volume, want.at("SubnetVolume"));
     is(name + "PendingEmission", subnet.pending_emission, want.at("PendingEmission"));
     is(name + "PendingRootDivs", subnet.pending_root_tao, want.at("PendingRootDivs"));
@@ -186,17 +189,24 @@ class StateCheck {
     is(name + "PendingOwnerCut", subnet.pending.owner_cut, want.at("PendingOwnerCut"));
     is(name + "BlocksSinceLastStep", subnet.blocks_since_last_step, want.at("BlocksSinceLastStep"));
     is(name + "LastMechansimStepBlock", subnet.last_step_block, want.at("LastMechansimStepBlock"));
-    is_wide(name + "moving price", static_cast<UInt128>(subnet.moving_price.bits()), want.at("SubnetMovingPrice_bits"));
+    is_wide(name + "moving price", static_cast<UInt128>(subnet.moving_price.bits()),
+            want.at("SubnetMovingPrice_bits"));
     check_neurons(subnet, want, name);
   }
 
   void check_neurons(const Subnet& subnet, const json& want, const std::string& name) {
-    list(name + "Consensus", subnet, want.at("Consensus"), [](const Neuron& n, std::size_t) { return n.consensus; });
-    list(name + "Dividends", subnet, want.at("Dividends"), [](const Neuron& n, std::size_t) { return n.dividends; });
-    list(name + "ValidatorTrust", subnet, want.at("ValidatorTrust"), [](const Neuron& n, std::size_t) { return n.validator_trust; });
-    list(name + "ValidatorPermit", subnet, want.at("ValidatorPermit"), [](const Neuron& n, std::size_t) { return n.permit; });
-    list(name + "StakeWeight", subnet, want.at("StakeWeight"), [](const Neuron& n, std::size_t) { return n.stake_weight; });
-    list(name + "Emission", subnet, want.at("Emission"), [](const Neuron& n, std::size_t) { return n.emission; });
+    list(name + "Consensus", subnet, want.at("Consensus"),
+         [](const Neuron& n, std::size_t) { return n.consensus; });
+    list(name + "Dividends", subnet, want.at("Dividends"),
+         [](const Neuron& n, std::size_t) { return n.dividends; });
+    list(name + "ValidatorTrust", subnet, want.at("ValidatorTrust"),
+         [](const Neuron& n, std::size_t) { return n.validator_trust; });
+    list(name + "ValidatorPermit", subnet, want.at("ValidatorPermit"),
+         [](const Neuron& n, std::size_t) { return n.permit; });
+    list(name + "StakeWeight", subnet, want.at("StakeWeight"),
+         [](const Neuron& n, std::size_t) { return n.stake_weight; });
+    list(name + "Emission", subnet, want.at("Emission"),
+         [](const Neuron& n, std::size_t) { return n.emission; });
     list(name + "Incentive", subnet, want.at("Incentive"), [&](const Neuron&, std::size_t uid) {
       return subnet.mechanisms.front().incentive.at(uid);
     });
@@ -236,8 +246,9 @@ std::string trade(LedgerState& state, const json& action) {
     state.burned -= amount;
     state.coldkeys[coldkey].free += amount;
   }
-  const std::uint64_t got = buy ? spec233::add_stake(state, subnet, hotkey, coldkey, amount, fee)
-                                : spec233::remove_stake(state, subnet, hotkey, coldkey, amount, fee);
+  const std::uint64_t got =
+      buy ? spec233::add_stake(state, subnet, hotkey, coldkey, amount, fee)
+          : spec233::remove_stake(state, subnet, hotkey, coldkey, amount, fee);
   if (quoted != u64_of(action.at("simulated"))) return "simulated " + std::to_string(quoted);
   const char* received = buy ? "alpha_received" : "tao_received";
   if (got != u64_of(action.at(received))) return std::string(received) + " " + std::to_string(got);
@@ -284,7 +295,9 @@ std::string swap_218(const json& step) {
   const std::uint64_t out =
       stable ? amount
              : *constant_product_output(ConstantProduct::spec218, buy ? y : x, buy ? x : y, amount);
-  const auto differs = [](const json& got_in, std::uint64_t want) { return u64_of(got_in) != want; };
+  const auto differs = [](const json& got_in, std::uint64_t want) {
+    return u64_of(got_in) != want;
+  };
   const json& pool_after = after.at("subnets").at(netuid);
   if (differs(pool_after.at("subnetTAO"), buy ? y + amount : y - out)) return "TAO reserve";
   const std::uint64_t alpha_in = buy ? (stable ? x : x - out) : x + amount;
@@ -301,9 +314,10 @@ std::string swap_218(const json& step) {
   const std::uint64_t held = u64_of(stake.at("alpha"));
   if (differs(stake_after.at("alpha"), buy ? held + alpha : held - alpha)) return "stake";
   const std::uint64_t all = u64_of(stake.at("shares"));
-  const std::uint64_t shares = I96F32::from_integer(all)
-                                   .saturating_mul(I96F32::from_integer(alpha).safe_div(I96F32::from_integer(held)))
-                                   .to_u64();
+  const std::uint64_t shares =
+      I96F32::from_integer(all)
+          .saturating_mul(I96F32::from_integer(alpha).safe_div(I96F32::from_integer(held)))
+          .to_u64();
   if (differs(stake_after.at("shares"), buy ? all + shares : all - shares)) return "shares";
   return "";
 }
@@ -330,8 +344,6 @@ void dtao_218(const json& one, Tally& tally) {
 
 }  // namespace
 
-Handlers legacy_handlers() {
-  return {{"chain_dtao_233", dtao_233}, {"chain_dtao_218", dtao_218}};
-}
+Handlers legacy_handlers() { return {{"chain_dtao_233", dtao_233}, {"chain_dtao_218", dtao_218}}; }
 
 }  // namespace yumoe::conformance

@@ -87,7 +87,8 @@ void pow_ratio(const json& vector, Tally& tally) {
 
 void perquintill_product(const json& vector, Tally& tally) {
   for (const json& one : vector.at("cases")) {
-    expect(tally, "product", multiply_perquintill(u64_of(one.at("parts")), u128_of(one.at("value"))),
+    expect(tally, "product",
+           multiply_perquintill(u64_of(one.at("parts")), u128_of(one.at("value"))),
            u128_of(one.at("expected")));
   }
 }
@@ -96,7 +97,8 @@ void balancer_price(const json& vector, Tally& tally) {
   for (const json& one : vector.at("cases")) {
     const U64F64 price =
         spot_price({u64_of(one.at("x")), u64_of(one.at("y")), u64_of(one.at("w_quote"))});
-    if (one.contains("model_bits")) expect(tally, "price", price.bits(), u128_of(one.at("model_bits")));
+    if (one.contains("model_bits"))
+      expect(tally, "price", price.bits(), u128_of(one.at("model_bits")));
     const double eps = vector.value("eps", 1e-9);
     tally.check(std::abs(double_of(price) - one.at("expected").get<double>()) <= eps, "price off");
   }
@@ -117,7 +119,8 @@ void balancer_exp(const json& vector, Tally& tally) {
     const double y = static_cast<double>(u64_of(one.at("y")));
     for (const bool base : {true, false}) {
       const std::string name = base ? "base_quote" : "quote_base";
-      const U64F64 got = base ? base_quote(one.at("w_quote"), x, dx) : quote_base(one.at("w_quote"), x, dx);
+      const U64F64 got =
+          base ? base_quote(one.at("w_quote"), x, dx) : quote_base(one.at("w_quote"), x, dx);
       expect(tally, name, got.bits(), u128_of(one.at("model_exp_" + name + "_bits")));
       if (!one.contains("expected_dy_" + name)) {
         tally.check(got <= U64F64::one(), name + " is above 1");
@@ -125,8 +128,9 @@ void balancer_exp(const json& vector, Tally& tally) {
       }
       const double dy = y * double_of(U64F64::one() - got);
       const double want = one.at("expected_dy_" + name).get<double>();
-      tally.check(std::abs(dy - want) <= one.at("eps_" + name).get<double>() + std::abs(want) * 1e-15,
-                  "dy of " + name + " is " + std::to_string(dy));
+      tally.check(
+          std::abs(dy - want) <= one.at("eps_" + name).get<double>() + std::abs(want) * 1e-15,
+          "dy of " + name + " is " + std::to_string(dy));
     }
   }
 }
@@ -135,11 +139,13 @@ void balancer_exp_scaled(const json& vector, Tally& tally) {
   for (const json& one : vector.at("cases")) {
     const std::uint64_t reserve = u64_of(one.at("reserve"));
     const std::uint64_t delta = u64_of(one.at("delta"));
-    const U64F64 got = one.at("base_quote").get<bool>() ? base_quote(one.at("w_quote"), reserve, delta)
-                                                        : quote_base(one.at("w_quote"), reserve, delta);
+    const U64F64 got = one.at("base_quote").get<bool>()
+                           ? base_quote(one.at("w_quote"), reserve, delta)
+                           : quote_base(one.at("w_quote"), reserve, delta);
     expect(tally, "exp_scaled", got.bits(), u128_of(one.at("model_bits")));
-    tally.check(std::abs(double_of(got) - one.at("expected").get<double>()) <= vector.value("eps", 1e-9),
-                "exp_scaled is " + std::to_string(double_of(got)));
+    tally.check(
+        std::abs(double_of(got) - one.at("expected").get<double>()) <= vector.value("eps", 1e-9),
+        "exp_scaled is " + std::to_string(double_of(got)));
   }
 }
 
@@ -181,8 +187,9 @@ void balancer_reverse(const json& vector, Tally& tally) {
     reserves.tao += dy;
     reserves.alpha -= out;
     const double price = double_of(spot_price(reserves));
-    tally.check(std::abs(price - one.at("expected_price_after").get<double>()) <= vector.value("eps", 1e-9),
-                "price after is " + std::to_string(price));
+    tally.check(
+        std::abs(price - one.at("expected_price_after").get<double>()) <= vector.value("eps", 1e-9),
+        "price after is " + std::to_string(price));
   }
 }
 
@@ -214,11 +221,12 @@ void swap_init(const json& vector, Tally& tally) {
   for (const json& one : vector.at("cases")) {
     Reserves reserves{u64_of(one.at("alpha_reserve")), u64_of(one.at("tao_reserve"))};
     if (!one.at("price_given").is_null()) {
-      reserves.quote_weight = weight_for_price(reserves, fixed_of(one.at("price_given"))).value_or(0);
+      reserves.quote_weight =
+          weight_for_price(reserves, fixed_of(one.at("price_given"))).value_or(0);
     }
     expect(tally, "weight", reserves.quote_weight, u64_of(one.at("model_w_quote")));
-    tally.check(std::abs(double_of(spot_price(reserves)) - one.at("expected_price").get<double>()) <=
-                    vector.value("eps", 1e-9),
+    tally.check(std::abs(double_of(spot_price(reserves)) -
+                         one.at("expected_price").get<double>()) <= vector.value("eps", 1e-9),
                 "price off");
   }
 }
@@ -256,11 +264,13 @@ void swap(const json& vector, Tally& tally) {
       expect(tally, "paid_out", got->paid_out, u64_of(model.at("paid_out")));
       expect(tally, "fee", got->fee, u64_of(model.at("fee")));
     }
-    if (one.contains("expected_out")) expect(tally, "out", got->paid_out, u64_of(one.at("expected_out")), eps);
+    if (one.contains("expected_out"))
+      expect(tally, "out", got->paid_out, u64_of(one.at("expected_out")), eps);
     if (one.contains("expected_in_net")) {
       expect(tally, "in", got->paid_in, u64_of(one.at("expected_in_net")), eps);
     }
-    if (one.value("expected", "") == "paid_out > 0") tally.check(got->paid_out > 0, "paid_out is 0");
+    if (one.value("expected", "") == "paid_out > 0")
+      tally.check(got->paid_out > 0, "paid_out is 0");
   }
 }
 
@@ -285,7 +295,8 @@ std::string text_of(const SafeFloat& value) {
 void expect_float(Tally& tally, const std::optional<SafeFloat>& got, const json& mantissa,
                   const json& exponent) {
   const SafeFloat want{u128_of(mantissa), i64_of(exponent)};
-  tally.check(got == want, "got " + (got ? text_of(*got) : "nothing") + ", expected " + text_of(want));
+  tally.check(got == want,
+              "got " + (got ? text_of(*got) : "nothing") + ", expected " + text_of(want));
 }
 
 void expect_model(Tally& tally, const std::optional<SafeFloat>& got, const json& one) {
@@ -344,7 +355,8 @@ SharePool pool_set(const json& set) {
   for (const auto& [name, share] : set.at("c").items()) {
     shares[account_named(name)] = SafeFloat::normalised(u128_of(share), 0);
   }
-  return SharePool::restored(u64_of(set.at("V")), SafeFloat::normalised(u128_of(set.at("D")), 0), shares);
+  return SharePool::restored(u64_of(set.at("V")), SafeFloat::normalised(u128_of(set.at("D")), 0),
+                             shares);
 }
 
 void share_pool(const json& vector, Tally& tally) {
@@ -392,8 +404,8 @@ void emission_curve(const json& vector, Tally& tally) {
 }
 
 void emission_curve_native(const json& one, Tally& tally) {
-  expect(tally, "emission at " + one.at("issuance").dump(), block_emission(u64_of(one.at("issuance"))),
-         u64_of(one.at("emission")));
+  expect(tally, "emission at " + one.at("issuance").dump(),
+         block_emission(u64_of(one.at("issuance"))), u64_of(one.at("emission")));
 }
 
 void decay_factors(const json& vector, Tally& tally) {
@@ -405,7 +417,8 @@ void decay_factors(const json& vector, Tally& tally) {
 
 void tao_weights(const json& vector, Tally& tally) {
   for (const json& one : vector.at("cases")) {
-    expect(tally, "tao weight", share_of_u64(u64_of(one.at("u64"))).bits(), u128_of(one.at("bits")));
+    expect(tally, "tao weight", share_of_u64(u64_of(one.at("u64"))).bits(),
+           u128_of(one.at("bits")));
   }
 }
 
@@ -456,8 +469,8 @@ void root_proportions(const json& vector, Tally& tally) {
     const U96F32 weight = one.contains("tao_weight_bits")
                               ? U96F32::from_bits(u128_of(one.at("tao_weight_bits")))
                               : share_of_u64(u64_of(one.at("tao_weight_u64")));
-    const U96F32 got = root_proportion(u64_of(one.at("root_tao")), weight, u64_of(one.at("alpha_in")),
-                                       u64_of(one.at("alpha_out")));
+    const U96F32 got = root_proportion(u64_of(one.at("root_tao")), weight,
+                                       u64_of(one.at("alpha_in")), u64_of(one.at("alpha_out")));
     const char* bits = one.contains("model_bits") ? "model_bits" : "bits";
     expect(tally, "root proportion", got.bits(), u128_of(one.at(bits)));
   }
@@ -482,7 +495,8 @@ void shares_price_burn(const json& vector, Tally& tally) {
 void pow_normalize(const json& vector, Tally& tally) {
   for (const json& one : vector.at("cases")) {
     std::vector<U64F64> values;
-    for (const json& value : one.at("values")) values.push_back(U64F64::from_literal(value.get<double>()));
+    for (const json& value : one.at("values"))
+      values.push_back(U64F64::from_literal(value.get<double>()));
     pow_normalise(values, U64F64::from_literal(one.at("exponent").get<double>()));
     for (std::size_t i = 0; i < values.size(); ++i) {
       if (one.contains("model_bits")) {
@@ -499,18 +513,25 @@ void parent_child(const json& vector, Tally& tally) {
     for (const json& child : one.at("children")) children.push_back(u64_of(child));
     std::vector<ParentShare> parents;
     for (const json& parent : one.at("parents")) {
-      parents.push_back({u64_of(parent.at("proportion")), {u64_of(parent.at("alpha")), parent.contains("tao") ? u64_of(parent.at("tao")) : 0},
-                         parent.value("same_owner", false)});
+      parents.push_back(
+          {u64_of(parent.at("proportion")),
+           {u64_of(parent.at("alpha")), parent.contains("tao") ? u64_of(parent.at("tao")) : 0},
+           parent.value("same_owner", false)});
     }
     const U96F32 take = U96F32::from_integer(u64_of(one.at("childkey_take_u16")))
                             .safe_div(U96F32::from_integer(65535));
-    const auto got = divide_among_parents(u64_of(one.at("dividend")), {u64_of(one.at("alpha_stake")), one.contains("tao_stake") ? u64_of(one.at("tao_stake")) : 0},
-                                          children, parents, U96F32::zero(), take, U96F32::zero());
+    const auto got =
+        divide_among_parents(u64_of(one.at("dividend")),
+                             {u64_of(one.at("alpha_stake")),
+                              one.contains("tao_stake") ? u64_of(one.at("tao_stake")) : 0},
+                             children, parents, U96F32::zero(), take, U96F32::zero());
     std::vector<std::uint64_t> amounts = got.parents;
     amounts.push_back(got.own);
     for (std::size_t i = 0; i < amounts.size(); ++i) {
-      expect(tally, "dividend", amounts[i], u64_of(one.at("expected").at(i)), vector.value("eps", 0.0));
-      if (one.contains("model")) expect(tally, "dividend", amounts[i], u64_of(one.at("model").at(i)));
+      expect(tally, "dividend", amounts[i], u64_of(one.at("expected").at(i)),
+             vector.value("eps", 0.0));
+      if (one.contains("model"))
+        expect(tally, "dividend", amounts[i], u64_of(one.at("model").at(i)));
     }
   }
 }
@@ -575,9 +596,10 @@ void coinbase_terms(const json& one, Tally& tally) {
   U64F64 prices;
   for (const json& subnet : one.at("subnets")) {
     ShareInput input;
-    input.moving_price = subnet.at("mechanism") == 0 ? I96F32::one()
-                                                     : I96F32::from_bits(static_cast<ledger::Int128>(
-                                                           u128_of(subnet.at("moving_price_i96f32_bits"))));
+    input.moving_price = subnet.at("mechanism") == 0
+                             ? I96F32::one()
+                             : I96F32::from_bits(static_cast<ledger::Int128>(
+                                   u128_of(subnet.at("moving_price_i96f32_bits"))));
     input.miner_burned = U96F32::from_bits(u128_of(subnet.at("miner_burned_u96f32_bits")));
     input.enabled = subnet.at("emission_enabled").get<bool>();
     prices = prices.saturating_add(input.moving_price.convert<U64F64>());
@@ -629,7 +651,8 @@ void coinbase_terms(const json& one, Tally& tally) {
     check.is("PendingRootAlphaDivs", root_sell ? split.root : 0);
     check.is("recycled", root_sell ? 0 : split.root);
     const I96F32 moved = moving_price_after(
-        I96F32::from_bits(static_cast<ledger::Int128>(u128_of(subnet.at("moving_price_i96f32_bits")))),
+        I96F32::from_bits(
+            static_cast<ledger::Int128>(u128_of(subnet.at("moving_price_i96f32_bits")))),
         price, I96F32::from_literal(0.000003), block, u64_of(subnet.at("first_emission_block")),
         u64_of(subnet.at("ema_halving_blocks")));
     expect(tally, "subnet " + netuid + " moving price", static_cast<UInt128>(moved.bits()),

@@ -71,14 +71,10 @@ class RandomEpoch {
 
   std::uint64_t draw_stake() {
     switch (below(5)) {
-      case 0:
-        return 0;
-      case 1:
-        return below(4);
-      case 2:
-        return 1'000'000'000;
-      default:
-        return next_() >> (12 + below(40));
+      case 0: return 0;
+      case 1: return below(4);
+      case 2: return 1'000'000'000;
+      default: return next_() >> (12 + below(40));
     }
   }
   std::uint64_t draw_block() { return below(3) == 0 ? 98000 + below(2001) : below(90000); }

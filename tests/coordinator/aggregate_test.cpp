@@ -206,9 +206,9 @@ TEST(Aggregator, TrimmedMeanTakesTheMiddleOfEachCoordinate) {
   Aggregator aggregator(layout, options, {});
   const std::vector<double> value =
       value_of(layout, aggregator.aggregate(RoundId{1}, views(given)).aggregate);
-  EXPECT_DOUBLE_EQ(value[0], 3.0);    // 2 and 4 of 1, 2, 4, 8
-  EXPECT_DOUBLE_EQ(value[1], -0.5);   // -1 and 0 of -2, -1, 0, 0
-  EXPECT_DOUBLE_EQ(value[2], 0.0);    // 0 and 0 of 0, 0, 0, 8
+  EXPECT_DOUBLE_EQ(value[0], 3.0);   // 2 and 4 of 1, 2, 4, 8
+  EXPECT_DOUBLE_EQ(value[1], -0.5);  // -1 and 0 of -2, -1, 0, 0
+  EXPECT_DOUBLE_EQ(value[2], 0.0);   // 0 and 0 of 0, 0, 0, 8
 }
 
 TEST(Aggregator, LeavesOutACoordinateThatOneLightSenderCarriesAlone) {
@@ -244,9 +244,10 @@ TEST(Aggregator, RecompressionSendsTheSumOrKeepsItForLater) {
   for (std::uint16_t uid = 0; uid < 4; ++uid) {
     given.emplace_back(layout, uid, ExpertSet{0, 1, 2}, random_residual(layout, uid));
   }
-  const std::vector<double> exact = value_of(
-      layout, Aggregator(layout, forwarding("clipped_mean"), {}).aggregate(RoundId{1}, views(given))
-                  .aggregate);
+  const std::vector<double> exact =
+      value_of(layout, Aggregator(layout, forwarding("clipped_mean"), {})
+                           .aggregate(RoundId{1}, views(given))
+                           .aggregate);
   Aggregator aggregator(layout, options, {.block_elements = 256});
   const AggregateResult result = aggregator.aggregate(RoundId{1}, views(given));
   ASSERT_EQ(result.aggregate.sources.size(), 1u);

@@ -79,7 +79,8 @@ TEST_F(Reading, TheFeeIsWhatTheRuntimeAsksAsItWasRecorded) {
 TEST_F(Reading, AHotkeyHasItsNeuronOrNone) {
   ChainReader reader(*node);
   EXPECT_EQ(reader.uid_of(Netuid{2}, ss58_of("miner_M")), Uid{1});
-  EXPECT_FALSE(reader.uid_of(Netuid{2}, to_ss58(Keypair::from_uri(KeyType::sr25519, "//Nobody").public_key())));
+  EXPECT_FALSE(reader.uid_of(
+      Netuid{2}, to_ss58(Keypair::from_uri(KeyType::sr25519, "//Nobody").public_key())));
 }
 
 TEST(ReadingNewer, APoolIsPricedByTheRuntimesOwnFormula) {

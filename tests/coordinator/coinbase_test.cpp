@@ -13,8 +13,8 @@ TEST(Coinbase, AHotkeysOwnContributionIsFlooredItsParentsAreNot) {
   // Half of 1 alpha is lent away: the rest is floored to 0, so that the parent's half earns all.
   const std::array<std::uint64_t, 1> children = {kHalf};
   const std::array<ParentShare, 1> parents = {ParentShare{kHalf, {1, 0}, false}};
-  const ParentDividends parts =
-      divide_among_parents(1'000, {1, 0}, children, parents, U96F32::zero(), U96F32::zero(), U96F32::zero());
+  const ParentDividends parts = divide_among_parents(
+      1'000, {1, 0}, children, parents, U96F32::zero(), U96F32::zero(), U96F32::zero());
   EXPECT_EQ(parts.parents.front(), 1'000U);
   EXPECT_EQ(parts.own, 0U);
 }
@@ -33,7 +33,8 @@ TEST(Coinbase, AParentOfTheSameOwnerPaysNoTake) {
 }
 
 TEST(Coinbase, DisabledSubnetsLeaveTheirShareToTheOthers) {
-  const std::array<ShareInput, 3> inputs = {ShareInput{I96F32::one(), {}, true}, ShareInput{I96F32::one(), {}, false},
+  const std::array<ShareInput, 3> inputs = {ShareInput{I96F32::one(), {}, true},
+                                            ShareInput{I96F32::one(), {}, false},
                                             ShareInput{I96F32::from_integer(2), {}, true}};
   const auto shares = emission_shares(inputs, true);
   EXPECT_EQ(shares[1], U64F64::zero());

@@ -14,7 +14,8 @@ class Duplicates : public ::testing::Test {
  protected:
   Layout layout = Layout::of([] {
     ModelOptions model;
-    model.vocabulary = 1'024, model.width = 16, model.layers = 1, model.heads = 2, model.key_value_heads = 1;
+    model.vocabulary = 1'024, model.width = 16, model.layers = 1, model.heads = 2,
+    model.key_value_heads = 1;
     model.experts = 2, model.expert_width = 16;
     return model;
   }());
@@ -26,7 +27,8 @@ class Duplicates : public ::testing::Test {
     return values;
   }
   Sketch sketch(std::vector<float> values) const {
-    return sketch_of(layout, Update(layout, encode_update(layout, {0, 1}, values, {.block_elements = 1'024})));
+    return sketch_of(
+        layout, Update(layout, encode_update(layout, {0, 1}, values, {.block_elements = 1'024})));
   }
   // The values that would be kept, altered by noise, a share of them replaced.
   std::vector<float> altered(std::vector<float> values, double replaced) {

@@ -32,14 +32,10 @@ UInt128 any_bits(std::mt19937_64& random) {
   const UInt128 full = (static_cast<UInt128>(random()) << 64) | random();
   const UInt128 cut = full >> (random() % 128);
   switch (random() % 8) {
-    case 0:
-      return ~cut;
-    case 1:
-      return UInt128{0} - (random() % 4);
-    case 2:
-      return UInt128{1} << (random() % 128);
-    default:
-      return cut;
+    case 0: return ~cut;
+    case 1: return UInt128{0} - (random() % 4);
+    case 2: return UInt128{1} << (random() % 128);
+    default: return cut;
   }
 }
 

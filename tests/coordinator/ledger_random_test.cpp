@@ -26,7 +26,8 @@ TEST(LedgerRandom, EveryOperationMixedBreaksNoInvariantAndSnapshotsRoundTrip) {
     for (std::uint64_t block = 0; block < blocks; ++block) {
       for (std::uint64_t left = world.random().below(4); left > 0; --left) {
         const auto [operation, outcome] = world.act();
-        ++seen[std::string(name_of(operation))][outcome ? "done" : std::string(name_of(outcome.error()))];
+        ++seen[std::string(name_of(operation))]
+              [outcome ? "done" : std::string(name_of(outcome.error()))];
       }
       ASSERT_NO_THROW(world.ledger.step_block()) << "block " << world.ledger.state().block;
       if (block % 500 == 0) {

@@ -51,10 +51,13 @@ class Refusals : public ::testing::Test {
     const Digest before = ledger.digest();
     const auto outcome = ledger.apply(operation);
     if (outcome) return "done";
-    EXPECT_EQ(ledger.digest(), before) << name_of(operation) << " was refused and changed something";
+    EXPECT_EQ(ledger.digest(), before)
+        << name_of(operation) << " was refused and changed something";
     return std::string(name_of(outcome.error()));
   }
-  void must(const Operation& operation) { ASSERT_EQ(answer(operation), "done") << name_of(operation); }
+  void must(const Operation& operation) {
+    ASSERT_EQ(answer(operation), "done") << name_of(operation);
+  }
   void set(std::optional<std::uint16_t> netuid, const std::string& name, std::uint64_t value) {
     ASSERT_TRUE(ledger.override_parameter(netuid, name, value)) << name;
   }
@@ -81,8 +84,10 @@ TEST_F(Refusals, AddStake) {
   EXPECT_EQ(answer(AddStake{cold(9), hot(77), 1, 50 * kTao, low}), "PriceLimitExceeded");
   const Limit near{2'300'000'000, false};
   EXPECT_EQ(answer(AddStake{cold(9), hot(77), 1, 900 * kTao, near}), "SlippageTooHigh");
-  EXPECT_EQ(answer(AddStake{cold(9), hot(77), 1, 900 * kTao, Limit{near.price, true}}), "NotEnoughBalanceToStake");
-  EXPECT_EQ(answer(AddStake{cold(2), hot(77), 1, 900 * kTao, Limit{near.price, true}}), "HotKeyAccountNotExists");
+  EXPECT_EQ(answer(AddStake{cold(9), hot(77), 1, 900 * kTao, Limit{near.price, true}}),
+            "NotEnoughBalanceToStake");
+  EXPECT_EQ(answer(AddStake{cold(2), hot(77), 1, 900 * kTao, Limit{near.price, true}}),
+            "HotKeyAccountNotExists");
   EXPECT_EQ(answer(AddStake{cold(2), hot(1), 1, 900 * kTao, Limit{near.price, true}}), "done");
 }
 
@@ -94,7 +99,8 @@ TEST_F(Refusals, RemoveStake) {
   EXPECT_EQ(plain(9, kMuch), "SubnetNotExists");
   EXPECT_EQ(answer(RemoveStake{cold(9), hot(77), 1, kMuch, {}}), "AmountTooLow") << "owns none";
   EXPECT_EQ(plain(1, 1'000), "AmountTooLow") << "less than the least, and something stays";
-  const auto limited = [&](std::uint16_t netuid, std::uint64_t alpha, std::uint64_t price, bool partial = false) {
+  const auto limited = [&](std::uint16_t netuid, std::uint64_t alpha, std::uint64_t price,
+                           bool partial = false) {
     return answer(RemoveStake{cold(1), hot(1), netuid, alpha, Limit{price, partial}});
   };
   EXPECT_EQ(limited(1, kMuch, kMuch), "InsufficientLiquidity");
@@ -115,7 +121,8 @@ TEST_F(Refusals, UnstakeAll) {
 }
 
 TEST_F(Refusals, MoveStake) {
-  const auto move = [&](std::uint64_t to, std::uint16_t from_net, std::uint16_t to_net, std::uint64_t alpha) {
+  const auto move = [&](std::uint64_t to, std::uint16_t from_net, std::uint16_t to_net,
+                        std::uint64_t alpha) {
     return answer(MoveStake{cold(1), hot(1), hot(to), from_net, to_net, alpha});
   };
   EXPECT_EQ(move(1, 9, 9, kMuch), "SameNetuid");
@@ -130,7 +137,8 @@ TEST_F(Refusals, MoveStake) {
 }
 
 TEST_F(Refusals, TransferStake) {
-  const auto transfer = [&](std::uint64_t to, std::uint64_t hotkey, std::uint16_t to_net, std::uint64_t alpha) {
+  const auto transfer = [&](std::uint64_t to, std::uint64_t hotkey, std::uint16_t to_net,
+                            std::uint64_t alpha) {
     return answer(TransferStake{cold(1), cold(to), hot(hotkey), 1, to_net, alpha});
   };
   set(1, "transfer_toggle", 0);
@@ -148,8 +156,8 @@ TEST_F(Refusals, TransferStake) {
 }
 
 TEST_F(Refusals, SwapStake) {
-  const auto swap = [&](std::uint64_t hotkey, std::uint16_t to_net, std::uint64_t alpha, std::uint64_t price,
-                        bool partial = false) {
+  const auto swap = [&](std::uint64_t hotkey, std::uint16_t to_net, std::uint64_t alpha,
+                        std::uint64_t price, bool partial = false) {
     return answer(SwapStake{cold(1), hot(hotkey), 1, to_net, alpha, Limit{price, partial}});
   };
   EXPECT_EQ(swap(77, 1, kMuch, kMuch), "SameNetuid");
@@ -187,7 +195,9 @@ TEST_F(Refusals, Register) {
 
 TEST_F(Refusals, RegisterOnRoot) {
   set(std::nullopt, "root_uids_max", 2);
-  const auto enlist = [&](std::uint64_t c, std::uint64_t h) { return answer(Register{cold(c), hot(h), 0, {}}); };
+  const auto enlist = [&](std::uint64_t c, std::uint64_t h) {
+    return answer(Register{cold(c), hot(h), 0, {}});
+  };
   EXPECT_EQ(enlist(1, 1), "done");
   EXPECT_EQ(enlist(1, 1), "TooManyRegistrationsThisBlock");
   blocks(1);
@@ -322,7 +332,8 @@ TEST_F(Refusals, SetEmissionSplit) {
   EXPECT_EQ(answer(SetEmissionSplit{cold(9), 9, {1}}), "SubnetNotExists");
   EXPECT_EQ(answer(SetEmissionSplit{cold(9), 1, {1}}), "NotSubnetOwner");
   EXPECT_EQ(answer(SetEmissionSplit{cold(0), 1, {1}}), "InvalidValue");
-  EXPECT_EQ(answer(SetEmissionSplit{cold(0), 1, {65'535, 0}}), "InvalidValue") << "one mechanism only";
+  EXPECT_EQ(answer(SetEmissionSplit{cold(0), 1, {65'535, 0}}), "InvalidValue")
+      << "one mechanism only";
   EXPECT_EQ(answer(SetEmissionSplit{cold(0), 1, {65'535}}), "done");
 }
 

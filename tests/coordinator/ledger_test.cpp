@@ -27,10 +27,12 @@ Ledger small_world() {
   options.network_rate_limit = 5;
   options.immunity_period = 0;
   Ledger ledger(options);
-  for (std::uint64_t i = 0; i < 4; ++i) EXPECT_EQ(answer(ledger, Fund{cold(i), 100'000 * kTao}), "done");
+  for (std::uint64_t i = 0; i < 4; ++i)
+    EXPECT_EQ(answer(ledger, Fund{cold(i), 100'000 * kTao}), "done");
   EXPECT_EQ(answer(ledger, RegisterNetwork{cold(0), hot(0), 1}), "done");
   EXPECT_EQ(answer(ledger, StartCall{cold(0), 1}), "done");
-  for (std::uint64_t i = 1; i < 4; ++i) EXPECT_EQ(answer(ledger, Register{cold(i), hot(i), 1, {}}), "done");
+  for (std::uint64_t i = 1; i < 4; ++i)
+    EXPECT_EQ(answer(ledger, Register{cold(i), hot(i), 1, {}}), "done");
   EXPECT_EQ(answer(ledger, AddStake{cold(1), hot(1), 1, 500 * kTao, {}}), "done");
   for (int block = 0; block < 11; ++block) ledger.step_block();
   EXPECT_EQ(answer(ledger, SetWeights{hot(1), 1, 0, {2, 3}, {40'000, 20'000}, 0}), "done");
@@ -75,7 +77,8 @@ TEST(Ledger, PreviewWithOtherWeightsMovesTheIncentive) {
   Ledger ledger = small_world();
   for (int block = 0; block < 5; ++block) ledger.step_block();
   const EpochReport as_is = ledger.preview(1);
-  const EpochReport other = ledger.preview(1, {SetWeights{hot(1), 1, 0, {2, 3}, {20'000, 40'000}, 0}});
+  const EpochReport other =
+      ledger.preview(1, {SetWeights{hot(1), 1, 0, {2, 3}, {20'000, 40'000}, 0}});
   EXPECT_GT(as_is.payouts[2].incentive, other.payouts[2].incentive);
   EXPECT_LT(as_is.payouts[3].incentive, other.payouts[3].incentive);
 }
@@ -97,9 +100,12 @@ TEST(Ledger, OneMissingRaoOrAlphaAnywhereIsNamed) {
   EXPECT_THAT(fault([](LedgerState& s) { s.issuance -= 1; }), HasSubstr("TAO"));
   EXPECT_THAT(fault([](LedgerState& s) { s.burned += 1; }), HasSubstr("TAO"));
   EXPECT_THAT(fault([](LedgerState& s) { s.subnets.at(1).reserves.tao -= 1; }), HasSubstr("TAO"));
-  EXPECT_THAT(fault([](LedgerState& s) { s.subnets.at(1).alpha_out += 1; }), HasSubstr("alpha_out"));
-  EXPECT_THAT(fault([](LedgerState& s) { s.subnets.at(1).pending.server += 1; }), HasSubstr("alpha_out"));
-  EXPECT_THAT(fault([](LedgerState& s) { s.subnets.at(1).protocol_alpha += 1; }), HasSubstr("alpha_out"));
+  EXPECT_THAT(fault([](LedgerState& s) { s.subnets.at(1).alpha_out += 1; }),
+              HasSubstr("alpha_out"));
+  EXPECT_THAT(fault([](LedgerState& s) { s.subnets.at(1).pending.server += 1; }),
+              HasSubstr("alpha_out"));
+  EXPECT_THAT(fault([](LedgerState& s) { s.subnets.at(1).protocol_alpha += 1; }),
+              HasSubstr("alpha_out"));
   EXPECT_THAT(fault([](LedgerState& s) { s.subnets.at(1).stakes.at(hot(1)).deposit_for_all(1); }),
               HasSubstr("alpha_out"));
   EXPECT_THAT(fault([](LedgerState& s) { s.subnets.at(1).mechanisms[0].weights.pop_back(); }),
@@ -149,12 +155,14 @@ TEST(Ledger, BytesWithARightDigestButWrongContentAreRefused) {
 TEST(Ledger, AddStakeRefusesInTheChainsOrder) {
   Ledger ledger = small_world();
   const std::uint64_t much = 1'000'000'000 * kTao;
-  EXPECT_EQ(answer(ledger, AddStake{cold(1), hot(77), 1, 2'000'000 * kTao, {}}), "InsufficientLiquidity");
+  EXPECT_EQ(answer(ledger, AddStake{cold(1), hot(77), 1, 2'000'000 * kTao, {}}),
+            "InsufficientLiquidity");
   EXPECT_EQ(answer(ledger, AddStake{cold(1), hot(77), 9, much, {}}), "SubnetNotExists");
   ASSERT_EQ(answer(ledger, RegisterNetwork{cold(3), hot(30), 1}), "done");
   EXPECT_EQ(answer(ledger, AddStake{cold(9), hot(77), 2, 1, {}}), "SubtokenDisabled");
   EXPECT_EQ(answer(ledger, AddStake{cold(9), hot(77), 1, 2'000'000, {}}), "AmountTooLow");
-  EXPECT_EQ(answer(ledger, AddStake{cold(9), hot(77), 1, kTao, Limit{1, false}}), "PriceLimitExceeded");
+  EXPECT_EQ(answer(ledger, AddStake{cold(9), hot(77), 1, kTao, Limit{1, false}}),
+            "PriceLimitExceeded");
   EXPECT_EQ(answer(ledger, AddStake{cold(9), hot(77), 1, kTao, {}}), "NotEnoughBalanceToStake");
   EXPECT_EQ(answer(ledger, AddStake{cold(1), hot(77), 1, kTao, {}}), "HotKeyAccountNotExists");
   EXPECT_EQ(answer(ledger, AddStake{cold(1), hot(1), 1, kTao, {}}), "done");
@@ -257,10 +265,10 @@ TEST(Ledger, RootAlphaIsKeptOnlyWhenPricesSumToMoreThanOne) {
     LedgerState state = ledger.state();
     state.subnets.at(1).moving_price = price;
     state.subnets.at(1).pending = {};
-    state.subnets.at(1).alpha_adrift += static_cast<std::int64_t>(ledger.state().subnets.at(1).pending.server +
-                                                                  ledger.state().subnets.at(1).pending.validator +
-                                                                  ledger.state().subnets.at(1).pending.root +
-                                                                  ledger.state().subnets.at(1).pending.owner_cut);
+    state.subnets.at(1).alpha_adrift += static_cast<std::int64_t>(
+        ledger.state().subnets.at(1).pending.server +
+        ledger.state().subnets.at(1).pending.validator + ledger.state().subnets.at(1).pending.root +
+        ledger.state().subnets.at(1).pending.owner_cut);
     ledger = Ledger::from_state(std::move(state), ledger.new_subnet_parameters());
     ledger.step_block();
     return ledger.state().subnets.at(1).pending.root;

@@ -95,9 +95,10 @@ TEST(Metadata, MakesPrefixesFromSomeOfAMapsKeysAndReadsFullKeysBack) {
   EXPECT_TRUE(std::equal(one.begin(), one.end(), both.begin()));
   EXPECT_EQ(metadata.decode_storage_key(item, both), Json::array({7, 300}));
   EXPECT_EQ(code_of([&] { metadata.decode_storage_key(item, one); }), ErrorCode::scale_malformed);
-  EXPECT_EQ(
-      code_of([&] { metadata.storage_key("SubtensorModule", "Keys", Json::array({7, 300, 1})); }),
-      ErrorCode::scale_malformed);
+  EXPECT_EQ(code_of([&] {
+              metadata.storage_key("SubtensorModule", "Keys", Json::array({7, 300, 1}));
+            }),
+            ErrorCode::scale_malformed);
   // A key whose hash does not belong to it is not believed.
   const StorageItem& account = metadata.storage("System", "Account");
   Bytes key = metadata.storage_key(

@@ -30,7 +30,8 @@ TEST(PowRatio, SeriesAgreesWithTheExactRootToTheLastUnit) {
     const UInt128 num = 1 + random.below(static_cast<std::uint64_t>(den));
     const UInt128 exact = pow_ratio_scaled(num, den, 1, 1, 256);
     // The same exponent but for one part in 10^18 takes the series.
-    const UInt128 series = pow_ratio_scaled(num, den, Perquintill::kOne - 1, Perquintill::kOne, 256);
+    const UInt128 series =
+        pow_ratio_scaled(num, den, Perquintill::kOne - 1, Perquintill::kOne, 256);
     EXPECT_GE(series, exact);
     EXPECT_LE(series - exact, 40U);  // |ln ratio| units of the last place
   }
@@ -39,7 +40,8 @@ TEST(PowRatio, SeriesAgreesWithTheExactRootToTheLastUnit) {
 TEST(Pool, InjectionKeepsThePrice) {
   Random random(3);
   for (int i = 0; i < 500; ++i) {
-    Reserves pool{1'000'000'000 + random.below(1'000'000'000'000), 1'000'000'000 + random.below(1'000'000'000'000)};
+    Reserves pool{1'000'000'000 + random.below(1'000'000'000'000),
+                  1'000'000'000 + random.below(1'000'000'000'000)};
     const std::uint64_t tao = random.below(1'000'000'000);
     const std::uint64_t alpha = random.below(1'000'000'000);
     const U64F64 before = spot_price(pool);
@@ -85,13 +87,17 @@ TEST(Pool, AnOrderStopsAtItsLimitPrice) {
   // The fee lies on top of what is filled: in / (65535 - rate), not in / 65535.
   EXPECT_EQ(cut->fee, cut->paid_in * 33 / (65535 - 33));
   EXPECT_NE(cut->fee, cut->paid_in * 33 / 65535);
-  EXPECT_EQ(quote_swap(pool, {Side::buy, 1'000'000, 250'000'000, 33}).error(), LedgerError::PriceLimitExceeded);
+  EXPECT_EQ(quote_swap(pool, {Side::buy, 1'000'000, 250'000'000, 33}).error(),
+            LedgerError::PriceLimitExceeded);
 }
 
 TEST(Pool, RefusesInTheChainsOrder) {
-  EXPECT_EQ(quote_swap({0, 1'000}, {Side::buy, 1'000'001, 0, 0, true}).error(), LedgerError::SwapInputTooLarge);
-  EXPECT_EQ(quote_swap({999'999, 1'000}, {Side::buy, 1, 0, 0, true}).error(), LedgerError::ReservesTooLow);
-  EXPECT_EQ(quote_swap({1'000'000, 1'000'000}, {Side::buy, 1, 0, 0, true}).error(), LedgerError::PriceLimitExceeded);
+  EXPECT_EQ(quote_swap({0, 1'000}, {Side::buy, 1'000'001, 0, 0, true}).error(),
+            LedgerError::SwapInputTooLarge);
+  EXPECT_EQ(quote_swap({999'999, 1'000}, {Side::buy, 1, 0, 0, true}).error(),
+            LedgerError::ReservesTooLow);
+  EXPECT_EQ(quote_swap({1'000'000, 1'000'000}, {Side::buy, 1, 0, 0, true}).error(),
+            LedgerError::PriceLimitExceeded);
 }
 
 TEST(ConstantProduct, KeepsTheBitsOfItsRelease) {

@@ -93,14 +93,16 @@ class RandomWorld {
   }
   std::optional<Limit> some_limit() {
     if (random_.below(3) != 0) return std::nullopt;
-    return Limit{random_.below(std::uint64_t{1} << (10 + random_.below(40))), random_.below(2) == 0};
+    return Limit{random_.below(std::uint64_t{1} << (10 + random_.below(40))),
+                 random_.below(2) == 0};
   }
   // What the account really has, now and then, so that the deep ends are reached.
   std::uint64_t some_stake(const AccountId& hot, const AccountId& cold, std::uint16_t netuid) {
     const auto subnet = ledger.state().subnets.find(netuid);
     if (subnet == ledger.state().subnets.end() || random_.below(4) == 0) return some_amount();
     const auto pool = subnet->second.stakes.find(hot);
-    const std::uint64_t owned = pool == subnet->second.stakes.end() ? 0 : pool->second.value_of(cold);
+    const std::uint64_t owned =
+        pool == subnet->second.stakes.end() ? 0 : pool->second.value_of(cold);
     return random_.below(3) == 0 ? owned : random_.below(owned + 1);
   }
   std::vector<Relation> some_children() {
@@ -160,10 +162,13 @@ inline Operation RandomWorld::some_sealed() {
                                       {{call.uids, call.values, 0}, reveal.salt});
       return CommitWeights{call.hotkey, call.netuid, 0, hash.bytes};
     }
-    case 1: case 4: case 5: return some_hidden(reveal);
+    case 1:
+    case 4:
+    case 5: return some_hidden(reveal);
     case 2: {
       const Bytes plain = timelocked_plaintext(call.hotkey, {call.uids, call.values, 0});
-      return CommitTimelocked{call.hotkey, call.netuid, 0, {1, 2, 3}, plain, pulse_ + random_.below(4), 4};
+      return CommitTimelocked{
+          call.hotkey, call.netuid, 0, {1, 2, 3}, plain, pulse_ + random_.below(4), 4};
     }
     default: return Pulse{++pulse_};
   }
@@ -183,9 +188,11 @@ inline Operation RandomWorld::some_batch() {
 }
 
 inline Operation RandomWorld::some_choice() {
-  static const char* const kNames[] = {"kappa",          "bonds_penalty", "liquid_alpha_on", "tempo",
-                                       "yuma",           "recycle",       "mechanism_count", "min_burn",
-                                       "commit_reveal_weights_enabled", "nonsense"};
+  static const char* const kNames[] = {
+      "kappa",           "bonds_penalty", "liquid_alpha_on",
+      "tempo",           "yuma",          "recycle",
+      "mechanism_count", "min_burn",      "commit_reveal_weights_enabled",
+      "nonsense"};
   const auto [cold, hot] = some_pair();
   const std::uint16_t netuid = some_netuid();
   const auto subnet = ledger.state().subnets.find(netuid);
@@ -193,16 +200,25 @@ inline Operation RandomWorld::some_choice() {
                               ? cold
                               : subnet->second.owner_coldkey;
   switch (random_.below(11)) {
-    case 0: return SetTake{cold, hot, static_cast<std::uint16_t>(random_.below(20000)), random_.below(2) == 0};
-    case 1: return SetChildkeyTake{cold, hot, netuid, static_cast<std::uint16_t>(random_.below(14000))};
+    case 0:
+      return SetTake{cold, hot, static_cast<std::uint16_t>(random_.below(20000)),
+                     random_.below(2) == 0};
+    case 1:
+      return SetChildkeyTake{cold, hot, netuid, static_cast<std::uint16_t>(random_.below(14000))};
     case 2: return SetChildren{cold, hot, netuid, some_children()};
     case 3: return SetAutostake{some_coldkey(), some_netuid(), some_hotkey()};
-    case 4: return SetHyperparameter{owner, netuid, kNames[random_.below(10)], random_.below(4) == 0 ? random_.below(3) : random_.below(65536)};
+    case 4:
+      return SetHyperparameter{owner, netuid, kNames[random_.below(10)],
+                               random_.below(4) == 0 ? random_.below(3) : random_.below(65536)};
     case 5: return SetEmissionSplit{owner, netuid, {}};
     case 6: return TriggerEpoch{owner, netuid};
     case 7: return ClaimRoot{some_coldkey(), {some_netuid(), some_netuid()}};
-    case 8: return SetClaimKind{some_coldkey(), static_cast<ClaimKind>(random_.below(3)), {some_netuid()}};
-    case 9: return Propose{some_coldkey(), random_.below(2) == 0 ? "owner_cut" : "childkey_burn", random_.below(40000) << random_.below(48)};
+    case 8:
+      return SetClaimKind{
+          some_coldkey(), static_cast<ClaimKind>(random_.below(3)), {some_netuid()}};
+    case 9:
+      return Propose{some_coldkey(), random_.below(2) == 0 ? "owner_cut" : "childkey_burn",
+                     random_.below(40000) << random_.below(48)};
     default: return Vote{some_coldkey(), random_.below(20), random_.below(2) == 0};
   }
 }
@@ -213,15 +229,30 @@ inline Operation RandomWorld::any_operation() {
   const std::uint16_t b = some_netuid();
   switch (random_.below(24)) {
     case 0: return TransferBalance{cold, some_coldkey(), some_amount()};
-    case 1: case 2: case 3: return Register{cold, hot, a, random_.below(4) == 0 ? std::optional<std::uint64_t>(some_amount()) : std::nullopt};
-    case 4: case 5: case 6: case 7: return AddStake{cold, hot, a, some_amount(), some_limit()};
-    case 8: case 9: return RemoveStake{cold, hot, a, some_stake(hot, cold, a), some_limit()};
-    case 10: return random_.below(8) == 0 ? Operation(UnstakeAll{cold, hot, random_.below(2) == 0}) : some_choice();
+    case 1:
+    case 2:
+    case 3:
+      return Register{
+          cold, hot, a,
+          random_.below(4) == 0 ? std::optional<std::uint64_t>(some_amount()) : std::nullopt};
+    case 4:
+    case 5:
+    case 6:
+    case 7: return AddStake{cold, hot, a, some_amount(), some_limit()};
+    case 8:
+    case 9: return RemoveStake{cold, hot, a, some_stake(hot, cold, a), some_limit()};
+    case 10:
+      return random_.below(8) == 0 ? Operation(UnstakeAll{cold, hot, random_.below(2) == 0})
+                                   : some_choice();
     case 11: return MoveStake{cold, hot, some_hotkey(), a, b, some_stake(hot, cold, a)};
     case 12: return TransferStake{cold, some_coldkey(), hot, a, b, some_stake(hot, cold, a)};
     case 13: return SwapStake{cold, hot, a, b, some_stake(hot, cold, a), some_limit()};
-    case 14: return random_.below(10) == 0 ? Operation(RegisterNetwork{cold, hot, 1}) : Operation(StartCall{cold, a});
-    case 15: case 16: case 17: return some_choice();
+    case 14:
+      return random_.below(10) == 0 ? Operation(RegisterNetwork{cold, hot, 1})
+                                    : Operation(StartCall{cold, a});
+    case 15:
+    case 16:
+    case 17: return some_choice();
     case 18: return some_sealed();
     case 19: return some_batch();
     default: return some_weights();

@@ -51,7 +51,8 @@ TEST(PlackettLuce, RatesNewGamesAsTheInstalledOpenskillDoes) {
   std::FILE* pipe = ::popen(command.c_str(), "r");
   std::string text;
   char buffer[1 << 16];
-  for (std::size_t read; (read = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) text.append(buffer, read);
+  for (std::size_t read; (read = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;)
+    text.append(buffer, read);
   ASSERT_EQ(::pclose(pipe), 0);
   std::istringstream games(text);
   const auto [worst, count] = compare(games);

@@ -29,14 +29,10 @@ class RowKernelSets : public ::testing::TestWithParam<const char*> {
   // Shares of every size, with many at the ends.
   std::uint64_t any_share() {
     switch (random() % 6) {
-      case 0:
-        return 0;
-      case 1:
-        return kShareOne;
-      case 2:
-        return kShareOne - random() % 4;
-      default:
-        return (random() >> 32) >> (random() % 32);
+      case 0: return 0;
+      case 1: return kShareOne;
+      case 2: return kShareOne - random() % 4;
+      default: return (random() >> 32) >> (random() % 32);
     }
   }
   // Packed shares that rows can hold: never 2^32 - 1 but as 1.0.

@@ -67,7 +67,8 @@ class World {
   Called call_of(int caller, const ledger::Operation& operation,
                  const std::string& run = kRunName) const {
     const Keypair keys = key(caller);
-    Called call{keys.public_key(), ledger.next_nonce(keys.public_key()), ledger::encode(operation), {}};
+    Called call{
+        keys.public_key(), ledger.next_nonce(keys.public_key()), ledger::encode(operation), {}};
     call.evidence = seal(keys, Nonce{}, 1, now,
                          encode(ToCoordinator{LedgerCall{run, call.nonce, call.operation}}));
     return call;
@@ -107,7 +108,9 @@ TEST(RunLedgerCalls, AnAccountStakesMovesSwapsAndUnstakes) {
   EXPECT_EQ(world.free(5), 900 * kTao);
   const std::uint64_t bought = world.stake(1, 5);
   EXPECT_GT(bought, 50 * kTao);
-  ASSERT_EQ(world.call(5, ledger::MoveStake{account(5), account(1), account(2), kRun, kRun, bought / 2}), "");
+  ASSERT_EQ(
+      world.call(5, ledger::MoveStake{account(5), account(1), account(2), kRun, kRun, bought / 2}),
+      "");
   EXPECT_NEAR(static_cast<double>(world.stake(2, 5)), static_cast<double>(bought / 2), 2);
   ASSERT_EQ(world.call(5, ledger::SwapStake{account(5), account(1), kRun, 2, bought / 4, {}}), "");
   EXPECT_GT(world.stake(1, 5, 2), 0U);
@@ -152,7 +155,8 @@ TEST(RunLedgerCalls, NobodyCallsForAnotherAndNobodyMintsOrWeighs) {
   EXPECT_THAT(world.call(6, ledger::Pulse{7}), HasSubstr("not for accounts"));
   EXPECT_THAT(world.call(1, ledger::SetWeights{account(1), kRun, 0, {1}, {1}, 0}),
               HasSubstr("come from its validators' scores"));
-  EXPECT_THAT(world.call(6, ledger::TransferBalance{account(6), account(7), 0}), HasSubstr("500 rao"));
+  EXPECT_THAT(world.call(6, ledger::TransferBalance{account(6), account(7), 0}),
+              HasSubstr("500 rao"));
   EXPECT_THAT(world.call(6, ledger::AddStake{account(6), account(1), kRun, 900 * kTao, {}}),
               HasSubstr("AddStake: NotEnoughBalanceToStake"));
   Called broken = world.call_of(6, ledger::StartCall{account(6), kRun});
@@ -177,19 +181,23 @@ TEST(RunLedgerCalls, OnlyTheOwnerSetsASubnetsParametersAndOnlyWithinTheirBounds)
   EXPECT_EQ(world.subnet().parameters.kappa, 39'321);
   EXPECT_THAT(world.call(9, change), HasSubstr("TxRateLimitExceeded"));
   EXPECT_THAT(world.call(9, ledger::SetHyperparameter{account(9), kRun, "fee_rate", 1}),
-              HasSubstr("InvalidValue")) << "the network's, not the owner's";
+              HasSubstr("InvalidValue"))
+      << "the network's, not the owner's";
   EXPECT_THAT(world.call(9, ledger::SetHyperparameter{account(9), kRun, "tempo", 60'000}),
               HasSubstr("InvalidValue"));
   EXPECT_EQ(world.call(9, ledger::SetTake{account(9), account(9), 1, true}),
             "SetTake: HotKeyAccountNotExists");
   EXPECT_EQ(world.call(1, ledger::SetTake{account(1), account(1), 6'000, false}), "");
-  EXPECT_EQ(world.call(1, ledger::SetChildren{account(1), account(1), kRun, {{~0ULL / 2, account(2)}}}), "");
+  EXPECT_EQ(
+      world.call(1, ledger::SetChildren{account(1), account(1), kRun, {{~0ULL / 2, account(2)}}}),
+      "");
   EXPECT_TRUE(world.subnet().families.at(account(1)).pending.has_value());
 }
 
 TEST(RunLedgerCalls, NetworkParametersChangeByRootStakeAfterADelay) {
   World world;
-  EXPECT_THAT(world.call(5, ledger::Propose{account(5), "tao_weight", 5}), HasSubstr("StakeTooLowForRoot"));
+  EXPECT_THAT(world.call(5, ledger::Propose{account(5), "tao_weight", 5}),
+              HasSubstr("StakeTooLowForRoot"));
   ASSERT_EQ(world.call(1, ledger::Propose{account(1), "owner_cut", 100}), "");
   ASSERT_EQ(world.call(5, ledger::AddStake{account(5), account(1), 0, 800 * kTao, {}}), "");
   ASSERT_EQ(world.call(1, ledger::Propose{account(1), "default_take", 7}), "");
@@ -200,12 +208,14 @@ TEST(RunLedgerCalls, NetworkParametersChangeByRootStakeAfterADelay) {
   world.wait(10);
   world.happen(Tick{});
   EXPECT_EQ(world.ledger.ledger().state().parameters.default_take, 7);
-  EXPECT_NE(world.ledger.ledger().state().parameters.owner_cut, 100) << "more root stake against it";
+  EXPECT_NE(world.ledger.ledger().state().parameters.owner_cut, 100)
+      << "more root stake against it";
 }
 
 TEST(RunLedger, OtherSubnetsShareTheEmissionByTheirPrice) {
   EconomyOptions three = economy();
-  three.subnets = {"deep lock=4000 stake=50 tempo=15 kappa=0.6", "busy lock=1000 stake=900 root=300 miners=2"};
+  three.subnets = {"deep lock=4000 stake=50 tempo=15 kappa=0.6",
+                   "busy lock=1000 stake=900 root=300 miners=2"};
   World alone, together(rules(), three);
   for (World* world : {&alone, &together}) {
     world->wait(400);
@@ -219,7 +229,8 @@ TEST(RunLedger, OtherSubnetsShareTheEmissionByTheirPrice) {
   EXPECT_EQ(together.subnet(3).neurons.size(), 4U);  // owner, validator, two miners
   EXPECT_EQ(together.ledger.subnet_name(3), "busy");
   EXPECT_GT(emission(together, 3), 0U);
-  EXPECT_LT(together.subnet(1).reserves.tao, alone.subnet(1).reserves.tao) << "the emission is shared";
+  EXPECT_LT(together.subnet(1).reserves.tao, alone.subnet(1).reserves.tao)
+      << "the emission is shared";
   std::uint64_t paid = 0;
   for (const ledger::Neuron& neuron : together.subnet(3).neurons) paid += neuron.emission;
   EXPECT_GT(paid, 0U) << "its validator weighs its miners";
@@ -275,13 +286,18 @@ TEST(RunLedger, AnEconomyThatCannotBeIsNamed) {
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.time = "followed", e.owner = ""; }),
               HasSubstr("must come with economy.owner"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.balances = {"x"}; }), HasSubstr("ADDRESS=TAO"));
-  EXPECT_THAT(refusal([](EconomyOptions& e) { e.balances[0] += "x"; }), HasSubstr("must be between 0"));
-  EXPECT_THAT(refusal([](EconomyOptions& e) { e.balances[0] += "0000000"; }), HasSubstr("must be between 0"));
-  EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"run"}; }), HasSubstr("begins with a name"));
+  EXPECT_THAT(refusal([](EconomyOptions& e) { e.balances[0] += "x"; }),
+              HasSubstr("must be between 0"));
+  EXPECT_THAT(refusal([](EconomyOptions& e) { e.balances[0] += "0000000"; }),
+              HasSubstr("must be between 0"));
+  EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"run"}; }),
+              HasSubstr("begins with a name"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a", "a"}; }), HasSubstr("'a' twice"));
-  EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a miners=64"}; }), HasSubstr("0 and 63"));
+  EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a miners=64"}; }),
+              HasSubstr("0 and 63"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a stake"}; }), HasSubstr("NAME=VALUE"));
-  EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a kapa=0.5"}; }), HasSubstr("no parameter kapa"));
+  EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a kapa=0.5"}; }),
+              HasSubstr("no parameter kapa"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a kappa=x"}; }), HasSubstr("kappa=x"));
 }
 
@@ -331,10 +347,21 @@ TEST(RunLedger, ASnapshotAtAnyPointGoesOnAsIfNothingHadBeen) {
     world.wait(static_cast<int>(random.below(4)));
     const int caller = random.below(2) == 0 ? 5 : 1;
     switch (random.below(5)) {
-      case 0: world.call(caller, ledger::AddStake{account(caller), account(1), kRun, kTao + random.below(kTao), {}}); break;
-      case 1: world.call(caller, ledger::RemoveStake{account(caller), account(1), kRun, random.below(kTao), {}}); break;
-      case 2: world.call(caller, ledger::SwapStake{account(caller), account(1), kRun, 2, random.below(kTao), {}}); break;
-      case 3: world.call(9, ledger::SetHyperparameter{account(9), kRun, "kappa", random.below(65'536)}); break;
+      case 0:
+        world.call(caller, ledger::AddStake{
+                               account(caller), account(1), kRun, kTao + random.below(kTao), {}});
+        break;
+      case 1:
+        world.call(caller,
+                   ledger::RemoveStake{account(caller), account(1), kRun, random.below(kTao), {}});
+        break;
+      case 2:
+        world.call(caller,
+                   ledger::SwapStake{account(caller), account(1), kRun, 2, random.below(kTao), {}});
+        break;
+      case 3:
+        world.call(9, ledger::SetHyperparameter{account(9), kRun, "kappa", random.below(65'536)});
+        break;
       default: world.happen(Tick{});
     }
     // The copy is taken down and brought back before each event it hears.
@@ -371,7 +398,8 @@ class FakeRecord final : public RunRecord {
   explicit FakeRecord(const World& world) : name_(kRunName) {
     OptionTexts texts;
     const auto add = [&](const std::string& section, const auto& options) {
-      for (const auto& [key, value] : texts_of(options)) texts.emplace_back(section + "." + key, value);
+      for (const auto& [key, value] : texts_of(options))
+        texts.emplace_back(section + "." + key, value);
     };
     add("model", ModelOptions{}), add("training", InnerOptions{}), add("outer", OuterOptions{});
     add("codec", CodecOptions{}), add("aggregate", AggregateOptions{}), add("ledger", rules());
@@ -379,7 +407,8 @@ class FakeRecord final : public RunRecord {
     add("scoring", ScoringOptions{});
     metadata_ = RunSetup::from(name_, texts, Digest{}, {}).journal_metadata();
     for (const auto& [time, event] : world.events) {
-      records.push_back({records.size() + 1, time, std::string(kind_of(decode_event(event))), event, {}});
+      records.push_back(
+          {records.size() + 1, time, std::string(kind_of(decode_event(event))), event, {}});
     }
     kept = world.ledger.snapshot();
   }
@@ -387,7 +416,8 @@ class FakeRecord final : public RunRecord {
   const std::string& run() const override { return name_; }
   const JournalMetadata& metadata() const override { return metadata_; }
   std::uint64_t size() const override { return records.size(); }
-  void for_each(std::uint64_t from, const std::function<bool(const Record&)>& visit) const override {
+  void for_each(std::uint64_t from,
+                const std::function<bool(const Record&)>& visit) const override {
     for (std::size_t i = from - 1; i < records.size() && visit(records[i]); ++i) {
     }
   }
@@ -395,7 +425,8 @@ class FakeRecord final : public RunRecord {
   std::vector<BlobInfo> blobs() const override { return {}; }
   std::vector<RoundId> checkpoints() const override { return {RoundId{1}}; }
   Checkpoint checkpoint(RoundId round) const override {
-    Checkpoint checkpoint{round, name_, Layout::of(ModelOptions{}), {}, {}, {}, {}, {}, kept, {}, records.size()};
+    Checkpoint checkpoint{
+        round, name_, Layout::of(ModelOptions{}), {}, {}, {}, {}, {}, kept, {}, records.size()};
     return checkpoint;
   }
 
@@ -452,14 +483,17 @@ TEST(LedgerAudit, FindsACallThatItsAccountDidNotSign) {
     return complaint_of(FakeRecord(forged));
   };
   EXPECT_EQ(with([](Called&) {}), "");
-  EXPECT_THAT(with([&](Called& call) {
-                call.operation = ledger::encode(ledger::AddStake{account(5), account(2), kRun, kTao, {}});
-              }),
-              HasSubstr("signed something else"));
+  EXPECT_THAT(
+      with([&](Called& call) {
+        call.operation = ledger::encode(ledger::AddStake{account(5), account(2), kRun, kTao, {}});
+      }),
+      HasSubstr("signed something else"));
   EXPECT_THAT(with([&](Called& call) { call.evidence = world.call_of(6, operation).evidence; }),
               HasSubstr("not signed by its account"));
-  EXPECT_THAT(with([&](Called& call) { call.evidence = world.call_of(5, operation, "run-8").evidence; }),
-              HasSubstr("signed something else")) << "a call holds for one run alone";
+  EXPECT_THAT(
+      with([&](Called& call) { call.evidence = world.call_of(5, operation, "run-8").evidence; }),
+      HasSubstr("signed something else"))
+      << "a call holds for one run alone";
 }
 
 }  // namespace

@@ -249,7 +249,8 @@ TEST_F(RunInTraining, AsksForACheckpointWhenOneIsDueAndMeasuresTheLastVersion) {
   finish_round(1);
   for (const Uid uid : {kOne, kTwo}) apply(commit(uid, 2));
   for (const Uid uid : {kOne, kTwo}) apply(reveal(uid, 2));
-  EXPECT_THAT(apply(Aggregated{{2}, {}, {}, 0, 0}), Contains(VariantWith<WriteCheckpoint>(::testing::_)));
+  EXPECT_THAT(apply(Aggregated{{2}, {}, {}, 0, 0}),
+              Contains(VariantWith<WriteCheckpoint>(::testing::_)));
   apply(Checkpointed{{2}, digest_of(as_bytes("state"))});
   EXPECT_EQ(run.directive_for(kOne).checkpoint, RoundId{2});
   finish_round(3);
@@ -288,7 +289,7 @@ TEST_F(RunInTraining, GivesNoShardToAWorkerThatStillMeasures_AndOneWhenItSaysWha
 TEST_F(RunInTraining, AWorkerWithLessMemoryThanItSaidIsGivenFewerExpertsAndTheReasonIsKept) {
   EXPECT_EQ(run.directive_for(kTwo).shard.experts.size(), 4u);
   WorkerProfile less;
-  less.memory_mib = 1;   // of a model of some kilobytes: all but nothing fits into less
+  less.memory_mib = 1;  // of a model of some kilobytes: all but nothing fits into less
   less.experts_max = 2;
   less.remark = "memory limit would be exceeded: needs 9 MiB, has 1 MiB";
   apply(Joined{key_of(3), Role::worker, "two", less, 0});
@@ -346,15 +347,17 @@ TEST_F(RunInTraining, ABandwidthThatCollapsesCostsOneContributionAndIsKnownToThe
   apply(large);
   apply(reveal(kOne), 10);
   EXPECT_EQ(run.phase(), Phase::revealing);
-  apply(Tick{}, 1'000);   // reveal_wait_max_ms
+  apply(Tick{}, 1'000);  // reveal_wait_max_ms
   EXPECT_EQ(run.phase(), Phase::aggregating);
   ASSERT_EQ(run.aggregation().items.size(), 1u);
   EXPECT_NEAR(run.participants().at(kTwo).profile.up_bytes_per_s, 1e6, 2e4);
-  EXPECT_NE(run.participants().at(kTwo).reason.find("did not arrive within 1 s"), std::string::npos);
+  EXPECT_NE(run.participants().at(kTwo).reason.find("did not arrive within 1 s"),
+            std::string::npos);
 }
 
 TEST_F(RunInTraining, DoesNotWaitForAWorkerThatIsTooSlowForOneStep_AndStillCountsIt) {
-  for (const std::uint8_t who : {1, 3}) apply(Joined{key_of(who), Role::worker, "w", profile_with(64'000), 0});
+  for (const std::uint8_t who : {1, 3})
+    apply(Joined{key_of(who), Role::worker, "w", profile_with(64'000), 0});
   apply(Joined{key_of(4), Role::worker, "snail", profile_with(0.1), 0});
   const Uid snail{3};
   finish_round(1);
@@ -375,16 +378,21 @@ TEST_F(RunInTraining, KeepsAWorkersOwnMaximumOfSteps) {
 }
 
 TEST_F(RunInTraining, EveryEventSurvivesTheJournal) {
-  const Event events[] = {Started{digest_of(as_bytes("x")), 5},
-                          Joined{key_of(9), Role::validator, "n", {100, 7, 1, 2, 3, 4, "open", "eu", "cpu", 9, true, "less than it said"}, 2.5},
-                          Left{kOne, "why"},
-                          commit(kOne),
-                          reveal(kTwo),
-                          Scored{kJudge, {{1}, 1, 2, 3, {}}, {1, 2}},
-                          Aggregated{{1}, digest_of(as_bytes("a")), digest_of(as_bytes("b")), 3, 4},
-                          Checkpointed{{2}, digest_of(as_bytes("c"))},
-                          Tick{},
-                          Resumed{}};
+  const Event events[] = {
+      Started{digest_of(as_bytes("x")), 5},
+      Joined{key_of(9),
+             Role::validator,
+             "n",
+             {100, 7, 1, 2, 3, 4, "open", "eu", "cpu", 9, true, "less than it said"},
+             2.5},
+      Left{kOne, "why"},
+      commit(kOne),
+      reveal(kTwo),
+      Scored{kJudge, {{1}, 1, 2, 3, {}}, {1, 2}},
+      Aggregated{{1}, digest_of(as_bytes("a")), digest_of(as_bytes("b")), 3, 4},
+      Checkpointed{{2}, digest_of(as_bytes("c"))},
+      Tick{},
+      Resumed{}};
   for (const Event& event : events) {
     const Event back = decode_event(encode(event));
     EXPECT_EQ(back.index(), event.index());

@@ -98,7 +98,8 @@ TEST(Scoring, LetsNoMinorityOfStakeMoveAWeight) {
     honest.round({6});
     world.round({6});
     // 40 % of the stake says that worker 3 is worth a fortune and the others nothing.
-    world.scoring.measure(Uid{200}, 4, scores_of(world.now, {{Uid{1}, -1}, {Uid{2}, -1}, {Uid{3}, 9}}));
+    world.scoring.measure(Uid{200}, 4,
+                          scores_of(world.now, {{Uid{1}, -1}, {Uid{2}, -1}, {Uid{3}, 9}}));
   }
   for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(world.weight(i), honest.weight(i)) << i;
   EXPECT_LT(world.scoring.agreement(Uid{200}).value(), 0.5);
@@ -151,7 +152,8 @@ TEST(Scoring, PaysForTheRoundsThatWereAnswered) {
   World world({1, 1});
   for (int i = 0; i < 30; ++i) {
     world.round();
-    world.scoring.close_round({world.now}, std::vector<ShardOutcome>{{World::uid(0), false, false, 0}});
+    world.scoring.close_round({world.now},
+                              std::vector<ShardOutcome>{{World::uid(0), false, false, 0}});
   }
   EXPECT_NEAR(static_cast<double>(world.weight(0)) / world.weight(1), 0.5, 0.05);
 }
@@ -179,14 +181,15 @@ TEST(Scoring, MeasuresTheUncertainAndSpotChecksTheClear) {
   World world({1, 1, 1, 1, 1, 1, 1, 1, 1, 1});
   std::vector<Uid> all;
   for (std::size_t i = 0; i < 10; ++i) all.push_back(World::uid(i));
-  EXPECT_EQ(world.scoring.to_measure(all, 8, {1}, 1).size(), 8u);   // nobody is clear yet
+  EXPECT_EQ(world.scoring.to_measure(all, 8, {1}, 1).size(), 8u);  // nobody is clear yet
   for (int i = 0; i < 20; ++i) world.round();
   const auto chosen = world.scoring.to_measure(all, 8, {21}, 1);
-  EXPECT_EQ(chosen.size(), 2u);                                     // everybody is clear
-  all.push_back(Uid{50});                                           // a newcomer is not
+  EXPECT_EQ(chosen.size(), 2u);  // everybody is clear
+  all.push_back(Uid{50});        // a newcomer is not
   const auto with_newcomer = world.scoring.to_measure(all, 8, {21}, 1);
   EXPECT_EQ(with_newcomer.back(), Uid{50});
-  EXPECT_GT(world.scoring.half_width(World::uid(3), {400}), world.scoring.half_width(World::uid(3), {21}));
+  EXPECT_GT(world.scoring.half_width(World::uid(3), {400}),
+            world.scoring.half_width(World::uid(3), {21}));
 }
 
 TEST(Scoring, OffersRulesByName) {
@@ -210,7 +213,8 @@ TEST(Scoring, SetsTheBurntShareAside) {
   for (int i = 0; i < 5; ++i) world.round();
   double sum = 0;
   for (const auto& [uid, weight] : world.scoring.weights(Uid{100})) sum += weight;
-  EXPECT_NEAR(world.scoring.burn_weight(Uid{100}) / (sum + world.scoring.burn_weight(Uid{100})), 0.2, 1e-12);
+  EXPECT_NEAR(world.scoring.burn_weight(Uid{100}) / (sum + world.scoring.burn_weight(Uid{100})),
+              0.2, 1e-12);
 }
 
 TEST(Scoring, ClampsEveryFactor) {
@@ -222,7 +226,8 @@ TEST(Scoring, ClampsEveryFactor) {
       EXPECT_GE(factor, 0);
       EXPECT_LE(factor, 1);
     }
-    EXPECT_LE(std::abs(world.scoring.opinion(Uid{100}, World::uid(i))->credit), ScoringOptions().credit_max);
+    EXPECT_LE(std::abs(world.scoring.opinion(Uid{100}, World::uid(i))->credit),
+              ScoringOptions().credit_max);
   }
 }
 

@@ -321,17 +321,10 @@ bool ScriptedNode::Server::fail(const std::shared_ptr<Connection>& connection, c
       reply_to(call["method"], call["params"].dump());
       connection->close();
       return true;
-    case Fault::disconnect:
-      connection->close();
-      return true;
-    case Fault::silence:
-      return true;
-    case Fault::garbage:
-      connection->send("\x01\xff}{ this is no JSON");
-      return true;
-    case Fault::not_rpc:
-      connection->send(R"([1,2,3])");
-      return true;
+    case Fault::disconnect: connection->close(); return true;
+    case Fault::silence: return true;
+    case Fault::garbage: connection->send("\x01\xff}{ this is no JSON"); return true;
+    case Fault::not_rpc: connection->send(R"([1,2,3])"); return true;
     case Fault::deep:
       connection->send(head + R"(,"result":)" + std::string(10'000, '[') +
                        std::string(10'000, ']') + "}");
@@ -347,9 +340,7 @@ bool ScriptedNode::Server::fail(const std::shared_ptr<Connection>& connection, c
                        R"(,"error":{"code":4003,"message":"Client error: UnknownBlock: State )"
                        R"(already discarded for 0xab"}})");
       return true;
-    case Fault::wrong_type:
-      connection->send(head + R"(,"result":{"what":[true]}})");
-      return true;
+    case Fault::wrong_type: connection->send(head + R"(,"result":{"what":[true]}})"); return true;
   }
   return false;
 }

@@ -258,13 +258,15 @@ TEST(SettlingTimelocked, CommitsOpenAtTheirRoundWithNothingMoreToSend) {
   ASSERT_EQ(rule.rule, WeightsRule::timelocked_commit);
   // Planned at the moment from which the reveal falls into round 1000, whose signature is known.
   const std::uint32_t block = chain.number();
-  const std::uint32_t reveal = rule.epochs.first_block_of(rule.epochs.epoch_at(block) + rule.reveal_period);
+  const std::uint32_t reveal =
+      rule.epochs.first_block_of(rule.epochs.epoch_at(block) + rule.reveal_period);
   const TimeMs now = drand_round_time(1001) + rule.block_time * (std::int64_t{block} - reveal - 3);
   MemoryJournal journal;
   SubstrateOptions options;
   options.settlement.era_blocks = 16;
   options.now = [now] { return now; };
-  SubstrateSettlement target(client, journal, [&](const PublicKey&) { return &key; }, options);
+  SubstrateSettlement target(
+      client, journal, [&](const PublicKey&) { return &key; }, options);
   SubnetWeights weights{Netuid{2}, 1, key.public_key(), {1, 2, 3}, {10, 20, 30}};
   target.settle(weights);
   std::optional<Receipt> receipt;
@@ -283,7 +285,8 @@ TEST(SettlingTimelocked, CommitsOpenAtTheirRoundWithNothingMoreToSend) {
   std::ifstream in("tests/conformance/data/chain/timelock_round1000.json");
   const std::string signature = json::parse(in)["drand_quicknet_signature"];
   EXPECT_EQ(timelock_open(from_hex(arguments["commit"].get<std::string>()), from_hex(signature)),
-            timelock_weights_payload(key.public_key().bytes, weights.uids, weights.values, rule.version_key));
+            timelock_weights_payload(key.public_key().bytes, weights.uids, weights.values,
+                                     rule.version_key));
 }
 
 TEST_F(Settling, GoesOnQuietlyWhileTheChainIsAway) {
@@ -291,7 +294,9 @@ TEST_F(Settling, GoesOnQuietlyWhileTheChainIsAway) {
   chain.node.disconnect_all();
   target->settle(weights());
   // A slow machine notices late that the line is gone.
-  const auto is_away = [&] { return target->trouble().find("peer did not answer") != std::string::npos; };
+  const auto is_away = [&] {
+    return target->trouble().find("peer did not answer") != std::string::npos;
+  };
   for (int i = 0; i < 500 && !is_away(); ++i) EXPECT_TRUE(target->poll(10ms).empty());
   EXPECT_TRUE(is_away()) << target->trouble();
   chain.node.refuse(false);

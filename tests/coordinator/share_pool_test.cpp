@@ -19,8 +19,10 @@ TEST(SafeFloat, StaysBetweenTenToTheTwentyAndTenToTheTwentyOne) {
   for (int i = 0; i < 20; ++i) least *= 10;
   SafeFloat value = SafeFloat::of(1);
   for (int i = 0; i < 5'000; ++i) {
-    const SafeFloat other = SafeFloat::normalised(1 + random(), static_cast<std::int64_t>(random.below(40)) - 20);
-    value = random.below(2) == 0 ? add(value, other) : *multiply_divide(value, other, SafeFloat::of(1 + random()));
+    const SafeFloat other =
+        SafeFloat::normalised(1 + random(), static_cast<std::int64_t>(random.below(40)) - 20);
+    value = random.below(2) == 0 ? add(value, other)
+                                 : *multiply_divide(value, other, SafeFloat::of(1 + random()));
     ASSERT_GT(value.mantissa, least);
     ASSERT_LE(value.mantissa, least * 10);
   }

@@ -54,7 +54,8 @@ TEST(Simulation, BetterMinersEarnMoreAndBuyingRaisesThePrice) {
 
 TEST(Simulation, TellsWhichEventsWereRefused) {
   Scenario scenario = two_subnets();
-  scenario.events.push_back({10, 0, AddStake{account_named("cleo"), account_named("nobody"), 1, kTao, {}}});
+  scenario.events.push_back(
+      {10, 0, AddStake{account_named("cleo"), account_named("nobody"), 1, kTao, {}}});
   const SimulationResult result = simulate(scenario);
   ASSERT_EQ(result.refused.size(), 1U);
   EXPECT_EQ(result.refused.front().error, LedgerError::HotKeyAccountNotExists);

@@ -72,7 +72,8 @@ void patch_snapshot(yumoe::ByteView bytes) {
 // Every operation at random from a seed, a block after some of them.
 void run_as_seed(yumoe::ByteView bytes) {
   std::uint64_t seed = 0;
-  for (const std::uint8_t byte : bytes.first(std::min<std::size_t>(bytes.size(), 8))) seed = seed * 256 + byte;
+  for (const std::uint8_t byte : bytes.first(std::min<std::size_t>(bytes.size(), 8)))
+    seed = seed * 256 + byte;
   RandomWorld world(seed);
   for (int i = 0; i < 400; ++i) {
     world.act();

@@ -54,12 +54,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         accepted([&] { decode_value(types, id % static_cast<TypeId>(types.size()), reader); });
       });
       break;
-    case 2:
-      accepted([&] { Metadata::parse(rest); });
-      break;
-    case 3:
-      accepted([&] { decode_extrinsic(golden_metadata(), rest); });
-      break;
+    case 2: accepted([&] { Metadata::parse(rest); }); break;
+    case 3: accepted([&] { decode_extrinsic(golden_metadata(), rest); }); break;
     default: {
       const std::vector<Bytes> nodes{Bytes(rest.begin(), rest.end())};
       accepted([&] { read_proof(digest_of(rest), nodes, Bytes{data[1], data[2]}); });

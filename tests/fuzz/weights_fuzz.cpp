@@ -92,7 +92,8 @@ void check_rows(const World& world) {
       seen |= std::uint64_t{1} << entry.uid;
     }
   }
-  for (const auto& [who, queue] : world.commits.hashed) require(!queue.empty() && queue.size() <= kOpenCommitsMax);
+  for (const auto& [who, queue] : world.commits.hashed)
+    require(!queue.empty() && queue.size() <= kOpenCommitsMax);
 }
 
 void run_epoch_on(const World& world) {
@@ -144,7 +145,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         if (committed.empty()) continue;
         {
           const auto& [sender, reveal] = committed[script.below(committed.size())];
-          done = bool(reveal_weights(world.facts, world.slot(), account(sender), reveal, world.events));
+          done = bool(
+              reveal_weights(world.facts, world.slot(), account(sender), reveal, world.events));
         }
         break;
       case 3: {
@@ -159,30 +161,33 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         yumoe::Bytes text;
         if (script.below(2) == 0) {
           text = timelocked_plaintext(account(script.below(world.n)), vector_from(script));
-          if (script.below(4) == 0 && !text.empty()) text[script.below(text.size())] ^= script.next();
+          if (script.below(4) == 0 && !text.empty())
+            text[script.below(text.size())] ^= script.next();
         } else {
-          for (std::uint64_t left = script.below(64); left > 0; --left) text.push_back(script.next());
+          for (std::uint64_t left = script.below(64); left > 0; --left)
+            text.push_back(script.next());
         }
-        done = bool(commit_timelocked_weights(world.facts, world.slot(), who, {1, 2, 3}, text, script.below(8),
-                                              static_cast<std::uint16_t>(3 + script.below(2)), script.below(4),
-                                              world.events));
+        done = bool(commit_timelocked_weights(
+            world.facts, world.slot(), who, {1, 2, 3}, text, script.below(8),
+            static_cast<std::uint16_t>(3 + script.below(2)), script.below(4), world.events));
         break;
       }
       case 5: {
         const std::uint64_t known = script.below(8);
         reveal_timelocked_weights(
-            world.facts, world.slot(), [known](std::uint64_t round) { return round <= known; }, world.events);
+            world.facts, world.slot(), [known](std::uint64_t round) { return round <= known; },
+            world.events);
         break;
       }
       case 6:
         world.facts.block += script.below(4);
         world.facts.epoch += script.below(2);
         break;
-      default:
-        world.facts.commit_reveal = script.below(2) == 0;
+      default: world.facts.commit_reveal = script.below(2) == 0;
     }
     if (!done) {
-      require(world.weights == weights && world.last_update == last_update && world.commits == commits);
+      require(world.weights == weights && world.last_update == last_update &&
+              world.commits == commits);
     }
     check_rows(world);
     world.events.clear();

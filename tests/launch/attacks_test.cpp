@@ -23,11 +23,13 @@ TEST_P(EveryAttack, FailsItsGates) {
   scenario.seed = 2;
   const AttackResult result = simulate_attack(scenario);
   for (const AttackGate& gate : gates_of(result, simulate_attack(without_attackers(scenario)))) {
-    EXPECT_TRUE(gate.met()) << gate.what << ": " << gate.reached << ", bar " << gate.bar << ", seed " << gate.seed;
+    EXPECT_TRUE(gate.met()) << gate.what << ": " << gate.reached << ", bar " << gate.bar
+                            << ", seed " << gate.seed;
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Library, EveryAttack, ::testing::ValuesIn(attacks().begin(), attacks().end()),
+INSTANTIATE_TEST_SUITE_P(Library, EveryAttack,
+                         ::testing::ValuesIn(attacks().begin(), attacks().end()),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST(HonestWorkers, AreOrderedByTheirWorkAndPaidAlikeForTheSame) {
@@ -62,7 +64,8 @@ TEST(AttackReport, HasARowForEachParticipantAndAPictureForEachAttack) {
   scenario.attack = "zero";
   scenario.rounds = 5;
   const std::vector<AttackResult> results{simulate_attack(scenario)};
-  const std::filesystem::path folder = std::filesystem::temp_directory_path() / "yumoe-attack-report";
+  const std::filesystem::path folder =
+      std::filesystem::temp_directory_path() / "yumoe-attack-report";
   write_attack_report(results, folder);
   std::ifstream csv(folder / "report.csv");
   int lines = 0;

@@ -109,14 +109,43 @@ TEST_F(Cli, ComplainsInOneLineWithTheNearestNameAndExitCode2) {
 }
 
 TEST_F(Cli, EveryCommandHasHelp) {
-  for (const std::string command :
-       {"", "data", "data build", "data show", "config", "config check", "config print",
-        "config init", "config reference", "keys", "keys new", "keys show", "keys import",
-        "doctor", "version", "ledger", "ledger simulate", "ledger stake", "ledger unstake", "ledger move",
-        "ledger swap", "ledger transfer", "ledger register", "ledger take", "ledger child-take",
-        "ledger children", "ledger autostake", "ledger claim", "ledger claim-kind", "ledger set",
-        "ledger split", "ledger trigger", "ledger network", "ledger start", "ledger propose",
-        "ledger vote", "ledger follow"}) {
+  for (const std::string command : {"",
+                                    "data",
+                                    "data build",
+                                    "data show",
+                                    "config",
+                                    "config check",
+                                    "config print",
+                                    "config init",
+                                    "config reference",
+                                    "keys",
+                                    "keys new",
+                                    "keys show",
+                                    "keys import",
+                                    "doctor",
+                                    "version",
+                                    "ledger",
+                                    "ledger simulate",
+                                    "ledger stake",
+                                    "ledger unstake",
+                                    "ledger move",
+                                    "ledger swap",
+                                    "ledger transfer",
+                                    "ledger register",
+                                    "ledger take",
+                                    "ledger child-take",
+                                    "ledger children",
+                                    "ledger autostake",
+                                    "ledger claim",
+                                    "ledger claim-kind",
+                                    "ledger set",
+                                    "ledger split",
+                                    "ledger trigger",
+                                    "ledger network",
+                                    "ledger start",
+                                    "ledger propose",
+                                    "ledger vote",
+                                    "ledger follow"}) {
     const Outcome outcome = yumoe(command + " --help");
     EXPECT_EQ(outcome.code, 0) << command;
     EXPECT_THAT(outcome.output, HasSubstr("Usage: yumoe")) << command;
@@ -137,7 +166,8 @@ TEST_F(Cli, WritesATemplateThatItThenAcceptsAndNeverOverwrites) {
 TEST_F(Cli, BuildsAndShowsATokenSet) {
   std::ofstream text(file("story.txt"));
   for (int i = 0; i < 3'000; ++i) {
-    text << "Sentence number " << i * 7'919 % 10'007 << " of a story.\n" << (i % 9 == 0 ? "\n" : "");
+    text << "Sentence number " << i * 7'919 % 10'007 << " of a story.\n"
+         << (i % 9 == 0 ? "\n" : "");
   }
   text.close();
   fs::create_directory(file("in"));
@@ -152,7 +182,8 @@ TEST_F(Cli, BuildsAndShowsATokenSet) {
 }
 
 TEST_F(Cli, PrintsABatchScriptAndAManifestWithoutStartingAnything) {
-  const Outcome script = yumoe("launch slurm /dev/null --programs /opt/bin --nodes 2 --gpus-per-node 8 --print");
+  const Outcome script =
+      yumoe("launch slurm /dev/null --programs /opt/bin --nodes 2 --gpus-per-node 8 --print");
   EXPECT_EQ(script.code, 0) << script.output;
   EXPECT_THAT(script.output, HasSubstr("#SBATCH --gpus-per-node=8\n"));
   EXPECT_THAT(script.output, HasSubstr("srun --overlap --mpi=pmix --nodes=2"));
@@ -201,7 +232,8 @@ TEST_F(Cli, TheDoctorNamesWhatIsMissingAndTheCommandThatMendsIt) {
 TEST_F(Cli, LinksNoTensorsAndNothingThatIsSlowToLoad) {
   const Outcome libraries = shell("ldd " + kProgram);
   ASSERT_EQ(libraries.code, 0);
-  for (const std::string heavy : {"libtorch", "libc10", "cuda", "nccl", "mpi", "python", "not found"}) {
+  for (const std::string heavy :
+       {"libtorch", "libc10", "cuda", "nccl", "mpi", "python", "not found"}) {
     EXPECT_THAT(libraries.output, Not(HasSubstr(heavy)));
   }
 }
@@ -224,7 +256,8 @@ TEST_F(Cli, StartsAboutAsFastAsAProgramThatDoesNothing) {
 }
 
 TEST_F(Cli, PlaysAnAttackAndWritesItsReport) {
-  const Outcome outcome = yumoe("simulate --attack noise --rounds 12 --json --report " + file("report"));
+  const Outcome outcome =
+      yumoe("simulate --attack noise --rounds 12 --json --report " + file("report"));
   EXPECT_EQ(outcome.code, 0) << outcome.output;
   EXPECT_THAT(outcome.output, HasSubstr("\"met\":true"));
   for (const char* name : {"report.csv", "report.json", "noise-30.svg"}) {
@@ -232,7 +265,8 @@ TEST_F(Cli, PlaysAnAttackAndWritesItsReport) {
   }
   EXPECT_THAT(yumoe("simulate --list").output, HasSubstr("sign_flip"));
   // A rule that pays nearly alike lets shirkers through, and the exit code says so.
-  const Outcome weak = yumoe("simulate --attack scaled --rounds 12 --set weight_power=0.1 --set group_errors=50");
+  const Outcome weak =
+      yumoe("simulate --attack scaled --rounds 12 --set weight_power=0.1 --set group_errors=50");
   EXPECT_EQ(weak.code, 1) << weak.output;
   EXPECT_THAT(weak.output, HasSubstr("MISSED"));
 }

@@ -16,7 +16,8 @@ namespace {
 using nlohmann::json;
 
 RunConfig config_of() {
-  return parse_config("[data]\npath = \"/data/token set\"\n[[validator]]\nname = \"judge\"\n", "test");
+  return parse_config("[data]\npath = \"/data/token set\"\n[[validator]]\nname = \"judge\"\n",
+                      "test");
 }
 
 JobOptions options_of() {
@@ -27,7 +28,9 @@ JobOptions options_of() {
   return options;
 }
 
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool has(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
 
 TEST(SlurmScript, AsksForWhatWasAskedForAndStartsOneIslandOverAllNodes) {
   JobOptions options = options_of();
@@ -36,10 +39,11 @@ TEST(SlurmScript, AsksForWhatWasAskedForAndStartsOneIslandOverAllNodes) {
   options.time = "12:00:00";
   options.memory_per_node = "64G";
   const std::string script = slurm_script(config_of(), options);
-  for (const char* line : {"#SBATCH --nodes=2\n", "#SBATCH --ntasks-per-node=8\n", "#SBATCH --gpus-per-node=8\n",
-                           "#SBATCH --time=12:00:00\n", "#SBATCH --mem=64G\n",
-                           "srun --overlap --mpi=pmix --nodes=2 --ntasks-per-node=8 --gpus-per-node=8",
-                           "DATA='/data/token set'\n", "--device cuda"}) {
+  for (const char* line :
+       {"#SBATCH --nodes=2\n", "#SBATCH --ntasks-per-node=8\n", "#SBATCH --gpus-per-node=8\n",
+        "#SBATCH --time=12:00:00\n", "#SBATCH --mem=64G\n",
+        "srun --overlap --mpi=pmix --nodes=2 --ntasks-per-node=8 --gpus-per-node=8",
+        "DATA='/data/token set'\n", "--device cuda"}) {
     EXPECT_TRUE(has(script, line)) << line << "\n" << script;
   }
   EXPECT_TRUE(has(script, "FILE='/home/lab/it'\\''s mine.toml'\n"));
@@ -74,17 +78,19 @@ void check(const json& value, const Shape& shape, const std::string& where) {
                     : type == "integer" ? value.is_number_integer()
                     : type == "boolean" ? value.is_boolean()
                     : type == "strings" ? value.is_object()
-                                        : value == type.substr(1);   // "=JobSet"
+                                        : value == type.substr(1);  // "=JobSet"
     EXPECT_TRUE(ok) << where << " is " << value << ", not " << type;
     if (type == "strings" && value.is_object()) {
-      for (const auto& [key, item] : value.items()) EXPECT_TRUE(item.is_string()) << where << "." << key;
+      for (const auto& [key, item] : value.items())
+        EXPECT_TRUE(item.is_string()) << where << "." << key;
     }
     return;
   }
   if (shape.is_array()) {
     ASSERT_TRUE(value.is_array()) << where;
     EXPECT_FALSE(value.empty()) << where;
-    for (std::size_t i = 0; i < value.size(); ++i) check(value[i], shape[0], where + "[" + std::to_string(i) + "]");
+    for (std::size_t i = 0; i < value.size(); ++i)
+      check(value[i], shape[0], where + "[" + std::to_string(i) + "]");
     return;
   }
   ASSERT_TRUE(value.is_object()) << where;
@@ -156,7 +162,8 @@ TEST(KubernetesManifest, HasAnMpiJobForAnIslandOfSeveral) {
   const json& spec = list["items"][1]["spec"];
   EXPECT_EQ(spec["slotsPerWorker"], 8);
   EXPECT_EQ(spec["mpiReplicaSpecs"]["Worker"]["replicas"], 2);
-  const json& limits = spec["mpiReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["resources"]["limits"];
+  const json& limits =
+      spec["mpiReplicaSpecs"]["Worker"]["template"]["spec"]["containers"][0]["resources"]["limits"];
   EXPECT_EQ(limits["nvidia.com/gpu"], "8");
   EXPECT_EQ(limits["memory"], "64Gi");
   const std::string shell =
@@ -168,8 +175,9 @@ TEST(KubernetesManifest, StartsCommandsThatBashCanRead) {
   const json manifest = json::parse(kubernetes_manifest(config_of(), options_of()));
   for (const json& job : manifest["spec"]["replicatedJobs"]) {
     const std::string file = testing::TempDir() + "pod.sh";
-    std::ofstream(file) << job["template"]["spec"]["template"]["spec"]["containers"][0]["command"][2]
-                               .get<std::string>();
+    std::ofstream(file)
+        << job["template"]["spec"]["template"]["spec"]["containers"][0]["command"][2]
+               .get<std::string>();
     EXPECT_EQ(std::system(("bash -n " + file).c_str()), 0) << job["name"];
   }
 }

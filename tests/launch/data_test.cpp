@@ -26,14 +26,14 @@ std::string read(const fs::path& path) {
 
 void write(const fs::path& path, std::string_view text) {
   fs::create_directories(path.parent_path());
-  std::ofstream(path, std::ios::binary).write(text.data(), static_cast<std::streamsize>(text.size()));
+  std::ofstream(path, std::ios::binary)
+      .write(text.data(), static_cast<std::streamsize>(text.size()));
 }
 
 // Paragraphs of made-up words, so that documents differ and a tokenizer finds something to merge.
 std::string prose(std::uint64_t seed, int paragraphs) {
-  static constexpr std::string_view kWords[] = {"router",  "expert", "läuft", "мир",  "and",
-                                                "the",     "of",     "token", "слово", "über",
-                                                "gradient"};
+  static constexpr std::string_view kWords[] = {
+      "router", "expert", "läuft", "мир", "and", "the", "of", "token", "слово", "über", "gradient"};
   Random random(seed);
   std::string text;
   for (int p = 0; p < paragraphs; ++p) {
@@ -139,7 +139,8 @@ TEST_F(DataTest, KeepsEveryDocumentInOneSplitAndDecodesToTheText) {
 
 TEST_F(DataTest, TakesADocumentThatOccursTwiceOnce) {
   build();
-  const std::uint64_t before = TokenSet::open(options_.path).manifest().domains[0].files[0].documents;
+  const std::uint64_t before =
+      TokenSet::open(options_.path).manifest().domains[0].files[0].documents;
   write(folder_ / "text/Novels/copy.txt", prose(1, 200));
   build(/*replace=*/true);
   EXPECT_EQ(TokenSet::open(options_.path).manifest().domains[0].files[0].documents, before);
@@ -165,10 +166,13 @@ TEST_F(DataTest, BuildsTheConfiguredSetOnlyIfItIsMissing) {
 }
 
 TEST_F(DataTest, NamesFileAndByteOfTextThatIsNotUtf8) {
-  const std::pair<std::string, int> cases[] = {
-      {"caf\xe9 au lait", 3},         {"\xc3", 0},           {"ok\xed\xa0\x80 surrogate", 2},
-      {"\xc0\xaf overlong", 0},       {"\xf4\x90\x80\x80", 0}, {"a\x80", 1},
-      {"\xe2\x82", 0}};
+  const std::pair<std::string, int> cases[] = {{"caf\xe9 au lait", 3},
+                                               {"\xc3", 0},
+                                               {"ok\xed\xa0\x80 surrogate", 2},
+                                               {"\xc0\xaf overlong", 0},
+                                               {"\xf4\x90\x80\x80", 0},
+                                               {"a\x80", 1},
+                                               {"\xe2\x82", 0}};
   for (const auto& [text, offset] : cases) {
     write(folder_ / "text/bad.txt", text);
     const std::string message = refusal(ErrorCode::data_invalid);

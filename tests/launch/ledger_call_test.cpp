@@ -26,7 +26,8 @@ Keypair key(std::uint8_t number) {
 
 class StoppedRun : public ::testing::Test {
  protected:
-  StoppedRun() : folder(fs::temp_directory_path() / ("ledger_call_test." + std::to_string(::getpid()))) {
+  StoppedRun()
+      : folder(fs::temp_directory_path() / ("ledger_call_test." + std::to_string(::getpid()))) {
     fs::remove_all(folder);
     EconomyOptions economy;
     economy.time = "followed";
@@ -34,14 +35,15 @@ class StoppedRun : public ::testing::Test {
     economy.balances = {to_ss58(key(2).public_key()) + "=10"};
     OptionTexts texts;
     const auto add = [&](const std::string& section, const auto& options) {
-      for (const auto& [name, value] : texts_of(options)) texts.emplace_back(section + "." + name, value);
+      for (const auto& [name, value] : texts_of(options))
+        texts.emplace_back(section + "." + name, value);
     };
     add("model", ModelOptions{}), add("training", InnerOptions{}), add("outer", OuterOptions{});
     add("codec", CodecOptions{}), add("aggregate", AggregateOptions{});
     add("ledger", ledger::LedgerOptions{}), add("economy", economy), add("run", RunOptions{});
     add("placement", PlacementOptions{}), add("scoring", ScoringOptions{});
-    Journal journal =
-        Journal::create(folder, "run-9", RunSetup::from("run-9", texts, Digest{}, {}).journal_metadata());
+    Journal journal = Journal::create(
+        folder, "run-9", RunSetup::from("run-9", texts, Digest{}, {}).journal_metadata());
     const Bytes payload = encode(Event{Started{digest_of(as_bytes("v0")), 1}});
     const Entry entry{TimeMs{1'000'000}, "started", payload};
     journal.append({&entry, 1});
@@ -49,8 +51,8 @@ class StoppedRun : public ::testing::Test {
   ~StoppedRun() override { fs::remove_all(folder); }
 
   Bytes transfer(std::uint64_t amount) const {
-    return encode(ledger::Operation{ledger::TransferBalance{key(2).public_key().bytes,
-                                                            key(3).public_key().bytes, amount}});
+    return encode(ledger::Operation{
+        ledger::TransferBalance{key(2).public_key().bytes, key(3).public_key().bytes, amount}});
   }
   std::string refusal_of(const Bytes& operation) const {
     try {
@@ -96,10 +98,11 @@ TEST_F(StoppedRun, FollowsTheBlocksThatAChainFinalises) {
   node.answer("chain_getFinalizedHead", [](const std::string&) {
     return test::Reply{.result = "\"0x" + std::string(64, '1') + "\""};
   });
-  node.answer("chain_getHeader", [&](const std::string&) { return test::Reply{.result = header(700)}; });
+  node.answer("chain_getHeader",
+              [&](const std::string&) { return test::Reply{.result = header(700)}; });
   node.answer("chain_subscribeFinalizedHeads", [&](const std::string&) {
     return test::Reply{.notice_method = "chain_finalizedHead",
-                          .notices = {header(700), header(701), header(705)}};
+                       .notices = {header(700), header(701), header(705)}};
   });
   ChainRpcOptions options;
   options.endpoints = {node.url()};
@@ -110,9 +113,11 @@ TEST_F(StoppedRun, FollowsTheBlocksThatAChainFinalises) {
     blocks.emplace_back(number, report.answer.block);
     return number < 705;
   });
-  EXPECT_EQ(blocks, (std::vector<std::pair<std::uint64_t, std::uint64_t>>{{700, 1}, {701, 2}, {705, 6}}));
+  EXPECT_EQ(blocks,
+            (std::vector<std::pair<std::uint64_t, std::uint64_t>>{{700, 1}, {701, 2}, {705, 6}}));
   try {
-    follow_chain(chain, folder.string(), key(2), [](std::uint64_t, const CallReport&) { return false; });
+    follow_chain(chain, folder.string(), key(2),
+                 [](std::uint64_t, const CallReport&) { return false; });
     ADD_FAILURE() << "anybody may tell";
   } catch (const Error& error) {
     EXPECT_THAT(error.what(), HasSubstr("only economy.owner"));

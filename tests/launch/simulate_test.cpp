@@ -81,7 +81,8 @@ std::string content_of(const std::filesystem::path& file) {
 
 std::size_t count_of(const std::string& text, const std::string& part) {
   std::size_t count = 0;
-  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++count;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1))
+    ++count;
   return count;
 }
 
@@ -107,8 +108,9 @@ TEST(Scenario, TakesOperationsByNameAndSubnetsByNameOrNumber) {
   const auto add = std::get<ledger::AddStake>(operation_of(
       "operation = 'AddStake'\ncoldkey = 'anna'\nhotkey = 'bert/text'\nsubnet = 'text'\n"
       "amount_tao = 1.5\nlimit_price_tao = 2\nlimit_partial = true"));
-  EXPECT_EQ(add, (ledger::AddStake{ledger::account_named("anna"), ledger::account_named("bert/text"), 1,
-                                   3 * kTao / 2, ledger::Limit{2 * kTao, true}}));
+  EXPECT_EQ(add,
+            (ledger::AddStake{ledger::account_named("anna"), ledger::account_named("bert/text"), 1,
+                              3 * kTao / 2, ledger::Limit{2 * kTao, true}}));
   const auto swap = std::get<ledger::SwapStake>(operation_of(
       "operation = 'SwapStake'\ncoldkey = 'anna'\nhotkey = 'bert/text'\norigin_subnet = 'root'\n"
       "destination_subnet = 1\namount_alpha = 7"));
@@ -116,12 +118,13 @@ TEST(Scenario, TakesOperationsByNameAndSubnetsByNameOrNumber) {
   EXPECT_EQ(swap.destination_netuid, 1);
   EXPECT_EQ(swap.alpha, 7 * kTao);
   EXPECT_FALSE(swap.limit);
-  const auto children = std::get<ledger::SetChildren>(operation_of(
-      "operation = 'SetChildren'\ncoldkey = 'bert'\nhotkey = 'bert/text'\nsubnet = 1\n"
-      "children = [{share = 1, hotkey = 'anna/miner'}]"));
+  const auto children = std::get<ledger::SetChildren>(
+      operation_of("operation = 'SetChildren'\ncoldkey = 'bert'\nhotkey = 'bert/text'\nsubnet = 1\n"
+                   "children = [{share = 1, hotkey = 'anna/miner'}]"));
   EXPECT_EQ(children.children.at(0).proportion, ~std::uint64_t{0});
-  const auto claim = std::get<ledger::SetClaimKind>(operation_of(
-      "operation = 'SetClaimKind'\ncoldkey = 'bert'\nkind = 'keep_subnets'\nkeep_subnets = ['text']"));
+  const auto claim = std::get<ledger::SetClaimKind>(
+      operation_of("operation = 'SetClaimKind'\ncoldkey = 'bert'\nkind = "
+                   "'keep_subnets'\nkeep_subnets = ['text']"));
   EXPECT_EQ(claim.keep, std::set<std::uint16_t>{1});
   EXPECT_EQ(std::get<ledger::RegisterNetwork>(
                 operation_of("operation = 'RegisterNetwork'\ncoldkey = 'bert'\nhotkey = 'b'"))
@@ -136,20 +139,25 @@ TEST(Scenario, AMistakeIsNamedByFileLineKeyAndRule) {
               HasSubstr("s.toml:6: ledger.kapa is no key here; did you mean kappa?"));
   EXPECT_THAT(refusal_of(replaced(kSmall, "\"constant_product\"", "\"curve\"")),
               HasSubstr("ledger.pool = 'curve' must be one of balancer|constant_product"));
-  EXPECT_THAT(refusal_of(replaced(kSmall, "bonds_penalty = 100", "bonds_penalty = 65536")),
-              HasSubstr("s.toml:20: subnets.0.parameters.bonds_penalty = 65536 must be between 0 and 65535"));
+  EXPECT_THAT(
+      refusal_of(replaced(kSmall, "bonds_penalty = 100", "bonds_penalty = 65536")),
+      HasSubstr(
+          "s.toml:20: subnets.0.parameters.bonds_penalty = 65536 must be between 0 and 65535"));
   EXPECT_THAT(refusal_of(replaced(kSmall, "coldkey = \"bert\"", "coldkey = \"carl\"")),
               HasSubstr("subnets.0.neurons.0.coldkey = 'carl' must be one of [funds_tao]"));
-  EXPECT_THAT(refusal_of(replaced(kSmall, "stake_tao = 100", "stake_tao = -1")),
-              HasSubstr("subnets.0.neurons.0.stake_tao = -1 must be a number between 0 and 21000000"));
-  EXPECT_THAT(refusal_of(replaced(kSmall, "stake_tao = 100", "stake_tao = nan")), HasSubstr("must be"));
+  EXPECT_THAT(
+      refusal_of(replaced(kSmall, "stake_tao = 100", "stake_tao = -1")),
+      HasSubstr("subnets.0.neurons.0.stake_tao = -1 must be a number between 0 and 21000000"));
+  EXPECT_THAT(refusal_of(replaced(kSmall, "stake_tao = 100", "stake_tao = nan")),
+              HasSubstr("must be"));
   EXPECT_THAT(refusal_of(replaced(kSmall, "[0, 0, 1]", "[0, 0, 1, 1]")),
               HasSubstr("subnets.0.neurons.0.weights = [...] must be one a uid, at most 3"));
   EXPECT_THAT(refusal_of(replaced(kSmall, "[0, 0, 1]", "[0, 70000]")), HasSubstr("0 and 65535"));
   EXPECT_THAT(refusal_of(replaced(kSmall, "\"anna/miner\"", "\"anna/owner\"")),
               HasSubstr("must be there once a subnet"));
   EXPECT_THAT(refusal_of(replaced(kSmall, "\"text\"", "\"a<b\"")), HasSubstr("must be 1 to 64 of"));
-  EXPECT_THAT(refusal_of(replaced(kSmall, "name = \"text\"\n", "")), HasSubstr("subnets.0.name is missing"));
+  EXPECT_THAT(refusal_of(replaced(kSmall, "name = \"text\"\n", "")),
+              HasSubstr("subnets.0.name is missing"));
   EXPECT_THAT(refusal_of(replaced(kSmall, "sample_every = 10", "sample_every = 0")),
               HasSubstr("s.toml:3: sample_every = 0 must be between 1 and"));
   EXPECT_THAT(refusal_of(replaced(kSmall, "blocks = 200", "blocks = 10_000_000")),
@@ -166,8 +174,9 @@ TEST(Scenario, AMistakenEventIsNamedToo) {
               HasSubstr("events.0.subnet is missing"));
   EXPECT_THAT(refusal_of(with_event("operation = 'StartCall'\ncoldkey = 'anna'\nsubnet = 'txt'")),
               HasSubstr("events.0.subnet = 'txt' must name one of [[subnets]]"));
-  EXPECT_THAT(refusal_of(with_event("operation = 'UnstakeAll'\ncoldkey = 'anna'\nhotkey = 'b'\nall = 1")),
-              HasSubstr("events.0.all is no key here"));
+  EXPECT_THAT(
+      refusal_of(with_event("operation = 'UnstakeAll'\ncoldkey = 'anna'\nhotkey = 'b'\nall = 1")),
+      HasSubstr("events.0.all is no key here"));
 }
 
 TEST(Scenario, AFileThatIsNotThereIsNamed) {

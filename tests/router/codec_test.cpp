@@ -24,8 +24,6 @@ namespace {
 
 using ::testing::HasSubstr;
 
-
-
 std::vector<std::uint32_t> select_with(codec::SelectBlock select, std::span<const float> values,
                                        std::uint32_t kept, std::uint32_t guess = 0) {
   std::vector<std::uint64_t> bitmap(values.size() / 64 + 1);
@@ -73,7 +71,8 @@ std::vector<float> block_of(Random& random, std::size_t elements, int kind) {
       case 1: value = static_cast<float>(static_cast<int>(random.below(7)) - 3); break;
       case 2: value = random.below(40) == 0 ? normal : 0.0f; break;
       case 3: value = normal * normal * normal * 1e30f; break;
-      case 4: value = std::numeric_limits<float>::denorm_min() * static_cast<float>(random.below(9));
+      case 4:
+        value = std::numeric_limits<float>::denorm_min() * static_cast<float>(random.below(9));
         break;
       default: value = random.below(2) == 0 ? 1.5f : -1.5f; break;
     }
@@ -111,8 +110,6 @@ TEST(Selection, NoticesOneValueThatIsNotFiniteWhereverItIs) {
     }
   }
 }
-
-
 
 TEST(Levels, DecodeToTheMeanOfTheValuesInTheirBin) {
   const std::vector<float> values{1, 1, 1.5, -1, 8, 8.5, -9, -7, 1.25, -1.5};
@@ -157,8 +154,6 @@ TEST(Levels, LoseLessTheMoreBitsThereAre) {
     before = error;
   }
 }
-
-
 
 Layout small_layout() {
   ModelOptions model;
@@ -214,7 +209,8 @@ TEST(Update, KeepsTheLargestMagnitudesOfEveryBlock) {
   const std::vector<float> sent = decoded(layout, update);
   for (const TensorSpec& tensor : layout.tensors()) {
     for (std::uint64_t start = 0; start < tensor.elements; start += 256) {
-      const auto size = static_cast<std::size_t>(std::min<std::uint64_t>(256, tensor.elements - start));
+      const auto size =
+          static_cast<std::size_t>(std::min<std::uint64_t>(256, tensor.elements - start));
       const auto block = std::span(original).subspan(tensor.offset + start, size);
       const auto kept = static_cast<std::uint32_t>(std::max<std::size_t>(1, size * 16 / 256));
       std::vector<std::uint32_t> found;
@@ -336,8 +332,6 @@ RC_GTEST_PROP(UpdateProperty, RoundTripsForAnyOptionsAndNeverExceedsItsBounds,
   for (std::size_t i = 0; i < original.size(); ++i) RC_ASSERT(left[i] == original[i] - sent[i]);
 }
 
-
-
 // Parses, and if that works reads everything; anything but update_malformed is a failure.
 bool is_accepted(const Layout& layout, const Bytes& bytes) {
   try {
@@ -374,8 +368,8 @@ TEST(HostileUpdate, EveryTruncationAndEveryFlippedBitIsRefused) {
   const Bytes good = encode_update(layout, {1}, residual, {});
   ASSERT_TRUE(is_accepted(layout, good));
   for (std::size_t size = 0; size < good.size(); ++size) {
-    EXPECT_FALSE(is_accepted(layout, Bytes(good.begin(), good.begin() +
-                                                             static_cast<std::ptrdiff_t>(size))));
+    EXPECT_FALSE(
+        is_accepted(layout, Bytes(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(size))));
   }
   for (std::size_t bit = 0; bit < good.size() * 8; ++bit) {
     Bytes bad = good;
@@ -414,8 +408,6 @@ TEST(HostileUpdate, ForAnotherModelIsRefused) {
   const Bytes bytes = encode_update(layout, {0}, residual, {});
   EXPECT_FALSE(is_accepted(Layout::of(other), bytes));
 }
-
-
 
 // A quadratic bowl in some 1,400 dimensions; every gradient step goes through the codec. One
 // coordinate in eight is so noisy that its gradients are always the largest. Returns
@@ -462,9 +454,9 @@ TEST(ErrorFeedback, ConvergesWhereOneInSixtyFourValuesIsSent) {
   const double without = distance_after(1'500, false, options);
   const double undecayed =
       distance_after(1'500, true, {.block_elements = 128, .kept_per_block = 2, .error_decay = 1});
-  EXPECT_LT(undecayed, 0.01);      // measured 0.004
-  EXPECT_LT(with_feedback, 0.3);   // measured 0.22: what waits longer than 20 steps leaks away
-  EXPECT_GT(without, 0.9);         // measured 0.98: the quiet coordinates are never sent
+  EXPECT_LT(undecayed, 0.01);     // measured 0.004
+  EXPECT_LT(with_feedback, 0.3);  // measured 0.22: what waits longer than 20 steps leaks away
+  EXPECT_GT(without, 0.9);        // measured 0.98: the quiet coordinates are never sent
 }
 
 }  // namespace

@@ -158,8 +158,15 @@ TEST(Dispatch, SpreadsTheWeightOfWhatDidNotAnswer) {
 }
 
 TEST(ExpertMessage, ComesBackAsItWasAndRefusesWhatIsDamaged) {
-  ExpertCall call{.id = 7, .backward = true, .version = digest_of(as_bytes("v")), .layer = 1,
-                  .expert = 2, .rows = 2, .width = 3, .keep = false, .forward_id = 0};
+  ExpertCall call{.id = 7,
+                  .backward = true,
+                  .version = digest_of(as_bytes("v")),
+                  .layer = 1,
+                  .expert = 2,
+                  .rows = 2,
+                  .width = 3,
+                  .keep = false,
+                  .forward_id = 0};
   Bytes payload(2 * 2 * 3 * 4, 1);
   const std::vector<Bytes> frames = encode(call, payload);
   const ExpertCall read = decode_expert_call(frames);

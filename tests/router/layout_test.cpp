@@ -64,9 +64,9 @@ TEST(Layout, PutsTheTrunkFirstAndEachExpertInOneRange) {
       EXPECT_LE(tensor.offset + tensor.elements, layout.trunk_parameters());
       continue;
     }
-    const std::uint64_t start = layout.trunk_parameters() +
-                                static_cast<std::uint64_t>(tensor.expert) *
-                                    layout.expert_parameters();
+    const std::uint64_t start =
+        layout.trunk_parameters() +
+        static_cast<std::uint64_t>(tensor.expert) * layout.expert_parameters();
     EXPECT_GE(tensor.offset, start);
     EXPECT_LE(tensor.offset + tensor.elements, start + layout.expert_parameters());
   }

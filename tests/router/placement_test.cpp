@@ -17,7 +17,8 @@ using sim::Fleet;
 using sim::random_fleet;
 
 Plan plan_of(const Fleet& fleet) {
-  return place(Layout::of(fleet.model), fleet.batch_sequences, fleet.size, fleet.workers, fleet.options);
+  return place(Layout::of(fleet.model), fleet.batch_sequences, fleet.size, fleet.workers,
+               fleet.options);
 }
 
 Fleet any_fleet(std::size_t workers_max = 60) {
@@ -136,7 +137,8 @@ RC_GTEST_PROP(Placement, MovesFewExperts_ExceptThoseNobodyElseTakes, ()) {
     WorkerProfile& p = worker.profile;
     p.tokens_per_s = 1e6;
     p.memory_mib = 0, p.up_bytes_per_s = 0, p.experts_max = 0, p.inner_steps_max = 0;
-    if (worker.held.size() < static_cast<std::size_t>(fleet.model.experts_per_token)) worker.held.clear();
+    if (worker.held.size() < static_cast<std::size_t>(fleet.model.experts_per_token))
+      worker.held.clear();
     held.insert(worker.held.begin(), worker.held.end());
   }
   RC_PRE(held.size() == static_cast<std::size_t>(fleet.model.experts));
@@ -155,7 +157,7 @@ RC_GTEST_PROP(Placement, FindsAsManyHoldersAsAnyPlacementCan, ()) {
   for (PlacementWorker& worker : fleet.workers) {
     worker.held.clear();
     WorkerProfile& p = worker.profile;
-    p.up_bytes_per_s = 0;   // else what is on time is a question of its own
+    p.up_bytes_per_s = 0;  // else what is on time is a question of its own
     p.experts_max = 1 + worker.uid.value % 3;
     p.memory_mib = 0;
     const auto allowed = static_cast<std::uint32_t>(rules.allowed(p.tier, p.region).size());
@@ -263,7 +265,8 @@ TEST(Placement, GivesFewerExpertsToASlowUplinkInsteadOfHoldingUpTheRound) {
 }
 
 TEST(Placement, RefusesRulesThatMeanNothing) {
-  for (const char* rule : {"", "x:trusted", "0-9:trusted", "3-1:known", "1:friend", "2:", "-1:open", "1"}) {
+  for (const char* rule :
+       {"", "x:trusted", "0-9:trusted", "3-1:known", "1:friend", "2:", "-1:open", "1"}) {
     PlacementOptions options;
     options.tiers = {rule};
     EXPECT_THROW(ExpertRules(options, 4), Error) << rule;

@@ -43,7 +43,8 @@ Directive sample_directive() {
 }
 
 TEST(Protocol, DirectivesSurviveTheWire) {
-  const auto back = std::get<Directive>(decode_to_participant(encode(ToParticipant{sample_directive()})));
+  const auto back =
+      std::get<Directive>(decode_to_participant(encode(ToParticipant{sample_directive()})));
   EXPECT_EQ(back.shard, sample_shard());
   EXPECT_EQ(back.answer, Answer::committed);
   EXPECT_TRUE(back.reveal_wanted);
@@ -56,7 +57,9 @@ TEST(Protocol, DirectivesSurviveTheWire) {
 }
 
 TEST(Protocol, AuditsAndExpertsSurviveTheWire) {
-  Scores scores{{5}, 1, 3, 1, {{{1}, Verdict::measured, {}, {3, 0.1, 0.01, 16}, {{2, {3, 0.02, 0.01, 16}}}}}, {}};
+  Scores scores{
+      {5}, 1, 3, 1, {{{1}, Verdict::measured, {}, {3, 0.1, 0.01, 16}, {{2, {3, 0.02, 0.01, 16}}}}},
+      {}};
   scores.audits.push_back({{4}, {5}, AuditVerdict::different, 7, digest_of_shard(sample_shard())});
   const auto message = decode_to_coordinator(encode(ToCoordinator{scores}));
   const Scores& back = std::get<Scores>(message);
@@ -72,7 +75,9 @@ TEST(Protocol, AuditsAndExpertsSurviveTheWire) {
 }
 
 TEST(Protocol, ContributionsSurviveTheWire) {
-  Contribution c{{7}, {3}, digest_of_shard(sample_shard()), {}, 10, 800, 1.5, 8, 7, {1, 2, 3}, {9, 8}, {}, {5}};
+  Contribution c{
+      {7}, {3}, digest_of_shard(sample_shard()), {}, 10, 800, 1.5, 8, 7, {1, 2, 3}, {9, 8},
+      {},  {5}};
   const Contribution back = decode_contribution(encode(c));
   EXPECT_EQ(back.shard, c.shard);
   EXPECT_EQ(back.expert_tokens, c.expert_tokens);
@@ -86,10 +91,13 @@ TEST(Protocol, ContributionsSurviveTheWire) {
 }
 
 TEST(Protocol, ProfilesAndProbesSurviveTheWire_AndProbesAskForNoMoreThanAPiece) {
-  Join join{Role::worker, {1, 2, 3, 4, 5, 6, "known", "eu", "cpu", 7, true, "less memory than it said"}, "miner"};
+  Join join{Role::worker,
+            {1, 2, 3, 4, 5, 6, "known", "eu", "cpu", 7, true, "less memory than it said"},
+            "miner"};
   const auto back = std::get<Join>(decode_to_coordinator(encode(ToCoordinator{join})));
   EXPECT_EQ(back.profile, join.profile);
-  const auto probe = std::get<Probe>(decode_to_coordinator(encode(ToCoordinator{Probe{9, 1 << 20}})));
+  const auto probe =
+      std::get<Probe>(decode_to_coordinator(encode(ToCoordinator{Probe{9, 1 << 20}})));
   EXPECT_EQ(probe.number, 9u);
   EXPECT_EQ(probe.wanted_bytes, 1u << 20);
   EXPECT_THROW(decode_to_coordinator(encode(ToCoordinator{Probe{9, (1 << 20) + 1}})), Error);
@@ -166,8 +174,8 @@ void survives_damage(Bytes good, const Decode& decode) {
     try {
       decode(bad);
     } catch (const Error& error) {
-      EXPECT_THAT(error.code(), ::testing::AnyOf(ErrorCode::message_malformed,
-                                                 ErrorCode::version_mismatch));
+      EXPECT_THAT(error.code(),
+                  ::testing::AnyOf(ErrorCode::message_malformed, ErrorCode::version_mismatch));
     }
   }
 }

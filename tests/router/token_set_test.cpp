@@ -17,7 +17,8 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
 void write(const fs::path& path, std::string_view text) {
-  std::ofstream(path, std::ios::binary).write(text.data(), static_cast<std::streamsize>(text.size()));
+  std::ofstream(path, std::ios::binary)
+      .write(text.data(), static_cast<std::streamsize>(text.size()));
 }
 
 std::string read(const fs::path& path) {
@@ -49,7 +50,8 @@ class TokenSetTest : public ::testing::Test {
       std::vector<std::uint16_t> values(count);
       for (std::uint64_t i = 0; i < count; ++i) values[i] = static_cast<std::uint16_t>(i % 100);
       const ByteView bytes = as_bytes(std::span<const std::uint16_t>(values));
-      domain.files[static_cast<std::size_t>(split)] = {count / 10, count, count * 3, digest_of(bytes)};
+      domain.files[static_cast<std::size_t>(split)] = {count / 10, count, count * 3,
+                                                       digest_of(bytes)};
       write(folder_ / file_of(domain, split),
             {reinterpret_cast<const char*>(bytes.data()), bytes.size()});
     }

@@ -106,8 +106,9 @@ void SimulatedRun::work(Client& client) {
     client.working = shard.round;
     client.trained = false;
     const double tokens = static_cast<double>(shard.data.count) * 8;
-    client.done_at = now_ + milliseconds(static_cast<std::int64_t>(
-                                1e3 * tokens / client.tokens_per_s * (0.9 + 0.2 * random_.uniform())));
+    client.done_at =
+        now_ + milliseconds(static_cast<std::int64_t>(1e3 * tokens / client.tokens_per_s *
+                                                      (0.9 + 0.2 * random_.uniform())));
   }
   if (now_ < client.done_at) return;
   if (!client.trained) {
@@ -117,9 +118,11 @@ void SimulatedRun::work(Client& client) {
     client.contribution.assign(digest.bytes.begin(), digest.bytes.end());
   }
   if (directive.answer == Answer::missing) {
-    to_core(client.index, Committed{*client.uid, shard.round,
+    to_core(client.index, Committed{*client.uid,
+                                    shard.round,
                                     commitment_of(client.hotkey, client.contribution),
-                                    client.contribution.size(), {}});
+                                    client.contribution.size(),
+                                    {}});
   } else if (directive.reveal_wanted) {
     Revealed revealed;
     revealed.uid = *client.uid;

@@ -13,7 +13,7 @@
 namespace yumoe::sim {
 
 struct Faults {
-  double loss = 0;               // share of messages that never arrive
+  double loss = 0;  // share of messages that never arrive
   std::int64_t delay_ms_max = 20;
   double worker_crash = 0;       // chance a second
   double coordinator_crash = 0;  // chance a second
@@ -27,8 +27,8 @@ struct Journaled {
 
 class SimulatedRun {
  public:
-  SimulatedRun(std::uint64_t seed, std::size_t workers, std::size_t validators, RunSettings settings,
-               Faults faults);
+  SimulatedRun(std::uint64_t seed, std::size_t workers, std::size_t validators,
+               RunSettings settings, Faults faults);
 
   // Runs until finished or `time_max` of simulated time has passed. True if it finished.
   bool run(std::chrono::hours time_max);
@@ -41,19 +41,19 @@ class SimulatedRun {
   TimeMs now() const { return now_; }
 
  private:
-  struct Client {                // a worker or validator process
+  struct Client {  // a worker or validator process
     std::size_t index = 0;
     Role role = Role::worker;
     PublicKey hotkey;
     double tokens_per_s = 0;
     bool up = true;
-    std::optional<Uid> uid;      // known since the last welcome
+    std::optional<Uid> uid;        // known since the last welcome
     std::uint64_t generation = 0;  // of this process: messages to an older one are lost
     Directive directive;
-    RoundId working;             // shard in work
+    RoundId working;  // shard in work
     TimeMs done_at;
     bool trained = false;
-    Bytes contribution;          // of `working`, kept on the worker's disk
+    Bytes contribution;  // of `working`, kept on the worker's disk
   };
   struct Message {
     TimeMs at;
@@ -65,9 +65,9 @@ class SimulatedRun {
   };
 
   void at(TimeMs time, std::function<void()> what);
-  void send(std::function<void()> deliver);   // with loss and delay
+  void send(std::function<void()> deliver);  // with loss and delay
   void to_core(std::size_t client, Event event);
-  bool submit(const Event& event);            // journal, apply, act
+  bool submit(const Event& event);  // journal, apply, act
   void act(const std::vector<Action>& actions);
   void tell(Uid uid);
   void beat(std::size_t client);

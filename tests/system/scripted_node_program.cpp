@@ -25,7 +25,9 @@ std::string le_hex(std::uint64_t value, int bytes) {
 
 class Program {
  public:
-  Program() : producer_([this] { produce_for_ever(); }) { chain_.outcome("set_weights good (ed25519)"); }
+  Program() : producer_([this] { produce_for_ever(); }) {
+    chain_.outcome("set_weights good (ed25519)");
+  }
   ~Program() {
     stop_ = true;
     producer_.join();
@@ -76,8 +78,9 @@ class Program {
   json set(std::istringstream& words) {
     std::string item, keys, value;
     words >> item >> keys >> value;
-    chain_.set_storage("0x" + to_hex(chain_.metadata.storage_key("SubtensorModule", item, json::parse(keys))),
-                       value);
+    chain_.set_storage(
+        "0x" + to_hex(chain_.metadata.storage_key("SubtensorModule", item, json::parse(keys))),
+        value);
     return "ok";
   }
   // register NETUID UID SS58
@@ -86,7 +89,8 @@ class Program {
     std::string address;
     words >> netuid >> uid >> address;
     const auto put = [&](const char* item, const json& keys, const std::string& value) {
-      chain_.set_storage("0x" + to_hex(chain_.metadata.storage_key("SubtensorModule", item, keys)), value);
+      chain_.set_storage("0x" + to_hex(chain_.metadata.storage_key("SubtensorModule", item, keys)),
+                         value);
     };
     put("Uids", json::array({netuid, address}), le_hex(uid, 2));
     put("Keys", json::array({netuid, uid}), "0x" + to_hex(from_ss58(address).bytes));

@@ -144,9 +144,10 @@ TEST(Island, SendsABatchInSeveralPieces) {
     const auto gradient = [](Model& model) { return model.gradients().const_data_ptr<float>(); };
     EXPECT_LT(relative({gradient(part), trunk}, {gradient(whole), trunk}), 5e-6);
     const std::size_t expert = layout.expert_parameters();
-    EXPECT_LT(relative({gradient(part) + trunk, 3 * expert},
-                       {gradient(whole) + trunk + (group.rank() == 0 ? 0 : 3 * expert), 3 * expert}),
-              5e-6);
+    EXPECT_LT(
+        relative({gradient(part) + trunk, 3 * expert},
+                 {gradient(whole) + trunk + (group.rank() == 0 ? 0 : 3 * expert), 3 * expert}),
+        5e-6);
   });
 }
 

@@ -1,5 +1,7 @@
 // The model's fused path against plain autograd: MoE layer, whole model, subsets, empty experts.
 
+#include "model/model.hpp"
+
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
@@ -21,7 +23,6 @@
 #include "cluster/error.hpp"
 #include "cluster/random.hpp"
 #include "model/device.hpp"
-#include "model/model.hpp"
 
 namespace yumoe {
 namespace {
@@ -84,7 +85,8 @@ struct LoopLayer {
       at::Tensor sum = at::zeros({}), row = at::zeros({x.size(1)});
       for (std::int64_t j = 0; j < k; ++j) sum = sum + affinity[t][expert(layer, routing, t, j)];
       for (std::int64_t j = 0; j < k; ++j) {
-        const auto position = static_cast<std::size_t>(routing.chosen[static_cast<std::size_t>(t * k + j)]);
+        const auto position =
+            static_cast<std::size_t>(routing.chosen[static_cast<std::size_t>(t * k + j)]);
         row = row + feed(layer.activation, x[t], experts[position]) *
                         (affinity[t][expert(layer, routing, t, j)] / sum);
       }
@@ -147,8 +149,10 @@ void expect_same_gradients(const MoeLayer& layer, const std::vector<float>& bias
     const auto expected_or_zero = [&](const at::Tensor& w) {
       return w.grad().defined() ? w.grad() : at::zeros_like(w);
     };
-    EXPECT_LT(distance(layer.experts[e].first.gradient, expected_or_zero(loop.experts[e].first)), 2e-5);
-    EXPECT_LT(distance(layer.experts[e].second.gradient, expected_or_zero(loop.experts[e].second)), 2e-5);
+    EXPECT_LT(distance(layer.experts[e].first.gradient, expected_or_zero(loop.experts[e].first)),
+              2e-5);
+    EXPECT_LT(distance(layer.experts[e].second.gradient, expected_or_zero(loop.experts[e].second)),
+              2e-5);
   }
   if (layer.shared) {
     EXPECT_LT(distance(layer.shared->first.gradient, loop.shared->first.grad()), 2e-5);
@@ -219,7 +223,8 @@ ModelOptions small_model() {
 std::vector<std::uint16_t> random_rows(const ModelOptions& model, std::size_t sequences) {
   Random random(3);
   std::vector<std::uint16_t> rows(sequences * static_cast<std::size_t>(model.context + 1));
-  for (auto& token : rows) token = static_cast<std::uint16_t>(random.below(static_cast<std::uint64_t>(model.vocabulary)));
+  for (auto& token : rows)
+    token = static_cast<std::uint16_t>(random.below(static_cast<std::uint64_t>(model.vocabulary)));
   return rows;
 }
 
@@ -248,7 +253,8 @@ void expect_fused_equals_plain(const ModelOptions& options, const ExpertSet& hel
   EXPECT_LT(distance(gradient, model.gradients()), 1e-4);
   for (const Model::Range& range : model.ranges()) {
     EXPECT_LT(distance(gradient.narrow(0, range.begin, range.count),
-                       model.gradients().narrow(0, range.begin, range.count)), 1e-4);
+                       model.gradients().narrow(0, range.begin, range.count)),
+              1e-4);
   }
 }
 

@@ -103,7 +103,8 @@ class Server {
                   const ExpertTraining& training = {}) {
     TransportOptions options;
     options.port = 0;
-    transport_ = std::make_unique<Troubled>(listen_zeromq(options, CurveKeypair::generate()), trouble);
+    transport_ =
+        std::make_unique<Troubled>(listen_zeromq(options, CurveKeypair::generate()), trouble);
     address_ = transport_->address();
     thread_ = std::jthread([this, version, training] {
       at::set_num_threads(1);
@@ -135,7 +136,10 @@ struct Rows {
   std::vector<float> x, dy, y, dx;
   ExpertRows call;
   Rows(std::uint32_t expert, std::size_t rows, std::uint64_t seed, bool keep = false)
-      : x(random_numbers(rows * 16, seed)), dy(random_numbers(rows * 16, seed + 1)), y(rows * 16), dx(rows * 16) {
+      : x(random_numbers(rows * 16, seed)),
+        dy(random_numbers(rows * 16, seed + 1)),
+        y(rows * 16),
+        dx(rows * 16) {
     call.expert = expert;
     call.x = x;
     call.dy = dy;

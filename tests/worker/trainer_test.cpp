@@ -89,11 +89,11 @@ TEST(Trainer, LossFallsOnASmallText) {
   Trainer trainer(model, inner, {});
   trainer.load_base(initial(model), {});
   std::vector<double> losses;
-  const TrainingResult result =
-      trainer.train(shard_of(inner, 60, all_experts(model)), read_text, [&](const StepReport& step) {
-        losses.push_back(step.loss);
-        return true;
-      });
+  const TrainingResult result = trainer.train(shard_of(inner, 60, all_experts(model)), read_text,
+                                              [&](const StepReport& step) {
+                                                losses.push_back(step.loss);
+                                                return true;
+                                              });
   EXPECT_EQ(result.steps, 60U);
   EXPECT_EQ(result.tokens, 60U * 4 * 32);
   EXPECT_NEAR(result.loss_first, std::log(128.0), 0.3);
@@ -148,14 +148,14 @@ TEST(Trainer, KeepsMomentsToTheVeryNextRoundAndSaysSinceWhen) {
   EXPECT_EQ(from(shard(5)), 4);
   const Trained third = train(trainer, shard(6), base.size());
   EXPECT_EQ(third.result.moments_from.value, 4);
-  EXPECT_EQ(from(shard(7)), 7);      // three rounds are over
-  EXPECT_EQ(from(shard(9)), 9);      // a round was missed
-  EXPECT_EQ(from(shard(10, 1)), 10); // somebody else's
+  EXPECT_EQ(from(shard(7)), 7);       // three rounds are over
+  EXPECT_EQ(from(shard(9)), 9);       // a round was missed
+  EXPECT_EQ(from(shard(10, 1)), 10);  // somebody else's
   TrainingShard others = shard(11, 1);
   others.experts = {0, 2};
-  EXPECT_EQ(from(others), 11);       // other experts
+  EXPECT_EQ(from(others), 11);  // other experts
   trainer.train(shard(12), read_text, [](const StepReport& report) { return report.step < 2; });
-  EXPECT_EQ(from(shard(13)), 13);    // the one before was stopped
+  EXPECT_EQ(from(shard(13)), 13);  // the one before was stopped
 
   // Whoever trains the shards since then gets the same bits; whoever starts at the last does not.
   Trainer again(model, inner, {});
@@ -305,10 +305,12 @@ TEST(Evaluator, AContributionThatWasTrainedLowersTheLossAndTheBaseStays) {
   evaluator.load_base(base, {});
   const auto windows = read_windows(read_text, 1'000, 11, 32);
   const WindowLosses before = evaluator.base(windows);
-  const WindowLosses whole = evaluator.with(change_by(layout, update, 1, Part::whole(update)), windows);
+  const WindowLosses whole =
+      evaluator.with(change_by(layout, update, 1, Part::whole(update)), windows);
   const WindowLosses trunk = evaluator.with(change_by(layout, update, 1, {true, {}}), windows);
   const WindowLosses nothing = evaluator.with(change_by(layout, update, 1, {false, {}}), windows);
-  const WindowLosses worse = evaluator.with(change_by(layout, update, -1, Part::whole(update)), windows);
+  const WindowLosses worse =
+      evaluator.with(change_by(layout, update, -1, Part::whole(update)), windows);
   ASSERT_EQ(whole.losses.size(), 11U);
   for (std::size_t i = 0; i < 11; ++i) EXPECT_LT(whole.losses[i], before.losses[i]) << i;
   EXPECT_LT(trunk.mean(), before.mean());

@@ -31,10 +31,10 @@ Change change_by(const Layout& layout, const Update& update, float scale, Part p
     const auto tensors = update.tensors();
     for (std::size_t position = 0; position < tensors.size(); ++position) {
       const TensorSpec& tensor = layout.tensors()[tensors[position]];
-      const bool applies =
-          tensor.expert < 0 ? part.trunk
-                            : std::binary_search(part.experts.begin(), part.experts.end(),
-                                                 static_cast<std::uint32_t>(tensor.expert));
+      const bool applies = tensor.expert < 0
+                               ? part.trunk
+                               : std::binary_search(part.experts.begin(), part.experts.end(),
+                                                    static_cast<std::uint32_t>(tensor.expert));
       if (!applies) continue;
       const double norm = std::sqrt(update.squared_norm(position));
       const double most = usual.empty() ? 0 : usual[tensors[position]];

@@ -18,7 +18,7 @@ using Monotonic = std::chrono::steady_clock;
 using std::chrono::milliseconds;
 
 constexpr milliseconds kPollMax{20};
-constexpr milliseconds kSayAgain{2'000};    // an unanswered message is repeated after so long
+constexpr milliseconds kSayAgain{2'000};  // an unanswered message is repeated after so long
 constexpr milliseconds kStopSeenWithin{100};
 constexpr milliseconds kProgressSeenWithin{200};
 constexpr std::size_t kPiecesInFlight = 4;
@@ -26,15 +26,15 @@ constexpr std::size_t kPiecesInFlight = 4;
 struct Offered {
   Bytes contribution;
   Digest commitment;
-  Monotonic::time_point said_at{};          // last commit or reveal
+  Monotonic::time_point said_at{};  // last commit or reveal
   Answer said = Answer::missing;
 };
 
 struct Download {
   Bytes bytes;
-  std::uint64_t total = 0;                  // 0: not known yet
-  std::uint64_t asked = 0;                  // offset up to which pieces were asked for
-  Monotonic::time_point moved_at{};         // last piece, or the start
+  std::uint64_t total = 0;           // 0: not known yet
+  std::uint64_t asked = 0;           // offset up to which pieces were asked for
+  Monotonic::time_point moved_at{};  // last piece, or the start
   Monotonic::time_point asked_at{};
   bool missing = false;
 };
@@ -64,23 +64,23 @@ class Link::Impl {
     wait(lock, Monotonic::now() + wait_max, [&] { return welcome_ || failure_; });
     throw_failure();
     if (!welcome_) {
-      throw Error(ErrorCode::peer_unreachable,
-                  "join the run at " + address_.text() + ": no answer for " +
-                      std::to_string(wait_max.count() / 1'000) +
-                      " s; is the coordinator running there, and is the key in the address its own?");
+      throw Error(
+          ErrorCode::peer_unreachable,
+          "join the run at " + address_.text() + ": no answer for " +
+              std::to_string(wait_max.count() / 1'000) +
+              " s; is the coordinator running there, and is the key in the address its own?");
     }
     return *welcome_;
   }
 
   std::optional<Directive> directive(std::uint64_t after, milliseconds wait_max) {
     std::unique_lock lock(mutex_);
-    changed_.wait_for(lock, wait_max, [&] {
-      return (directive_ && directive_->sequence > after) || failure_;
-    });
+    changed_.wait_for(lock, wait_max,
+                      [&] { return (directive_ && directive_->sequence > after) || failure_; });
     throw_failure();
     if (Monotonic::now() - heard_at_ > silence_max_) {
-      throw Error(ErrorCode::peer_unreachable, "the coordinator at " + address_.text() +
-                                                   " was silent for too long: given up");
+      throw Error(ErrorCode::peer_unreachable,
+                  "the coordinator at " + address_.text() + " was silent for too long: given up");
     }
     if (!directive_ || directive_->sequence <= after) return std::nullopt;
     return directive_;
@@ -101,7 +101,8 @@ class Link::Impl {
     };
     while (true) {
       wait(lock, Monotonic::now() + kProgressSeenWithin, [&] {
-        return failure_ || download.missing || (download.total > 0 && download.bytes.size() == download.total);
+        return failure_ || download.missing ||
+               (download.total > 0 && download.bytes.size() == download.total);
       });
       throw_failure();
       if (download.missing) finish(ErrorCode::file_missing, "the coordinator does not have it");
@@ -172,7 +173,8 @@ class Link::Impl {
           if (seconds <= 0) return best;
           best = std::max(best, static_cast<double>(bytes) / std::max(seconds - trip_s, 1e-5));
         }
-        if (static_cast<double>(32 * bytes) > 2 * best) break;   // the next would take over two seconds
+        if (static_cast<double>(32 * bytes) > 2 * best)
+          break;  // the next would take over two seconds
       }
       return best;
     };
@@ -185,9 +187,8 @@ class Link::Impl {
 
   bool settle(milliseconds wait_max) {
     std::unique_lock lock(mutex_);
-    return changed_.wait_for(lock, wait_max, [&] {
-      return (offered_.empty() && scores_.empty()) || failure_;
-    });
+    return changed_.wait_for(lock, wait_max,
+                             [&] { return (offered_.empty() && scores_.empty()) || failure_; });
   }
 
   TransportCounts counts() const {
@@ -229,7 +230,8 @@ class Link::Impl {
   void talk(const std::stop_token& stop) {
     try {
       while (!stop.stop_requested()) {
-        while (const auto frames = transport_->receive(stop.stop_requested() ? milliseconds(0) : kPollMax)) {
+        while (const auto frames =
+                   transport_->receive(stop.stop_requested() ? milliseconds(0) : kPollMax)) {
           hear(*frames);
           if (stop.stop_requested()) break;
         }
@@ -241,7 +243,8 @@ class Link::Impl {
       // Gives the socket a moment to put the farewell on the wire; nobody waits for an answer.
       std::this_thread::sleep_for(milliseconds(50));
     } catch (const std::exception& error) {
-      fail(ErrorCode::peer_unreachable, std::string("link to the coordinator broke: ") + error.what());
+      fail(ErrorCode::peer_unreachable,
+           std::string("link to the coordinator broke: ") + error.what());
     }
   }
 
@@ -410,8 +413,8 @@ class Link::Impl {
       download.asked = download.bytes.size();  // something was lost: ask again from here
     }
     const std::uint64_t window = download.bytes.size() + kPiecesInFlight * kPieceBytesMax;
-    while (download.asked < window && (download.total == 0 ? download.asked == 0
-                                                           : download.asked < download.total)) {
+    while (download.asked < window &&
+           (download.total == 0 ? download.asked == 0 : download.asked < download.total)) {
       say(Fetch{digest, download.asked});
       download.asked += kPieceBytesMax;
       download.asked_at = now;
@@ -438,18 +441,18 @@ class Link::Impl {
   const std::atomic<bool>& stop_;
   const CoordinatorAddress address_;
   const Keypair keys_;
-  Join join_;                              // guarded by mutex_, too
+  Join join_;  // guarded by mutex_, too
   const TransportOptions options_;
   SystemClock clock_;
   std::unique_ptr<ClientTransport> transport_;
 
-  mutable std::mutex mutex_;               // guards everything below
+  mutable std::mutex mutex_;  // guards everything below
   std::condition_variable changed_;
   Nonce nonce_{};
   std::uint64_t sequence_ = 0;
   bool joined_ = false;
   std::string leave_reason_ = "stopped";
-  bool rejoin_ = false;                    // the profile changed since it was said
+  bool rejoin_ = false;  // the profile changed since it was said
   enum class ProbeState { none, due, said, answered };
   ProbeState probe_state_ = ProbeState::none;
   Probe probe_;
@@ -462,13 +465,13 @@ class Link::Impl {
   std::optional<Directive> directive_;
   std::optional<std::pair<ErrorCode, std::string>> failure_;
   Heartbeat beat_;
-  std::uint64_t stale_rounds_max_ = 0;     // of the run's configuration
+  std::uint64_t stale_rounds_max_ = 0;  // of the run's configuration
   std::map<RoundId, Offered> offered_;
   std::map<RoundId, std::pair<Scores, Monotonic::time_point>> scores_;
   std::map<Digest, Download> downloads_;
   TransportCounts counts_;
 
-  std::jthread thread_;                    // last: it uses all of the above
+  std::jthread thread_;  // last: it uses all of the above
 };
 
 Link::Link(const CoordinatorAddress& address, Keypair keys, Join join,
@@ -483,7 +486,9 @@ std::optional<Directive> Link::latest() const { return impl_->latest(); }
 Bytes Link::fetch(const Digest& digest, std::size_t bytes_max, milliseconds wait_max) {
   return impl_->fetch(digest, bytes_max, wait_max);
 }
-void Link::offer(RoundId round, Bytes contribution) { impl_->offer(round, std::move(contribution)); }
+void Link::offer(RoundId round, Bytes contribution) {
+  impl_->offer(round, std::move(contribution));
+}
 void Link::send_scores(const Scores& scores) { impl_->send_scores(scores); }
 void Link::tell(const WorkerProfile& profile) { impl_->tell(profile); }
 void Link::leave_because(std::string reason) { impl_->leave_because(std::move(reason)); }

@@ -87,8 +87,7 @@ void rotate(const AttentionLayer& layer, const at::Tensor& rows, float direction
 
 HeadViews split_heads(const AttentionLayer& layer, const at::Tensor& rows) {
   const std::int64_t all = layer.heads + 2 * layer.key_value_heads;
-  const at::Tensor heads =
-      rows.view({-1, layer.context, all, rows.size(1) / all}).transpose(1, 2);
+  const at::Tensor heads = rows.view({-1, layer.context, all, rows.size(1) / all}).transpose(1, 2);
   return {heads.narrow(1, 0, layer.heads), heads.narrow(1, layer.heads, layer.key_value_heads),
           heads.narrow(1, layer.heads + layer.key_value_heads, layer.key_value_heads)};
 }

@@ -11,19 +11,23 @@ c10::Device open_device(const std::string& name) {
   if (name == "cpu") return c10::Device(c10::kCPU);
   if (name == "auto") return c10::Device(at::hasCUDA() ? c10::kCUDA : c10::kCPU);
   if (name != "cuda" && !name.starts_with("cuda:")) {
-    throw Error(ErrorCode::config_invalid, "device = " + name + " must be auto, cpu, cuda or cuda:N");
+    throw Error(ErrorCode::config_invalid,
+                "device = " + name + " must be auto, cpu, cuda or cuda:N");
   }
   if (!at::hasCUDA()) {
     throw Error(ErrorCode::device_missing,
-                "open " + name + ": no CUDA device, or LibTorch was built without CUDA; use cpu, or "
-                "see `yumoe doctor`");
+                "open " + name +
+                    ": no CUDA device, or LibTorch was built without CUDA; use cpu, or "
+                    "see `yumoe doctor`");
   }
   const int count = at::detail::getCUDAHooks().deviceCount();
   int index = 0;
   if (name != "cuda") {
     const std::string text = name.substr(5);
-    if (text.empty() || text.size() > 3 || text.find_first_not_of("0123456789") != std::string::npos) {
-      throw Error(ErrorCode::config_invalid, "device = " + name + " must be auto, cpu, cuda or cuda:N");
+    if (text.empty() || text.size() > 3 ||
+        text.find_first_not_of("0123456789") != std::string::npos) {
+      throw Error(ErrorCode::config_invalid,
+                  "device = " + name + " must be auto, cpu, cuda or cuda:N");
     }
     index = std::stoi(text);
   }

@@ -59,7 +59,8 @@ void regroup(const float* from, float* to, std::span<const IslandPass::Segment> 
 }
 
 // How many of this rank's rows each expert has in each piece: [pieces, held]; and which they are.
-std::vector<std::int32_t> choose_rows(const Routing& routing, std::int64_t tokens, IslandPass& pass) {
+std::vector<std::int32_t> choose_rows(const Routing& routing, std::int64_t tokens,
+                                      IslandPass& pass) {
   const std::size_t held = routing.begin.size() - 1, pieces = pass.pieces.size();
   std::vector<std::int32_t> counts(pieces * held);
   for (std::size_t p = 0; p < pieces; ++p) {
@@ -71,7 +72,8 @@ std::vector<std::int32_t> choose_rows(const Routing& routing, std::int64_t token
     piece.sent.resize(held);
     for (const std::size_t e : pass.order) {
       const auto token = routing.token.begin();
-      const auto begin = std::lower_bound(token + routing.begin[e], token + routing.begin[e + 1], first);
+      const auto begin =
+          std::lower_bound(token + routing.begin[e], token + routing.begin[e + 1], first);
       const auto end = std::lower_bound(begin, token + routing.begin[e + 1], last);
       for (auto at = begin; at != end; ++at) {
         piece.rows.push_back(static_cast<std::int32_t>(at - token));
@@ -152,18 +154,21 @@ void plan(const ExpertShare& share, const Routing& routing, std::int64_t tokens,
 std::vector<std::int32_t> tokens_of(const Routing& routing, const IslandPass::Piece& piece) {
   std::vector<std::int32_t> tokens;
   tokens.reserve(piece.rows.size());
-  for (const std::int32_t row : piece.rows) tokens.push_back(routing.token[static_cast<std::size_t>(row)]);
+  for (const std::int32_t row : piece.rows)
+    tokens.push_back(routing.token[static_cast<std::size_t>(row)]);
   return tokens;
 }
 
 // to[token] += factor * returned rows, expert by expert: a token comes once in each.
-void add_returned(const IslandPass& pass, const IslandPass::Piece& piece, const at::Tensor& returned,
-                  std::span<const std::int32_t> tokens, const float* factor, const at::Tensor& to) {
+void add_returned(const IslandPass& pass, const IslandPass::Piece& piece,
+                  const at::Tensor& returned, std::span<const std::int32_t> tokens,
+                  const float* factor, const at::Tensor& to) {
   std::int64_t at = 0;
   for (const std::size_t e : pass.order) {
     const std::int64_t n = piece.sent[e];
     if (n == 0) continue;
-    rows::scatter_add(returned.narrow(0, at, n), tokens.data() + at, factor ? factor + at : nullptr, to);
+    rows::scatter_add(returned.narrow(0, at, n), tokens.data() + at, factor ? factor + at : nullptr,
+                      to);
     at += n;
   }
 }
@@ -255,8 +260,8 @@ IslandForward::IslandForward(const MoeLayer& layer, const Routing& routing, cons
     }
     if (!keep) continue;
     flight.weights_in.resize(static_cast<std::size_t>(piece.begin.back()));
-    flight.weights_there = start(*share.group, flight.weights, piece.send, flight.weights_in,
-                                 piece.receive, 1);
+    flight.weights_there =
+        start(*share.group, flight.weights, piece.send, flight.weights_in, piece.receive, 1);
   }
 }
 
@@ -306,7 +311,8 @@ void IslandForward::finish(const at::Tensor& out) {
   for (std::size_t p = 0; p < flights_.size(); ++p) {
     Flight& flight = flights_[p];
     flight.back->wait();
-    add_returned(pass_, pass_.pieces[p], flight.returned, flight.tokens, flight.weights.data(), out);
+    add_returned(pass_, pass_.pieces[p], flight.returned, flight.tokens, flight.weights.data(),
+                 out);
   }
 }
 
@@ -381,8 +387,8 @@ void island_backward(const MoeLayer& layer, const Routing& routing, const Island
     flight.back = start(group, numbers_of(flight.received), piece.receive, numbers_of(flight.sent),
                         piece.send, width);
     flight.d_weight_back.resize(piece.rows.size());
-    flight.d_weight_there = start(group, flight.d_weight, piece.receive, flight.d_weight_back,
-                                  piece.send, 1);
+    flight.d_weight_there =
+        start(group, flight.d_weight, piece.receive, flight.d_weight_back, piece.send, 1);
   }
   for (std::size_t i = 0; i < layer.experts.size(); ++i) {
     if (written[i]) continue;

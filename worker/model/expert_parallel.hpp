@@ -47,17 +47,17 @@ struct IslandPass {
     std::int64_t received, by_expert, count;
   };
   struct Piece {
-    std::vector<std::int32_t> rows;      // of the routing, in the order they are sent
-    std::vector<std::int64_t> sent;      // [held]: of them, by expert in that order
+    std::vector<std::int32_t> rows;          // of the routing, in the order they are sent
+    std::vector<std::int64_t> sent;          // [held]: of them, by expert in that order
     std::vector<std::size_t> send, receive;  // [ranks]: rows
-    std::vector<std::int64_t> begin;     // [experts here + 1]: rows of each, by expert
+    std::vector<std::int64_t> begin;         // [experts here + 1]: rows of each, by expert
     std::vector<Segment> segments;
-    at::Tensor input, hidden;            // by expert
-    std::vector<float> weight;           // likewise
+    at::Tensor input, hidden;   // by expert
+    std::vector<float> weight;  // likewise
   };
-  std::vector<std::size_t> order;        // positions in held, in the order their rows are sent
+  std::vector<std::size_t> order;  // positions in held, in the order their rows are sent
   std::vector<Piece> pieces;
-  std::vector<std::int64_t> counts;      // [held], all ranks
+  std::vector<std::int64_t> counts;  // [held], all ranks
 };
 
 // Starts sending x's rows; finish() computes, brings the results back and adds them to `out`.

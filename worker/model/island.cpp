@@ -36,7 +36,8 @@ Model::Tokens Model::part_of(const Tokens& batch) const {
   if (sequences < ranks) {
     throw Error(ErrorCode::config_invalid,
                 "a batch of " + std::to_string(sequences) + " sequences cannot be shared by " +
-                    std::to_string(ranks) + " ranks: start fewer, or raise training.batch_sequences");
+                    std::to_string(ranks) +
+                    " ranks: start fewer, or raise training.batch_sequences");
   }
   const auto [first, last] = sequences_of(sequences, share_->group->rank(), share_->group->size());
   const auto cut = [&](const std::vector<std::int32_t>& from) {
@@ -92,7 +93,8 @@ double Model::gradient_squares() const {
     (share_->owner[i] == ExpertShare::kEverywhere ? common : own) += squares;
   }
   std::vector<double> parts(static_cast<std::size_t>(share_->group->size()));
-  share_->group->all_gather(as_bytes(std::span<const double>(&own, 1)), as_writable(std::span(parts)));
+  share_->group->all_gather(as_bytes(std::span<const double>(&own, 1)),
+                            as_writable(std::span(parts)));
   for (const double part : parts) common += part;
   return common;
 }

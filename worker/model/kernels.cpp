@@ -107,7 +107,8 @@ void rms_norm(const float* x, const float* weight, float* y, float* inverse, std
     }
     const float scale = 1.0F / std::sqrt(total(squares) / static_cast<float>(width) + epsilon);
     inverse[r] = scale;
-    for (std::int64_t i = 0; i < body; i += kLanes) store(y + i, load(x + i) * scale * load(weight + i));
+    for (std::int64_t i = 0; i < body; i += kLanes)
+      store(y + i, load(x + i) * scale * load(weight + i));
     for (std::int64_t i = body; i < width; ++i) y[i] = x[i] * scale * weight[i];
   }
 }
@@ -176,7 +177,8 @@ void scatter_add_rows(const float* from, const std::int32_t* index, const float*
   for (std::int64_t r = 0; r < rows; ++r, from += width) {
     float* row = to + index[r] * width;
     const float scale = factor ? factor[r] : 1.0F;
-    for (std::int64_t i = 0; i < body; i += kLanes) store(row + i, load(row + i) + load(from + i) * scale);
+    for (std::int64_t i = 0; i < body; i += kLanes)
+      store(row + i, load(row + i) + load(from + i) * scale);
     for (std::int64_t i = body; i < width; ++i) row[i] += from[i] * scale;
   }
 }
@@ -209,10 +211,10 @@ void activate(Activation activation, const float* hidden, float* out, std::int64
 namespace {
 
 struct Slopes {
-  Vector out;         // factor * activation
-  Vector d_gate;      // or d_hidden for gelu
+  Vector out;     // factor * activation
+  Vector d_gate;  // or d_hidden for gelu
   Vector d_up;
-  Vector product;     // d * activation
+  Vector product;  // d * activation
 };
 
 YUMOE_INLINE Slopes gelu_slopes(Vector x, Vector d, float factor) {
@@ -253,9 +255,9 @@ void activate_backward(Activation activation, const float* hidden, const float* 
         products += s.product;
       }
       if (rest) {
-        const Slopes s = swiglu_slopes(load_part(hidden + body, rest),
-                                       load_part(hidden + width + body, rest),
-                                       load_part(d_out + body, rest), scale);
+        const Slopes s =
+            swiglu_slopes(load_part(hidden + body, rest), load_part(hidden + width + body, rest),
+                          load_part(d_out + body, rest), scale);
         store_part(d_out + body, s.out, rest);
         store_part(d_hidden + body, s.d_gate, rest);
         store_part(d_hidden + width + body, s.d_up, rest);

@@ -63,10 +63,10 @@ double sum_of_squares(const float* x, std::int64_t count);
 struct AdamStep {
   float gradient_scale;  // clipping
   float beta1, beta2;
-  float step_size;       // learning rate / (1 - beta1^t)
-  float inverse_root;    // 1 / sqrt(1 - beta2^t)
+  float step_size;     // learning rate / (1 - beta1^t)
+  float inverse_root;  // 1 / sqrt(1 - beta2^t)
   float epsilon;
-  float keep;            // 1 - learning rate * weight decay
+  float keep;  // 1 - learning rate * weight decay
 };
 
 // One AdamW step on a range.

@@ -28,7 +28,8 @@ std::string of_layer(std::int64_t layer, const std::string& name) {
 }
 
 void check_held(const ExpertSet& held, const ModelOptions& model) {
-  if (held.empty()) throw Error(ErrorCode::config_invalid, "a worker must hold at least one expert");
+  if (held.empty())
+    throw Error(ErrorCode::config_invalid, "a worker must hold at least one expert");
   for (std::size_t i = 0; i < held.size(); ++i) {
     if (held[i] >= model.experts || (i > 0 && held[i] <= held[i - 1])) {
       throw Error(ErrorCode::config_invalid,
@@ -134,7 +135,10 @@ void Model::build_blocks(const RoutingOptions& routing) {
     Block block;
     block.attention_norm = view(of_layer(l, "attention_norm"));
     block.expert_norm = view(of_layer(l, "expert_norm"));
-    block.attention = {model.context, model.heads, model.key_value_heads, &rotary_,
+    block.attention = {model.context,
+                       model.heads,
+                       model.key_value_heads,
+                       &rotary_,
                        joined(of_layer(l, "query"), of_layer(l, "value")),
                        view(of_layer(l, "attention_out"))};
     block.moe.routing = routing;
@@ -169,7 +173,8 @@ at::Tensor over(std::span<const float> values) {  // read only
 void Model::load(std::span<const float> whole) {
   YUMOE_ASSERT(whole.size() == layout_.parameters());
   for (const Place& place : places_) {
-    parameters_.narrow(0, static_cast<std::int64_t>(place.own), static_cast<std::int64_t>(place.count))
+    parameters_
+        .narrow(0, static_cast<std::int64_t>(place.own), static_cast<std::int64_t>(place.count))
         .copy_(over(whole.subspan(place.whole, place.count)));
   }
 }
@@ -187,7 +192,8 @@ void Model::store_difference(std::span<const float> base, std::span<float> whole
   YUMOE_ASSERT(base.size() == layout_.parameters());
   store(whole);
   for (const Place& place : places_) {
-    for (std::uint64_t i = place.whole; i < place.whole + place.count; ++i) whole[i] = base[i] - whole[i];
+    for (std::uint64_t i = place.whole; i < place.whole + place.count; ++i)
+      whole[i] = base[i] - whole[i];
   }
 }
 

@@ -57,8 +57,9 @@ at::Tensor forward(const MoeLayer& layer, const at::Tensor& residual, const at::
   const std::int64_t tokens = x.size(0), width = x.size(1);
   saved.layer = &layer;
   saved.logits = product(x, layer.gate.value.t());
-  saved.routing = route({saved.logits.const_data_ptr<float>(), static_cast<std::size_t>(saved.logits.numel())},
-                        layer.gate.value.size(0), bias, layer.held, layer.routing);
+  saved.routing =
+      route({saved.logits.const_data_ptr<float>(), static_cast<std::size_t>(saved.logits.numel())},
+            layer.gate.value.size(0), bias, layer.held, layer.routing);
   const Routing& routing = saved.routing;
   std::optional<IslandForward> island;
   if (layer.share) {
@@ -163,8 +164,8 @@ at::Tensor backward(const Saved& saved, const at::Tensor& d_out) {
 
 struct MoeFunction : torch::autograd::Function<MoeFunction> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& residual,
-                            const at::Tensor& x, const MoeLayer* layer,
-                            std::span<const float> bias, bool keep, MoeReport* report) {
+                            const at::Tensor& x, const MoeLayer* layer, std::span<const float> bias,
+                            bool keep, MoeReport* report) {
     auto saved = c10::make_intrusive<Saved>();
     at::Tensor out = yumoe::forward(*layer, residual, x, bias, keep, *saved);
     const std::vector<std::int64_t>& begin = saved->routing.begin;
@@ -178,8 +179,8 @@ struct MoeFunction : torch::autograd::Function<MoeFunction> {
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& gradients) {
-    const auto saved = c10::static_intrusive_pointer_cast<Saved>(
-        context->saved_data["saved"].toCapsule());
+    const auto saved =
+        c10::static_intrusive_pointer_cast<Saved>(context->saved_data["saved"].toCapsule());
     YUMOE_ASSERT(saved != nullptr);
     const at::Tensor d_out = gradients[0].contiguous();
     return {d_out, yumoe::backward(*saved, d_out), {}, {}, {}, {}};

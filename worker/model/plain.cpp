@@ -67,8 +67,9 @@ Parameter stacked(const std::vector<FeedForward>& experts, Parameter FeedForward
     const std::int64_t stride =
         experts.size() > 1 ? (experts[1].*which.*part).storage_offset() - first.storage_offset()
                            : first.numel();
-    return first.as_strided({static_cast<std::int64_t>(experts.size()), first.size(0), first.size(1)},
-                            {stride, first.size(1), 1}, first.storage_offset());
+    return first.as_strided(
+        {static_cast<std::int64_t>(experts.size()), first.size(0), first.size(1)},
+        {stride, first.size(1), 1}, first.storage_offset());
   };
   return {stack(&Parameter::value), stack(&Parameter::gradient)};
 }
@@ -118,8 +119,9 @@ struct MoeOutput {
   at::Tensor y, auxiliary, counts;
 };
 
-at::Tensor auxiliary_loss(const MoeLayer& layer, const at::Tensor& logits, const at::Tensor& affinity,
-                          const at::Tensor& counts, std::int64_t assignments) {
+at::Tensor auxiliary_loss(const MoeLayer& layer, const at::Tensor& logits,
+                          const at::Tensor& affinity, const at::Tensor& counts,
+                          std::int64_t assignments) {
   const double held = static_cast<double>(layer.held.size());
   const at::Tensor z = at::logsumexp(logits, {-1}).square().mean();
   const at::Tensor share = counts.to(at::kFloat) / static_cast<double>(assignments);
@@ -135,9 +137,10 @@ at::Tensor feed_forward(const FeedForward& shared, const at::Tensor& x, Leaves& 
 MoeOutput moe(const MoeLayer& layer, const at::Tensor& residual, const at::Tensor& x,
               const at::Tensor& bias, Leaves& leaves) {
   const std::vector<std::int64_t> held_list(layer.held.begin(), layer.held.end());
-  const at::Tensor held =
-      at::from_blob(const_cast<std::int64_t*>(held_list.data()),
-                    {static_cast<std::int64_t>(held_list.size())}, at::kLong).clone().to(x.device());  // autograd keeps it
+  const at::Tensor held = at::from_blob(const_cast<std::int64_t*>(held_list.data()),
+                                        {static_cast<std::int64_t>(held_list.size())}, at::kLong)
+                              .clone()
+                              .to(x.device());  // autograd keeps it
   const std::int64_t k = std::min<std::int64_t>(layer.routing.experts_per_token, held.size(0));
   const at::Tensor logits = at::linear(x, leaves(layer.gate)).index_select(1, held);
   const at::Tensor affinity = at::sigmoid(logits);
@@ -166,7 +169,8 @@ MoeOutput moe(const MoeLayer& layer, const at::Tensor& residual, const at::Tenso
 
 at::Tensor index_tensor(const std::vector<std::int32_t>& values, c10::Device device) {
   return at::from_blob(const_cast<std::int32_t*>(values.data()),
-                       {static_cast<std::int64_t>(values.size())}, at::kInt).to(device, at::kLong);
+                       {static_cast<std::int64_t>(values.size())}, at::kInt)
+      .to(device, at::kLong);
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ namespace {
 decltype(&dnnl_sgemm) open_sgemm() {
   void* library = dlopen(YUMOE_DNNL_LIBRARY, RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
   if (library == nullptr) {
-    throw Error(ErrorCode::device_missing,
-                std::string("open oneDNN: ") + dlerror() + ": install libdnnl2 (launch/setup does)");
+    throw Error(ErrorCode::device_missing, std::string("open oneDNN: ") + dlerror() +
+                                               ": install libdnnl2 (launch/setup does)");
   }
   void* symbol = dlsym(library, "dnnl_sgemm");
   YUMOE_ASSERT(symbol != nullptr);
@@ -40,10 +40,10 @@ void multiply(const at::Tensor& out, const at::Tensor& a, const at::Tensor& b, f
   YUMOE_ASSERT(out.size(0) == a.size(0) && out.size(1) == b.size(1) && out.stride(1) == 1);
   const Side left = side_of(a), right = side_of(b);
   static const auto sgemm = open_sgemm();
-  const dnnl_status_t status = sgemm(
-      left.transposed, right.transposed, out.size(0), out.size(1), a.size(1), 1.0F,
-      a.const_data_ptr<float>(), left.stride, b.const_data_ptr<float>(), right.stride, keep,
-      out.mutable_data_ptr<float>(), out.stride(0));
+  const dnnl_status_t status =
+      sgemm(left.transposed, right.transposed, out.size(0), out.size(1), a.size(1), 1.0F,
+            a.const_data_ptr<float>(), left.stride, b.const_data_ptr<float>(), right.stride, keep,
+            out.mutable_data_ptr<float>(), out.stride(0));
   YUMOE_ASSERT(status == dnnl_success);
 }
 

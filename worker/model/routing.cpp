@@ -27,14 +27,16 @@ void sort_by_expert(Routing& routing, std::span<const float> slot_weight, std::s
   const std::int64_t k = routing.experts_per_token;
   const std::size_t rows = routing.chosen.size();
   routing.begin.assign(held + 1, 0);
-  for (const std::int32_t expert : routing.chosen) ++routing.begin[static_cast<std::size_t>(expert) + 1];
+  for (const std::int32_t expert : routing.chosen)
+    ++routing.begin[static_cast<std::size_t>(expert) + 1];
   for (std::size_t e = 0; e < held; ++e) routing.begin[e + 1] += routing.begin[e];
   std::vector<std::int64_t> next(routing.begin.begin(), routing.begin.end() - 1);
   routing.token.resize(rows);
   routing.slot.resize(rows);
   routing.weight.resize(rows);
   for (std::size_t slot = 0; slot < rows; ++slot) {
-    const auto row = static_cast<std::size_t>(next[static_cast<std::size_t>(routing.chosen[slot])]++);
+    const auto row =
+        static_cast<std::size_t>(next[static_cast<std::size_t>(routing.chosen[slot])]++);
     routing.token[row] = static_cast<std::int32_t>(static_cast<std::int64_t>(slot) / k);
     routing.slot[row] = static_cast<std::int32_t>(slot);
     routing.weight[row] = slot_weight[slot];
@@ -93,7 +95,8 @@ Routing route(std::span<const float> logits, std::int64_t experts, std::span<con
       std::min<std::int64_t>(options.experts_per_token, static_cast<std::int64_t>(held.size()));
   const auto k = static_cast<std::size_t>(routing.experts_per_token);
   routing.affinity.resize(logits.size());
-  kernels::sigmoid(logits.data(), routing.affinity.data(), static_cast<std::int64_t>(logits.size()));
+  kernels::sigmoid(logits.data(), routing.affinity.data(),
+                   static_cast<std::int64_t>(logits.size()));
   routing.chosen.resize(tokens * k);
   std::vector<float> slot_weight(tokens * k);
   std::vector<float> score(stride);
@@ -125,7 +128,8 @@ void set_load(Routing& routing, std::span<const float> logits, std::int64_t expe
   std::int64_t all = 0;
   for (const std::int64_t count : counts) all += count;
   for (std::size_t e = 0; e < held.size(); ++e) {
-    routing.share[e] = static_cast<double>(counts[e]) / static_cast<double>(std::max<std::int64_t>(all, 1));
+    routing.share[e] =
+        static_cast<double>(counts[e]) / static_cast<double>(std::max<std::int64_t>(all, 1));
   }
   routing.tokens = static_cast<double>(tokens);
   routing.auxiliary = auxiliary_loss(routing, logits, experts, held, options);

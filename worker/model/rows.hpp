@@ -35,10 +35,9 @@ inline void activate_backward(kernels::Activation activation, const at::Tensor& 
   float* d = d_out.mutable_data_ptr<float>();
   float* to = d_hidden.mutable_data_ptr<float>();
   at::parallel_for(0, d_out.size(0), kApart, [&](std::int64_t begin, std::int64_t end) {
-    kernels::activate_backward(activation, from + begin * columns,
-                               factor ? factor + begin : nullptr, d + begin * width,
-                               to + begin * columns, d_factor ? d_factor + begin : nullptr,
-                               end - begin, width);
+    kernels::activate_backward(
+        activation, from + begin * columns, factor ? factor + begin : nullptr, d + begin * width,
+        to + begin * columns, d_factor ? d_factor + begin : nullptr, end - begin, width);
   });
 }
 

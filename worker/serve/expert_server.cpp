@@ -88,7 +88,8 @@ void ExpertServer::answer_backward(const Received& from, const ExpertCall& call,
     say(from, call, static_cast<int>(ExpertStatus::not_kept), {});
     return;
   }
-  const std::span<const float> dy(reinterpret_cast<const float*>(payload.data()), half / sizeof(float));
+  const std::span<const float> dy(reinterpret_cast<const float*>(payload.data()),
+                                  half / sizeof(float));
   Bytes dx(half);
   compute_.backward(call.layer, call.expert, *kept, dy, numbers_of(dx));
   if (call.forward_id != 0) {
@@ -103,10 +104,14 @@ void ExpertServer::answer_backward(const Received& from, const ExpertCall& call,
 }
 
 void ExpertServer::say(const Received& to, const ExpertCall& call, int status, Bytes payload) {
-  const ExpertAnswer answer{.id = call.id, .status = static_cast<ExpertStatus>(status),
-                            .version = version_, .credits = options_.credits, .rows = call.rows,
+  const ExpertAnswer answer{.id = call.id,
+                            .status = static_cast<ExpertStatus>(status),
+                            .version = version_,
+                            .credits = options_.credits,
+                            .rows = call.rows,
                             .width = call.width};
-  transport_.send(to.peer, encode(answer, std::move(payload)));  // if it does not go, it is asked again
+  transport_.send(to.peer,
+                  encode(answer, std::move(payload)));  // if it does not go, it is asked again
 }
 
 }  // namespace yumoe

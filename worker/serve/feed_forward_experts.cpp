@@ -46,7 +46,8 @@ class FeedForwardExperts final : public ExpertCompute {
       if (tensor->expert < 0) continue;
       Expert& expert = experts_[{tensor->layer, tensor->expert}];
       Matrix& matrix = tensor->name.ends_with("gate_up") ? expert.gate_up : expert.down;
-      matrix.value = over(parameters.data() + tensor->offset, tensor->shape[0], tensor->shape[1]).clone();
+      matrix.value =
+          over(parameters.data() + tensor->offset, tensor->shape[0], tensor->shape[1]).clone();
       if (training.learning_rate == 0) continue;
       matrix.gradient = at::zeros(matrix.value.sizes(), at::kFloat);
       matrix.first = at::zeros(matrix.value.sizes(), at::kFloat);
@@ -123,7 +124,8 @@ class FeedForwardExperts final : public ExpertCompute {
 
 std::unique_ptr<ExpertCompute> feed_forward_experts(const Layout& layout,
                                                     std::span<const float> parameters,
-                                                    const ExpertSet& held, const DeviceOptions& device,
+                                                    const ExpertSet& held,
+                                                    const DeviceOptions& device,
                                                     const ExpertTraining& training) {
   YUMOE_ASSERT(parameters.size() == layout.parameters());
   return std::make_unique<FeedForwardExperts>(layout, parameters, held, device, training);

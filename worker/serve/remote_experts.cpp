@@ -90,7 +90,8 @@ void RemoteExperts::run(std::span<ExpertRows> calls, bool backward) {
     if (rows.answered) continue;
     for (std::size_t s = 0; s < places_.size(); ++s) {
       const auto& held = places_[s].experts;
-      const bool holds = std::find(held.begin(), held.end(), std::pair(rows.layer, rows.expert)) != held.end();
+      const bool holds =
+          std::find(held.begin(), held.end(), std::pair(rows.layer, rows.expert)) != held.end();
       if (holds && !refused_[s].empty()) throw Error(ErrorCode::version_mismatch, refused_[s]);
     }
   }
@@ -108,8 +109,11 @@ void RemoteExperts::step(Lock& lock) {
 
 // dy, and x where the server has to compute forward again; x alone for forward.
 std::vector<Bytes> RemoteExperts::frames_of(const Dispatcher::Send& send) {
-  ExpertCall call{.id = send.request, .backward = send.key.backward, .version = version_,
-                  .layer = send.key.layer, .expert = send.key.expert,
+  ExpertCall call{.id = send.request,
+                  .backward = send.key.backward,
+                  .version = version_,
+                  .layer = send.key.layer,
+                  .expert = send.key.expert,
                   .width = static_cast<std::uint32_t>(width_)};
   Bytes payload;
   for (const auto id : send.calls) {
@@ -118,7 +122,8 @@ std::vector<Bytes> RemoteExperts::frames_of(const Dispatcher::Send& send) {
     call.keep = call.keep || (!open.backward && open.rows->keep);
     append(payload, open.backward ? open.rows->dy : open.rows->x);
     if (!open.backward) continue;
-    const bool has_state = !open.sends_x && open.rows->forward != 0 && open.rows->server == send.server;
+    const bool has_state =
+        !open.sends_x && open.rows->forward != 0 && open.rows->server == send.server;
     if (has_state) {
       call.forward_id = open.rows->forward;
     } else {
@@ -148,7 +153,8 @@ void RemoteExperts::receive_some(Lock& lock) {
   std::vector<std::pair<std::size_t, std::vector<Bytes>>> received;
   lock.unlock();
   if (transports_.size() == 1) {
-    if (auto frames = transports_[0]->receive(milliseconds(1))) received.emplace_back(0, std::move(*frames));
+    if (auto frames = transports_[0]->receive(milliseconds(1)))
+      received.emplace_back(0, std::move(*frames));
   } else {
     for (std::size_t s = 0; s < transports_.size(); ++s) {
       while (auto frames = transports_[s]->receive(milliseconds(0))) {

@@ -70,8 +70,9 @@ int run_island(const IslandSetup& setup, const std::atomic<bool>& stop) {
   for (int ranks = setup.ranks; ranks >= 1; --ranks) {
     status = wait_for(start(command_of(setup, ranks)), stop);
     if (status == 127) {
-      throw Error(ErrorCode::file_missing,
-                  "run " + setup.mpirun + ": is it there? apt-get install openmpi-bin, or --mpirun PATH");
+      throw Error(
+          ErrorCode::file_missing,
+          "run " + setup.mpirun + ": is it there? apt-get install openmpi-bin, or --mpirun PATH");
     }
     if (stop) return 0;  // mpirun's own status then depends on which rank was first to end
     const bool lost = status == kIslandBroken || status > 128;

@@ -25,9 +25,10 @@ constexpr std::chrono::milliseconds kIslandStartWait{120'000};
 
 struct Choice {
   std::string coordinator, hotkey, name, data = "token-set", state, device = "auto", tier = "open",
-      region, behaviour;
+                                         region, behaviour;
   bool own_data = false;
-  std::int64_t threads = 1, experts_max = 0, memory_mib_max = 0, inner_steps_max = 0, heartbeat_interval_ms = 1'000;
+  std::int64_t threads = 1, experts_max = 0, memory_mib_max = 0, inner_steps_max = 0,
+               heartbeat_interval_ms = 1'000;
   double speed_share = 1;
 };
 
@@ -92,15 +93,20 @@ void add_island(CLI::App& app, std::vector<std::string> rank_command) {
       "Start a worker of several processes by mpirun, and again without a rank that is lost:\n"
       "yumoe-worker island -n 4 worker --coordinator ... (with the worker's own options)");
   command->add_option("-n,--ranks", setup->ranks, "processes")
-      ->check(CLI::Range(1, 4'096))->capture_default_str();
+      ->check(CLI::Range(1, 4'096))
+      ->capture_default_str();
   command->add_option("--mpirun", setup->mpirun, "program that starts them")->capture_default_str();
-  command->add_option("--mpirun-option", setup->mpirun_options,
-                      "passed to mpirun, such as --mpirun-option=--oversubscribe; may be repeated")
-      ->take_all()->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command
+      ->add_option("--mpirun-option", setup->mpirun_options,
+                   "passed to mpirun, such as --mpirun-option=--oversubscribe; may be repeated")
+      ->take_all()
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
   command->callback([setup, rest = std::move(rank_command)] {
     open_log("island", LogLevel::info);
     if (rest.empty()) {
-      throw Error(ErrorCode::usage, "after its own options `island` wants: worker --coordinator ...");
+      throw Error(ErrorCode::usage,
+                  "after its own options `island` wants: worker --coordinator ...");
     }
     setup->command = {std::filesystem::read_symlink("/proc/self/exe").string()};
     setup->command.insert(setup->command.end(), rest.begin(), rest.end());
@@ -112,41 +118,66 @@ void add_role(CLI::App& app, const std::string& role, const char* help,
               void (*run)(const Choice&)) {
   auto choice = std::make_shared<Choice>();
   CLI::App* command = app.add_subcommand(role, help);
-  command->add_option("--coordinator", choice->coordinator,
-                      "tcp://HOST:PORT?key=HEX, as `yumoe coordinator` prints it")->required();
-  command->add_option("--hotkey", choice->hotkey,
-                      "wallet file, or a secret URI such as //Alice for tests; `yumoe keys new` makes one")
+  command
+      ->add_option("--coordinator", choice->coordinator,
+                   "tcp://HOST:PORT?key=HEX, as `yumoe coordinator` prints it")
       ->required();
-  command->add_option("--name", choice->name, "what this machine is called in tables")->default_val(role);
-  command->add_option("--data", choice->data, "folder of the run's token set")->capture_default_str();
+  command
+      ->add_option(
+          "--hotkey", choice->hotkey,
+          "wallet file, or a secret URI such as //Alice for tests; `yumoe keys new` makes one")
+      ->required();
+  command->add_option("--name", choice->name, "what this machine is called in tables")
+      ->default_val(role);
+  command->add_option("--data", choice->data, "folder of the run's token set")
+      ->capture_default_str();
   command->add_option("--state", choice->state, "folder for what must survive a restart");
-  command->add_option("--device", choice->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  command->add_option("--device", choice->device, "auto, cpu, cuda or cuda:N")
+      ->capture_default_str();
   command->add_option("--threads", choice->threads, "threads for computing on the CPU")
-      ->check(CLI::Range(1, 1'024))->capture_default_str();
-  command->add_option("--heartbeat-interval-ms", choice->heartbeat_interval_ms, "how often to say it lives")
-      ->check(CLI::Range(10, 60'000))->capture_default_str();
+      ->check(CLI::Range(1, 1'024))
+      ->capture_default_str();
+  command
+      ->add_option("--heartbeat-interval-ms", choice->heartbeat_interval_ms,
+                   "how often to say it lives")
+      ->check(CLI::Range(10, 60'000))
+      ->capture_default_str();
   if (role == "worker") {
     command->add_flag("--own-data", choice->own_data,
                       "--data is this worker's own set, which never leaves it");
-    command->add_option("--speed-share", choice->speed_share,
-                        "share of its full speed, to imitate a slower machine")
-        ->check(CLI::Range(0.01, 1.0))->capture_default_str();
-    command->add_option("--experts-max", choice->experts_max, "most experts it holds; 0: as many as fit")
-        ->check(CLI::Range(0, 4'096))->capture_default_str();
-    command->add_option("--memory-mib-max", choice->memory_mib_max,
-                        "memory it may fill; 0: what the machine has free")
-        ->check(CLI::Range(0, 1 << 30))->capture_default_str();
-    command->add_option("--behaviour", choice->behaviour, "how it misbehaves, for tests of a run's defences")
-        ->check(CLI::IsMember({"zero", "noise", "scaled", "sign_flip", "stale_replay", "fewer_steps",
-                               "not_finite", "malformed", "withheld_reveal"}))
+    command
+        ->add_option("--speed-share", choice->speed_share,
+                     "share of its full speed, to imitate a slower machine")
+        ->check(CLI::Range(0.01, 1.0))
+        ->capture_default_str();
+    command
+        ->add_option("--experts-max", choice->experts_max,
+                     "most experts it holds; 0: as many as fit")
+        ->check(CLI::Range(0, 4'096))
+        ->capture_default_str();
+    command
+        ->add_option("--memory-mib-max", choice->memory_mib_max,
+                     "memory it may fill; 0: what the machine has free")
+        ->check(CLI::Range(0, 1 << 30))
+        ->capture_default_str();
+    command
+        ->add_option("--behaviour", choice->behaviour,
+                     "how it misbehaves, for tests of a run's defences")
+        ->check(CLI::IsMember({"zero", "noise", "scaled", "sign_flip", "stale_replay",
+                               "fewer_steps", "not_finite", "malformed", "withheld_reveal"}))
         ->group("");
-    command->add_option("--inner-steps-max", choice->inner_steps_max,
-                        "most inner steps it does in a round; 0: what the run allows")
-        ->check(CLI::Range(0, 1'000'000))->capture_default_str();
-    command->add_option("--tier", choice->tier,
-                        "trusted, known or open; counts as far as the run knows the hotkey")
-        ->check(CLI::IsMember({"trusted", "known", "open"}))->capture_default_str();
-    command->add_option("--region", choice->region, "where it stands, as the run's placement knows it");
+    command
+        ->add_option("--inner-steps-max", choice->inner_steps_max,
+                     "most inner steps it does in a round; 0: what the run allows")
+        ->check(CLI::Range(0, 1'000'000))
+        ->capture_default_str();
+    command
+        ->add_option("--tier", choice->tier,
+                     "trusted, known or open; counts as far as the run knows the hotkey")
+        ->check(CLI::IsMember({"trusted", "known", "open"}))
+        ->capture_default_str();
+    command->add_option("--region", choice->region,
+                        "where it stands, as the run's placement knows it");
   }
   command->callback([choice, role, run] {
     open_log(role + " " + choice->name, LogLevel::info);
@@ -159,10 +190,13 @@ void add_recompute(CLI::App& app) {
     std::string job, data = "token-set", device = "cpu";
   };
   auto choice = std::make_shared<Job>();
-  CLI::App* command = app.add_subcommand("recompute", "Train one recorded shard again (yumoe replay)");
+  CLI::App* command =
+      app.add_subcommand("recompute", "Train one recorded shard again (yumoe replay)");
   command->add_option("--job", choice->job, "folder that yumoe replay wrote")->required();
-  command->add_option("--data", choice->data, "folder of the run's token set")->capture_default_str();
-  command->add_option("--device", choice->device, "auto, cpu, cuda or cuda:N")->capture_default_str();
+  command->add_option("--data", choice->data, "folder of the run's token set")
+      ->capture_default_str();
+  command->add_option("--device", choice->device, "auto, cpu, cuda or cuda:N")
+      ->capture_default_str();
   command->callback([choice] {
     open_log("recompute", LogLevel::info);
     recompute_shard(choice->job, choice->data, {choice->device, 1, 1});

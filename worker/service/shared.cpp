@@ -41,8 +41,9 @@ TokenSet open_data(const ParticipantSetup& setup, const RunFacts& facts, const W
   TokenSet tokens = TokenSet::open(setup.data);
   if (!setup.own_data && tokens.digest() != welcome.token_set) {
     throw Error(ErrorCode::data_invalid,
-                setup.data.string() + " is another token set (" + tokens.digest().hex().substr(0, 16) +
-                    ") than the run's (" + welcome.token_set.hex().substr(0, 16) +
+                setup.data.string() + " is another token set (" +
+                    tokens.digest().hex().substr(0, 16) + ") than the run's (" +
+                    welcome.token_set.hex().substr(0, 16) +
                     "): copy the run's, or train on your own with --own-data");
   }
   if (tokens.vocabulary() > static_cast<std::uint64_t>(facts.model.vocabulary)) {
@@ -56,8 +57,9 @@ TokenSet open_data(const ParticipantSetup& setup, const RunFacts& facts, const W
 
 bool Follower::leads(RoundId from, RoundId to, const Directive& directive) const {
   for (std::uint64_t round = from.value + 1; round <= to.value; ++round) {
-    const auto found = std::find_if(directive.aggregates.begin(), directive.aggregates.end(),
-                                    [&](const VersionStep& step) { return step.round.value == round; });
+    const auto found =
+        std::find_if(directive.aggregates.begin(), directive.aggregates.end(),
+                     [&](const VersionStep& step) { return step.round.value == round; });
     if (found == directive.aggregates.end()) return false;
   }
   return from <= to;
@@ -69,10 +71,11 @@ void Follower::restart(const Directive& directive) {
     return;
   }
   log_info("fetching base version " + std::to_string(directive.checkpoint.value));
-  const std::size_t bytes_max = 64 + 4 * (2 * layout_.parameters() + static_cast<std::size_t>(
-                                              layout_.model().layers * layout_.model().experts));
-  base_ = BaseVersion::decode(layout_,
-                              link_.fetch(directive.checkpoint_state, bytes_max, kFetchWait));
+  const std::size_t bytes_max =
+      64 + 4 * (2 * layout_.parameters() +
+                static_cast<std::size_t>(layout_.model().layers * layout_.model().experts));
+  base_ =
+      BaseVersion::decode(layout_, link_.fetch(directive.checkpoint_state, bytes_max, kFetchWait));
 }
 
 void Follower::reach(RoundId round, const Directive& directive) {

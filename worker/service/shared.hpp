@@ -38,7 +38,10 @@ TokenSet open_data(const ParticipantSetup& setup, const RunFacts& facts, const W
 class Follower {
  public:
   Follower(const Layout& layout, const RunFacts& facts, Link& link)
-      : layout_(layout), facts_(facts), link_(link), base_(BaseVersion::initial(layout, facts.seed)) {}
+      : layout_(layout),
+        facts_(facts),
+        link_(link),
+        base_(BaseVersion::initial(layout, facts.seed)) {}
 
   const BaseVersion& base() const { return base_; }
 

@@ -34,7 +34,8 @@ Measurement compare(const WindowLosses& before, const WindowLosses& after) {
     squares += d * d;
   }
   if (count > 1) {
-    m.standard_error = std::sqrt(squares / static_cast<double>(count - 1) / static_cast<double>(count));
+    m.standard_error =
+        std::sqrt(squares / static_cast<double>(count - 1) / static_cast<double>(count));
   }
   return m;
 }
@@ -52,9 +53,10 @@ class Validator {
         device_(setup.device),
         evaluator_(facts_.model, setup.device),
         follower_(layout_, facts_, link_) {
-    heldout_ = read(Split::heldout, derive_seed("heldout order", {0}), 0,
-                    std::min<std::uint64_t>(static_cast<std::uint64_t>(facts_.evaluation.heldout_windows),
-                                            tokens_.windows(Split::heldout, context_)));
+    heldout_ =
+        read(Split::heldout, derive_seed("heldout order", {0}), 0,
+             std::min<std::uint64_t>(static_cast<std::uint64_t>(facts_.evaluation.heldout_windows),
+                                     tokens_.windows(Split::heldout, context_)));
     log_info("joined run " + welcome_.run + " as uid " + std::to_string(welcome_.uid.value));
   }
 
@@ -98,7 +100,8 @@ class Validator {
       evaluator_.load_base(follower_.base().parameters(), follower_.base().gate_bias());
     } catch (const Error& error) {
       // This validator's own failure: it says so, and no worker's score is touched.
-      log_error("round " + std::to_string(job.round.value) + " can not be measured: " + error.what());
+      log_error("round " + std::to_string(job.round.value) +
+                " can not be measured: " + error.what());
       ready = false;
     }
     const auto private_windows =
@@ -108,8 +111,9 @@ class Validator {
     if (ready) fetch_all(job);
     for (const Evaluation::Item& item : job.contributions) {
       if (stop_) return;
-      scores.entries.push_back(ready ? measure(item, private_windows)
-                                     : ScoreEntry{item.shard.uid, Verdict::unavailable, {}, {}, {}});
+      scores.entries.push_back(ready
+                                   ? measure(item, private_windows)
+                                   : ScoreEntry{item.shard.uid, Verdict::unavailable, {}, {}, {}});
     }
     for (const Evaluation::Item& item : job.audits) {
       if (stop_) return;
@@ -156,7 +160,8 @@ class Validator {
       entry.verdict = Verdict::measured;
       measure_experts(entry, update, scale, private_windows, on_private);
     } catch (const Error& error) {
-      log_warning("uid " + std::to_string(item.shard.uid.value) + " was not measured: " + error.what());
+      log_warning("uid " + std::to_string(item.shard.uid.value) +
+                  " was not measured: " + error.what());
     }
     return entry;
   }
@@ -176,7 +181,8 @@ class Validator {
         }
         fetched_[item.shard.uid] = std::move(fetched);
       } catch (const Error& error) {
-        log_warning("uid " + std::to_string(item.shard.uid.value) + " was not fetched: " + error.what());
+        log_warning("uid " + std::to_string(item.shard.uid.value) +
+                    " was not fetched: " + error.what());
       }
     }
     usual_norms_.assign(norms.size(), 0);
@@ -188,7 +194,8 @@ class Validator {
   }
 
   Contribution fetch(const Evaluation::Item& item) {
-    return decode_contribution(link_.fetch(item.digest, kContributionBytesMax, milliseconds(30'000)));
+    return decode_contribution(
+        link_.fetch(item.digest, kContributionBytesMax, milliseconds(30'000)));
   }
 
   // What the loss gains if one expert's part is left out, for a few experts drawn by the private seed.
@@ -199,13 +206,14 @@ class Validator {
     for (std::size_t i = 0; i + 1 < experts.size(); ++i) {
       std::swap(experts[i], experts[i + random.below(experts.size() - i)]);
     }
-    experts.resize(std::min(experts.size(), static_cast<std::size_t>(facts_.evaluation.experts_sampled)));
+    experts.resize(
+        std::min(experts.size(), static_cast<std::size_t>(facts_.evaluation.experts_sampled)));
     std::sort(experts.begin(), experts.end());
     for (const std::uint32_t expert : experts) {
       Part without = Part::whole(update);
       std::erase(without.experts, expert);
-      const WindowLosses losses =
-          evaluator_.with(change_by(layout_, update, scale, std::move(without), usual_norms_), windows);
+      const WindowLosses losses = evaluator_.with(
+          change_by(layout_, update, scale, std::move(without), usual_norms_), windows);
       if (losses.is_finite) entry.experts.push_back({expert, compare(losses, whole)});
     }
   }
@@ -215,14 +223,16 @@ class Validator {
     ShardAudit audit{item.shard.uid, item.shard.round};
     try {
       const auto found = fetched_.find(item.shard.uid);
-      const Contribution claimed = found == fetched_.end() ? fetch(item) : found->second.contribution;
+      const Contribution claimed =
+          found == fetched_.end() ? fetch(item) : found->second.contribution;
       if (claimed.loss_bits.empty() && facts_.evaluation.own_data_allowed) return audit;
       // Moments kept from earlier rounds can not be had here; `yumoe replay --recompute` trains those too.
       if (claimed.moments_from != item.shard.round) return audit;
       Trainer trainer(facts_.model, facts_.training, device_);
       trainer.load_base(follower_.base().parameters(), follower_.base().gate_bias());
       std::vector<float> losses;
-      trainer.train(item.shard, windows_in_order(tokens_, facts_.data_order(), Split::train, context_),
+      trainer.train(item.shard,
+                    windows_in_order(tokens_, facts_.data_order(), Split::train, context_),
                     [&](const StepReport& report) {
                       losses.push_back(static_cast<float>(report.loss));
                       return !stop_;
@@ -241,7 +251,8 @@ class Validator {
                     ? "the same"
                     : "another from step " + std::to_string(audit.first_step)));
     } catch (const Error& error) {
-      log_warning("uid " + std::to_string(item.shard.uid.value) + " was not audited: " + error.what());
+      log_warning("uid " + std::to_string(item.shard.uid.value) +
+                  " was not audited: " + error.what());
     }
     return audit;
   }
@@ -254,12 +265,15 @@ class Validator {
       if (step >= claimed.size()) return true;
       const float said = std::bit_cast<float>(claimed[step]);
       // Roundings grow from step to step; a loss that was made up is off at once.
-      const double most = facts_.evaluation.audit_tolerance * std::min(1.0, 0.05 * static_cast<double>(step + 1));
+      const double most =
+          facts_.evaluation.audit_tolerance * std::min(1.0, 0.05 * static_cast<double>(step + 1));
       return !(std::abs(said - losses[step]) <= most * std::abs(losses[step]));
     };
     std::size_t first = 0;
     while (first < losses.size() && !differs(first)) ++first;
-    return first == losses.size() && claimed.size() == losses.size() ? 0 : static_cast<std::uint32_t>(first + 1);
+    return first == losses.size() && claimed.size() == losses.size()
+               ? 0
+               : static_cast<std::uint32_t>(first + 1);
   }
 
   struct Fetched {
@@ -277,8 +291,8 @@ class Validator {
   const DeviceOptions device_;
   Evaluator evaluator_;
   Follower follower_;
-  std::map<Uid, Fetched> fetched_;         // of the round in work
-  std::vector<double> usual_norms_;        // by tensor; 0: too few to know
+  std::map<Uid, Fetched> fetched_;   // of the round in work
+  std::vector<double> usual_norms_;  // by tensor; 0: too few to know
   std::vector<std::uint16_t> heldout_;
   RoundId done_;
 };

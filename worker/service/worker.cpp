@@ -56,7 +56,8 @@ class Worker {
                   "--own-data out, or ask for evaluation.own_data_allowed = true");
     }
     log_info("joined run " + welcome_.run + " as uid " + std::to_string(welcome_.uid.value) +
-             (trainer_.ranks() > 1 ? ", an island of " + std::to_string(trainer_.ranks()) + " ranks" : ""));
+             (trainer_.ranks() > 1 ? ", an island of " + std::to_string(trainer_.ranks()) + " ranks"
+                                   : ""));
     beat_.version = follower_.base().round();
   }
 
@@ -131,7 +132,8 @@ class Worker {
     profile_.round_trip_ms = way.round_trip_ms;
     profile_.up_bytes_per_s = way.up_bytes_per_s;
     profile_.down_bytes_per_s = way.down_bytes_per_s;
-    std::uint32_t fit = experts_that_fit(layout_, facts_.training.batch_sequences, profile_.memory_mib);
+    std::uint32_t fit =
+        experts_that_fit(layout_, facts_.training.batch_sequences, profile_.memory_mib);
     if (setup_.experts_max > 0) fit = std::min(fit, setup_.experts_max);
     if (fit >= facts_.model.experts_per_token) profile_.tokens_per_s = measured_speed(fit);
     profile_.measuring = false;
@@ -140,7 +142,8 @@ class Worker {
              std::to_string(profile_.memory_mib) + " MiB to use, up " +
              std::to_string(std::llround(way.up_bytes_per_s / 1e3)) + " kB/s, down " +
              std::to_string(std::llround(way.down_bytes_per_s / 1e3)) + " kB/s, round trip " +
-             std::to_string(way.round_trip_ms) + " ms; room for " + std::to_string(fit) + " experts");
+             std::to_string(way.round_trip_ms) + " ms; room for " + std::to_string(fit) +
+             " experts");
   }
 
   // Of the newest steps within kSpeedMax, the first left out.
@@ -166,10 +169,12 @@ class Worker {
   // What training may fill, measured now: of the machine and of its own limit, a twentieth left alone.
   std::uint64_t usable_mib() const {
     const MemoryFacts memory = measure_memory();
-    const std::uint64_t own = memory.resident_mib - std::min(memory.resident_mib, resident_before_mib_);
+    const std::uint64_t own =
+        memory.resident_mib - std::min(memory.resident_mib, resident_before_mib_);
     std::uint64_t usable = memory.free_mib + own;
     if (setup_.memory_mib_max > 0) {
-      usable = std::min(usable, setup_.memory_mib_max - std::min(setup_.memory_mib_max, resident_before_mib_));
+      usable = std::min(
+          usable, setup_.memory_mib_max - std::min(setup_.memory_mib_max, resident_before_mib_));
     }
     return usable - usable / 20;
   }
@@ -179,12 +184,15 @@ class Worker {
   bool fits(const TrainingShard& shard) {
     const std::uint64_t needed =
         (training_bytes(layout_, facts_.training.batch_sequences,
-                        static_cast<std::uint32_t>(shard.experts.size())) >> 20) + 1;
+                        static_cast<std::uint32_t>(shard.experts.size())) >>
+         20) +
+        1;
     const std::uint64_t usable = usable_mib();
     if (needed <= usable) return true;
     less_memory(usable, "a shard with " + std::to_string(shard.experts.size()) + " experts needs " +
                             std::to_string(needed) + " MiB, but only " + std::to_string(usable) +
-                            " MiB can be used now; it had said " + std::to_string(profile_.memory_mib));
+                            " MiB can be used now; it had said " +
+                            std::to_string(profile_.memory_mib));
     return false;
   }
 
@@ -220,9 +228,11 @@ class Worker {
       laps.lap("steps");
       contribute(shard, result, laps);
     } catch (const std::bad_alloc&) {
-      less_memory(training_bytes(layout_, facts_.training.batch_sequences,
-                                 static_cast<std::uint32_t>(shard.experts.size() / 2)) >> 20,
-                  "memory ran out while training " + std::to_string(shard.experts.size()) + " experts");
+      less_memory(
+          training_bytes(layout_, facts_.training.batch_sequences,
+                         static_cast<std::uint32_t>(shard.experts.size() / 2)) >>
+              20,
+          "memory ran out while training " + std::to_string(shard.experts.size()) + " experts");
     } catch (const Error& error) {
       // Costs this shard and nothing else; the next round brings another.
       if (error.code() != ErrorCode::not_finite && error.code() != ErrorCode::stale_round &&
@@ -247,7 +257,8 @@ class Worker {
       beat_.tokens_per_s = beat_.tokens_per_s > 0 ? 0.8 * beat_.tokens_per_s + 0.2 * speed : speed;
       link_.report(beat_);
       const auto newest = link_.latest();
-      const bool stale = newest && newest->round.value > shard.round.value + facts_.stale_rounds_max;
+      const bool stale =
+          newest && newest->round.value > shard.round.value + facts_.stale_rounds_max;
       const bool enough = setup_.behaviour == "fewer_steps" && 2 * report.step >= shard.inner_steps;
       return !stop_ && !stale && !enough;
     });
@@ -293,7 +304,8 @@ class Worker {
 
   // --- how a worker misbehaves, for tests of the run's defences ------------------------------------------
 
-  void misbehave_before(const TrainingShard& shard, std::span<float> residual, Contribution& contribution) {
+  void misbehave_before(const TrainingShard& shard, std::span<float> residual,
+                        Contribution& contribution) {
     const std::string& how = setup_.behaviour;
     Random random(shard.seed);
     for (float& value : residual) {
@@ -320,7 +332,8 @@ class Worker {
       }
     }
     Bytes bytes = encode(contribution);
-    if (setup_.behaviour == "malformed") std::fill(bytes.begin(), bytes.begin() + 8, std::uint8_t{0xff});
+    if (setup_.behaviour == "malformed")
+      std::fill(bytes.begin(), bytes.begin() + 8, std::uint8_t{0xff});
     return bytes;
   }
 
@@ -330,7 +343,7 @@ class Worker {
 
   const ParticipantSetup setup_;
   const std::atomic<bool>& stop_;
-  const std::uint64_t resident_before_mib_;   // before anything of the run's size was made
+  const std::uint64_t resident_before_mib_;  // before anything of the run's size was made
   Link link_;
   const Welcome welcome_;
   const RunFacts facts_;
@@ -341,11 +354,11 @@ class Worker {
   WorkerState state_;
   Follower follower_;
   std::vector<float> delta_;
-  Bytes first_update_;                     // of a worker that repeats itself
-  std::vector<std::uint32_t> loss_bits_;   // of the shard in work
+  Bytes first_update_;                    // of a worker that repeats itself
+  std::vector<std::uint32_t> loss_bits_;  // of the shard in work
   Heartbeat beat_;
-  WorkerProfile profile_;     // what the coordinator was told
-  RoundId done_;              // newest round whose shard was taken up
+  WorkerProfile profile_;  // what the coordinator was told
+  RoundId done_;           // newest round whose shard was taken up
 };
 
 }  // namespace

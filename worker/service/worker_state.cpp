@@ -70,12 +70,14 @@ void WorkerState::load() {
   Header header;
   Digest digest;
   const auto unusable = [&](const char* why) {
-    log_warning(file_.string() + " is not used: " + why + "; unsent parts of updates start at zero");
+    log_warning(file_.string() + " is not used: " + why +
+                "; unsent parts of updates start at zero");
   };
   if (bytes.size() < sizeof header + sizeof digest) return unusable("it is truncated");
   std::memcpy(&header, bytes.data(), sizeof header);
   std::memcpy(&digest, bytes.data() + bytes.size() - sizeof digest, sizeof digest);
-  if (std::memcmp(header.magic, Header().magic, sizeof header.magic) != 0) return unusable("it is no worker state");
+  if (std::memcmp(header.magic, Header().magic, sizeof header.magic) != 0)
+    return unusable("it is no worker state");
   if (header.run != run_ || header.residual_elements != residual_.size()) {
     return unusable("it is of another run");
   }
@@ -86,7 +88,8 @@ void WorkerState::load() {
   }
   std::memcpy(residual_.data(), bytes.data() + sizeof header, residual_bytes);
   const auto first = bytes.begin() + static_cast<std::ptrdiff_t>(sizeof header + residual_bytes);
-  saved_ = Saved{{header.round}, header.shard,
+  saved_ = Saved{{header.round},
+                 header.shard,
                  Bytes(first, first + static_cast<std::ptrdiff_t>(header.contribution_bytes))};
 }
 

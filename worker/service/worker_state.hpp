@@ -20,7 +20,7 @@ class WorkerState {
 
   struct Saved {
     RoundId round;
-    Digest shard;          // digest_of_shard
+    Digest shard;  // digest_of_shard
     Bytes contribution;
   };
   const std::optional<Saved>& saved() const { return saved_; }

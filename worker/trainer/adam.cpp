@@ -75,14 +75,12 @@ double Adam::step(Model& model, double learning_rate) {
       .epsilon = static_cast<float>(options_.epsilon),
       .keep = 1};
   for (const Model::Range& range : model.ranges()) {
-    step.keep =
-        range.decays ? static_cast<float>(1 - learning_rate * options_.weight_decay) : 1.0F;
+    step.keep = range.decays ? static_cast<float>(1 - learning_rate * options_.weight_decay) : 1.0F;
     const auto part = [&](const at::Tensor& flat) {
       return flat.narrow(0, range.begin, range.count);
     };
-    (first_.is_cpu() ? step_on_cpu : step_elsewhere)(step, part(model.parameters()),
-                                                     part(model.gradients()), part(first_),
-                                                     part(second_));
+    (first_.is_cpu() ? step_on_cpu : step_elsewhere)(
+        step, part(model.parameters()), part(model.gradients()), part(first_), part(second_));
   }
   return norm;
 }

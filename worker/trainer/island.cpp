@@ -51,8 +51,10 @@ void Reader::take_into(void* to, std::size_t bytes) {
 
 Bytes encode(const Options& options) {
   std::string text;
-  for (const auto& [key, value] : texts_of(options.model)) text += "model." + key + "=" + value + "\n";
-  for (const auto& [key, value] : texts_of(options.inner)) text += "training." + key + "=" + value + "\n";
+  for (const auto& [key, value] : texts_of(options.model))
+    text += "model." + key + "=" + value + "\n";
+  for (const auto& [key, value] : texts_of(options.inner))
+    text += "training." + key + "=" + value + "\n";
   return Bytes(text.begin(), text.end());
 }
 
@@ -68,7 +70,8 @@ Options decode_options(ByteView bytes) {
     texts.emplace_back(line.substr(0, equals), line.substr(equals + 1));
     rest.remove_prefix(std::min(rest.size(), line.size() + 1));
   }
-  return {section_from<ModelOptions>(texts, "model"), section_from<InnerOptions>(texts, "training")};
+  return {section_from<ModelOptions>(texts, "model"),
+          section_from<InnerOptions>(texts, "training")};
 }
 
 void StepDeadline::observe(double seconds) {

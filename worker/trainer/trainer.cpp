@@ -48,8 +48,8 @@ struct Trainer::State {
   std::vector<std::int64_t> seen = {};   // [experts]: tokens in the last shard, all layers
   std::optional<island::StepDeadline> deadline = {};
   Uid uid = {};
-  RoundId moments_from = {};   // of `adam`
-  RoundId finished = {};       // newest shard trained to its end with these moments; 0: none
+  RoundId moments_from = {};  // of `adam`
+  RoundId finished = {};      // newest shard trained to its end with these moments; 0: none
 
   void say(island::Command command, ByteView payload = {}) const {
     if (group != nullptr) island::say(*group, command, payload);
@@ -72,7 +72,8 @@ struct Trainer::State {
 
 void Trainer::State::check(const TrainingShard& shard) const {
   if (base.empty()) {
-    throw Error(ErrorCode::config_invalid, "train " + text_of(shard) + ": no base version is loaded");
+    throw Error(ErrorCode::config_invalid,
+                "train " + text_of(shard) + ": no base version is loaded");
   }
   if (shard.data.count < shard.inner_steps * static_cast<std::uint64_t>(inner.batch_sequences)) {
     throw Error(ErrorCode::data_invalid,
@@ -120,12 +121,11 @@ double Trainer::State::rate(const TrainingShard& shard, std::uint32_t step) cons
 }
 
 BatchResult Trainer::State::step(const TrainingShard& shard, std::uint32_t step,
-                                 std::span<const std::uint16_t> rows,
-                                 std::span<const float> bias) {
+                                 std::span<const std::uint16_t> rows, std::span<const float> bias) {
   BatchResult batch = model->train(rows, bias);
   const double loss = batch.mean();
-  const double norm =
-      std::isfinite(loss) ? adam->step(*model, rate(shard, step)) : std::numeric_limits<double>::quiet_NaN();
+  const double norm = std::isfinite(loss) ? adam->step(*model, rate(shard, step))
+                                          : std::numeric_limits<double>::quiet_NaN();
   if (!std::isfinite(norm)) {
     adam.reset();
     throw Error(ErrorCode::not_finite, "train " + text_of(shard) + ": loss or gradient of step " +
@@ -156,7 +156,9 @@ void Trainer::State::balance(const BatchResult& batch, TrainingResult& result) c
 
 Trainer::Trainer(const ModelOptions& model, const InnerOptions& inner, const DeviceOptions& device,
                  Collective* island)
-    : state_(new State{.layout = Layout::of(model), .inner = inner, .options = device,
+    : state_(new State{.layout = Layout::of(model),
+                       .inner = inner,
+                       .options = device,
                        .device = open_device(device.device)}) {
   keep_freed_memory();
   at::set_num_threads(static_cast<int>(device.threads));
@@ -238,7 +240,8 @@ void Trainer::State::collect(std::span<float> whole) const {
   std::size_t all = 0;
   for (const std::size_t bytes : receive) all += bytes;
   in.resize(all / sizeof(float));
-  group->all_to_all_v(as_bytes(std::span<const float>(out)), send, as_writable(std::span(in)), receive);
+  group->all_to_all_v(as_bytes(std::span<const float>(out)), send, as_writable(std::span(in)),
+                      receive);
   std::size_t at = 0;
   for (int rank = 1; is_root && rank < group->size(); ++rank) {
     for (std::size_t i = 0; i < share.owner.size(); ++i) {
@@ -284,7 +287,8 @@ TrainingResult Trainer::train(const TrainingShard& shard, const WindowReader& wi
     }
     const double seconds = seconds_since(start);
     result.seconds_in_steps += seconds;
-    if (on_step && !on_step({result.steps, result.loss_last, result.tokens, seconds})) return result;
+    if (on_step && !on_step({result.steps, result.loss_last, result.tokens, seconds}))
+      return result;
   }
   const auto experts = static_cast<std::size_t>(state.layout.model().experts);
   state.seen.assign(experts, 0);
@@ -355,8 +359,7 @@ void follow_trainer(Collective& group, const DeviceOptions& device) {
   std::unique_ptr<Trainer::State> state;
   TrainingShard shard;
   while (true) {
-    const island::Said said =
-        island::hear(group, state ? state->deadline->now() : kStepWaitMax);
+    const island::Said said = island::hear(group, state ? state->deadline->now() : kStepWaitMax);
     island::Reader reader(said.payload);
     YUMOE_ASSERT(state != nullptr || said.command <= island::Command::setup ||
                  said.command == island::Command::end);
@@ -365,8 +368,10 @@ void follow_trainer(Collective& group, const DeviceOptions& device) {
       case island::Command::end: return;
       case island::Command::setup: {
         const island::Options options = island::decode_options(said.payload);
-        state.reset(new Trainer::State{.layout = Layout::of(options.model), .inner = options.inner,
-                                       .options = device, .device = open_device(device.device)});
+        state.reset(new Trainer::State{.layout = Layout::of(options.model),
+                                       .inner = options.inner,
+                                       .options = device,
+                                       .device = open_device(device.device)});
         state->group = &group;
         state->deadline.emplace(group, kStepWaitMax);
         break;

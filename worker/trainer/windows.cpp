@@ -4,10 +4,10 @@ namespace yumoe {
 
 WindowReader windows_in_order(const TokenSet& set, std::uint64_t order_seed, Split split,
                               std::uint32_t context) {
-  return [&set, order_seed, split, context](std::uint64_t position,
-                                            std::span<std::uint16_t> tokens) {
-    set.copy(set.at(position, order_seed, split, context), split, context, tokens);
-  };
+  return
+      [&set, order_seed, split, context](std::uint64_t position, std::span<std::uint16_t> tokens) {
+        set.copy(set.at(position, order_seed, split, context), split, context, tokens);
+      };
 }
 
 std::vector<std::uint16_t> read_windows(const WindowReader& reader, std::uint64_t first,

@@ -148,7 +148,8 @@ std::vector<std::unique_ptr<Collective>> in_process_group(int size,
   auto room = std::make_shared<collective::Room>(size);
   std::vector<std::unique_ptr<Collective>> group;
   for (int rank = 0; rank < size; ++rank) {
-    group.push_back(collective::over(std::make_unique<collective::InProcessWire>(room, rank), wait_max));
+    group.push_back(
+        collective::over(std::make_unique<collective::InProcessWire>(room, rank), wait_max));
   }
   return group;
 }

@@ -122,7 +122,8 @@ class MpiWire final : public Wire {
   std::vector<int> lost() override {
     int there = 0;
     MPI_Status status;
-    while (MPI_Iprobe(MPI_ANY_SOURCE, kLost, group_, &there, &status) == MPI_SUCCESS && there != 0) {
+    while (MPI_Iprobe(MPI_ANY_SOURCE, kLost, group_, &there, &status) == MPI_SUCCESS &&
+           there != 0) {
       int who = 0;
       MPI_Recv(&who, 1, MPI_INT, status.MPI_SOURCE, kLost, group_, MPI_STATUS_IGNORE);
       if (who >= 0 && who < size_) lost_.insert(who);
@@ -152,9 +153,10 @@ class MpiWire final : public Wire {
     open_.clear();
     return std::make_unique<MpiWire>(session_, smaller);
 #else
-    throw Error(ErrorCode::collective_failed,
-                "form the group without the lost ranks: this MPI cannot (it has no ULFM); start the "
-                "island's processes again, as `yumoe-worker island` does");
+    throw Error(
+        ErrorCode::collective_failed,
+        "form the group without the lost ranks: this MPI cannot (it has no ULFM); start the "
+        "island's processes again, as `yumoe-worker island` does");
 #endif
   }
 
@@ -219,12 +221,12 @@ std::unique_ptr<Collective> join_mpi(std::chrono::milliseconds wait_max) {
   int ranks = 1;
   MPI_Comm_size(MPI_COMM_WORLD, &ranks);
   if (ranks != launched_ranks()) {
-    throw Error(ErrorCode::config_invalid,
-                "join " + std::to_string(launched_ranks()) + " ranks by MPI: it sees " +
-                    std::to_string(ranks) + "; start them with mpirun, or srun --mpi=pmix");
+    throw Error(ErrorCode::config_invalid, "join " + std::to_string(launched_ranks()) +
+                                               " ranks by MPI: it sees " + std::to_string(ranks) +
+                                               "; start them with mpirun, or srun --mpi=pmix");
   }
-  return collective::over(
-      std::make_unique<collective::MpiWire>(std::move(session), MPI_COMM_WORLD), wait_max);
+  return collective::over(std::make_unique<collective::MpiWire>(std::move(session), MPI_COMM_WORLD),
+                          wait_max);
 }
 
 }  // namespace yumoe

@@ -35,8 +35,8 @@ void check_gpu(int gpu) {
                     cudaGetErrorString(code) + "); compute on the CPU, or see `yumoe doctor`");
   }
   if (gpu < 0 || gpu >= count) {
-    throw Error(ErrorCode::device_missing, "no GPU " + std::to_string(gpu) + ": this machine has " +
-                                               std::to_string(count));
+    throw Error(ErrorCode::device_missing,
+                "no GPU " + std::to_string(gpu) + ": this machine has " + std::to_string(count));
   }
 }
 
@@ -76,7 +76,8 @@ class NcclCollective final : public Collective {
   void all_reduce_sum(std::span<float> values) override {
     check_usable();
     start(ncclAllReduce(values.data(), values.data(), values.size(), ncclFloat, ncclSum, group_,
-                        stream_), "all_reduce_sum");
+                        stream_),
+          "all_reduce_sum");
     finish("all_reduce_sum");
   }
 
@@ -101,10 +102,9 @@ class NcclCollective final : public Collective {
     finish("barrier");
   }
 
-  std::unique_ptr<Exchange> start_all_to_all_v(ByteView send,
-                                               std::span<const std::size_t> send_bytes,
-                                               std::span<std::uint8_t> receive,
-                                               std::span<const std::size_t> receive_bytes) override {
+  std::unique_ptr<Exchange> start_all_to_all_v(
+      ByteView send, std::span<const std::size_t> send_bytes, std::span<std::uint8_t> receive,
+      std::span<const std::size_t> receive_bytes) override {
     check_usable();
     YUMOE_ASSERT(send_bytes.size() == ranks() && receive_bytes.size() == ranks());
     start(ncclGroupStart(), "all_to_all_v");

@@ -140,7 +140,8 @@ Options options_from(const OptionTexts& texts) {
     for (const auto& [key, text] : texts) {
       if (key != name) continue;
       if (!option_detail::parse(text, value)) {
-        throw Error(ErrorCode::config_invalid, std::string(name) + " = " + text + " has another type");
+        throw Error(ErrorCode::config_invalid,
+                    std::string(name) + " = " + text + " has another type");
       }
       if (const std::string rule = broken_rule(value, info); !rule.empty()) {
         throw Error(ErrorCode::config_invalid, std::string(name) + " = " + text + " " + rule);

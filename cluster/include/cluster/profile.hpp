@@ -6,8 +6,8 @@
 namespace yumoe {
 
 struct MemoryFacts {
-  std::uint64_t free_mib = 0;      // what this process can still fill: the least of what the system has
-                                   // available, its control group's rest and its own address-space limit
+  std::uint64_t free_mib = 0;  // what this process can still fill: the least of what the system has
+      // available, its control group's rest and its own address-space limit
   std::uint64_t resident_mib = 0;  // of this process
 };
 

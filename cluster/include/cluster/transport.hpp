@@ -30,16 +30,30 @@ struct TransportOptions {
   template <typename Visitor>
   void visit(Visitor& option) {
     option("address", address, {.help = "interface the coordinator listens on; 0.0.0.0 for all"});
-    option("port", port, {.min = 0, .max = 65'535,
-           .help = "TCP port the coordinator listens on; 0 lets the system choose"});
-    option("message_bytes_max", message_bytes_max, {.unit = "bytes", .min = 65'536, .max = 1 << 30,
-           .help = "a larger frame closes the connection"});
-    option("queued_messages_max", queued_messages_max, {.unit = "messages", .min = 1, .max = 1e6,
-           .help = "what may wait for one peer; more is dropped and said again later"});
-    option("heartbeat_interval_ms", heartbeat_interval_ms, {.unit = "ms", .min = 10, .max = 60'000,
-           .help = "how often a participant says that it lives"});
-    option("lease_ms", lease_ms, {.unit = "ms", .min = 100, .max = 3'600'000,
-           .help = "silence after which a participant counts as lost"});
+    option("port", port,
+           {.min = 0,
+            .max = 65'535,
+            .help = "TCP port the coordinator listens on; 0 lets the system choose"});
+    option("message_bytes_max", message_bytes_max,
+           {.unit = "bytes",
+            .min = 65'536,
+            .max = 1 << 30,
+            .help = "a larger frame closes the connection"});
+    option("queued_messages_max", queued_messages_max,
+           {.unit = "messages",
+            .min = 1,
+            .max = 1e6,
+            .help = "what may wait for one peer; more is dropped and said again later"});
+    option("heartbeat_interval_ms", heartbeat_interval_ms,
+           {.unit = "ms",
+            .min = 10,
+            .max = 60'000,
+            .help = "how often a participant says that it lives"});
+    option("lease_ms", lease_ms,
+           {.unit = "ms",
+            .min = 100,
+            .max = 3'600'000,
+            .help = "silence after which a participant counts as lost"});
   }
 };
 
@@ -67,11 +81,11 @@ using Peer = std::string;
 struct Received {
   Peer peer;
   CurveKey client_key{};
-  std::vector<Bytes> frames;   // 1 or 2
+  std::vector<Bytes> frames;  // 1 or 2
 };
 
 struct TransportCounts {
-  std::uint64_t bytes_in = 0, bytes_out = 0;         // of frames, at the socket's boundary
+  std::uint64_t bytes_in = 0, bytes_out = 0;  // of frames, at the socket's boundary
   std::uint64_t messages_in = 0, messages_out = 0, messages_dropped = 0;
 };
 

@@ -270,8 +270,9 @@ class ZeromqClient final : public ClientTransport {
   bool send(std::vector<Bytes> frames) override {
     for (std::size_t i = 0; i < frames.size(); ++i) {
       const std::size_t size = frames[i].size();
-      const auto flags = (i + 1 < frames.size() ? zmq::send_flags::sndmore : zmq::send_flags::none) |
-                         zmq::send_flags::dontwait;
+      const auto flags =
+          (i + 1 < frames.size() ? zmq::send_flags::sndmore : zmq::send_flags::none) |
+          zmq::send_flags::dontwait;
       if (!socket_.send(message_of(std::move(frames[i])), flags)) {
         ++counts_.messages_dropped;
         return false;

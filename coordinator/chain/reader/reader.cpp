@@ -81,7 +81,8 @@ ChainReader ChainReader::at(ChainNode& node, std::uint32_t number) {
 bool ChainReader::has(std::string_view pallet, std::string_view item) const {
   return std::ranges::any_of(metadata_->pallets(), [&](const Pallet& known) {
     return known.name == pallet &&
-           std::ranges::any_of(known.storage, [&](const StorageItem& storage) { return storage.name == item; });
+           std::ranges::any_of(known.storage,
+                               [&](const StorageItem& storage) { return storage.name == item; });
   });
 }
 
@@ -256,7 +257,8 @@ void ChainReader::read_price(SubnetPool& pool, const Json& keys) {
     return;
   }
   if (has("Swap", "AlphaSqrtPrice")) {
-    const bool in_use = !has("Swap", "SwapV3Initialized") || value("Swap", "SwapV3Initialized", keys) == true;
+    const bool in_use =
+        !has("Swap", "SwapV3Initialized") || value("Swap", "SwapV3Initialized", keys) == true;
     const auto root = fixed_point(value("Swap", "AlphaSqrtPrice", keys), 64);
     if (in_use && root) {
       pool.formula = "concentrated";
@@ -319,8 +321,7 @@ std::string ChainReader::fee(ByteView extrinsic) {
     if (error.code() != ErrorCode::rpc_failed) throw;
   }
   const Json answer = Json::parse(node_.client().call(
-      "payment_queryInfo",
-      Json::array({"0x" + to_hex(extrinsic), "0x" + block_.hex()}).dump()));
+      "payment_queryInfo", Json::array({"0x" + to_hex(extrinsic), "0x" + block_.hex()}).dump()));
   if (answer.is_string() && answer.get_ref<const std::string&>().starts_with("0x")) {
     return fee_from(from_hex(answer.get_ref<const std::string&>()));
   }

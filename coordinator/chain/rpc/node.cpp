@@ -128,28 +128,17 @@ TransactionStatus status_from(const json& value) {
 std::string_view name_of(TransactionStatus::Kind kind) {
   switch (kind) {
     using Kind = TransactionStatus::Kind;
-    case Kind::future:
-      return "future";
-    case Kind::ready:
-      return "ready";
-    case Kind::broadcast:
-      return "broadcast";
-    case Kind::in_block:
-      return "in_block";
-    case Kind::retracted:
-      return "retracted";
-    case Kind::finality_timeout:
-      return "finality_timeout";
-    case Kind::finalized:
-      return "finalized";
-    case Kind::usurped:
-      return "usurped";
-    case Kind::dropped:
-      return "dropped";
-    case Kind::invalid:
-      return "invalid";
-    case Kind::lost:
-      return "lost";
+    case Kind::future: return "future";
+    case Kind::ready: return "ready";
+    case Kind::broadcast: return "broadcast";
+    case Kind::in_block: return "in_block";
+    case Kind::retracted: return "retracted";
+    case Kind::finality_timeout: return "finality_timeout";
+    case Kind::finalized: return "finalized";
+    case Kind::usurped: return "usurped";
+    case Kind::dropped: return "dropped";
+    case Kind::invalid: return "invalid";
+    case Kind::lost: return "lost";
   }
   return "?";
 }

@@ -203,16 +203,11 @@ PoolVerdict pool_verdict(std::int64_t rpc_code, std::string_view message, std::s
     return PoolVerdict{kind, 0, std::string(name)};
   };
   switch (rpc_code) {  // sc-rpc-api, author
-    case 1012:
-      return known(Kind::banned, "TemporarilyBanned");
-    case 1013:
-      return known(Kind::already_imported, "AlreadyImported");
-    case 1014:
-      return known(Kind::priority_low, "PriorityTooLow");
-    case 1016:
-      return known(Kind::dropped, "ImmediatelyDropped");
-    default:
-      break;
+    case 1012: return known(Kind::banned, "TemporarilyBanned");
+    case 1013: return known(Kind::already_imported, "AlreadyImported");
+    case 1014: return known(Kind::priority_low, "PriorityTooLow");
+    case 1016: return known(Kind::dropped, "ImmediatelyDropped");
+    default: break;
   }
   for (const std::string_view text : {data, message}) {
     if (const auto code = custom_code(text)) {

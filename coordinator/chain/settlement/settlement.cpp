@@ -294,8 +294,7 @@ void SettlementMachine::on(const Refused& event) {
     case Kind::exhausts_resources:
       item->wants_send = true;  // nothing is wrong with it: the pool had no place
       return;
-    default:
-      break;
+    default: break;
   }
   if (item->maybe_in_pool) {
     item->wants_send = false;  // only the blocks can tell what became of it

@@ -28,25 +28,44 @@ struct AggregateOptions {
 
   template <typename Visitor>
   void visit(Visitor& option) {
-    option("rule", rule, {.choices = "mean|clipped_mean|trimmed_mean",
-           .help = "weighted mean; the same with norms clipped to the median; or without the "
-                   "extremes of each coordinate"});
-    option("clip_factor", clip_factor, {.min = 0.1, .max = 1'000,
-           .help = "clipped_mean: a tensor's norm may be this many times the median norm"});
-    option("trimmed_share", trimmed_share, {.unit = "share", .min = 0, .max = 0.49,
-           .help = "trimmed_mean: part of the contributions dropped at each end"});
-    option("support_senders", support_senders, {.unit = "senders", .min = 1, .max = 1'024,
-           .help = "a coordinate sent by fewer is left out, unless their weight suffices; 1: off"});
-    option("support_weight", support_weight, {.unit = "share", .min = 0, .max = 1,
-           .help = "weight of a coordinate's senders that suffices although they are few"});
-    option("downstream", downstream, {.choices = "forward|recompress|auto",
-           .help = "send the contributions on, or their sum packed anew, or what is smaller"});
-    option("recompress_kept_per_block", recompress_kept_per_block, {.unit = "elements", .min = 1,
-           .max = 4'096, .help = "largest elements of a block kept of the sum"});
-    option("recompress_value_bits", recompress_value_bits, {.unit = "bits", .min = 1, .max = 4,
-           .help = "bits of a kept value of the sum"});
-    option("recompress_error_decay", recompress_error_decay, {.min = 0, .max = 1,
-           .help = "what is left of the sum's unsent residual from round to round"});
+    option("rule", rule,
+           {.choices = "mean|clipped_mean|trimmed_mean",
+            .help = "weighted mean; the same with norms clipped to the median; or without the "
+                    "extremes of each coordinate"});
+    option("clip_factor", clip_factor,
+           {.min = 0.1,
+            .max = 1'000,
+            .help = "clipped_mean: a tensor's norm may be this many times the median norm"});
+    option("trimmed_share", trimmed_share,
+           {.unit = "share",
+            .min = 0,
+            .max = 0.49,
+            .help = "trimmed_mean: part of the contributions dropped at each end"});
+    option(
+        "support_senders", support_senders,
+        {.unit = "senders",
+         .min = 1,
+         .max = 1'024,
+         .help = "a coordinate sent by fewer is left out, unless their weight suffices; 1: off"});
+    option("support_weight", support_weight,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "weight of a coordinate's senders that suffices although they are few"});
+    option("downstream", downstream,
+           {.choices = "forward|recompress|auto",
+            .help = "send the contributions on, or their sum packed anew, or what is smaller"});
+    option("recompress_kept_per_block", recompress_kept_per_block,
+           {.unit = "elements",
+            .min = 1,
+            .max = 4'096,
+            .help = "largest elements of a block kept of the sum"});
+    option("recompress_value_bits", recompress_value_bits,
+           {.unit = "bits", .min = 1, .max = 4, .help = "bits of a kept value of the sum"});
+    option("recompress_error_decay", recompress_error_decay,
+           {.min = 0,
+            .max = 1,
+            .help = "what is left of the sum's unsent residual from round to round"});
   }
 };
 
@@ -62,16 +81,17 @@ struct WeightedUpdate {
 // What became of one contribution. Vectors are over update->tensors().
 struct ContributionFactors {
   Uid uid;
-  std::vector<double> clip;      // in [0, 1]; 1: not clipped
-  std::vector<double> share;     // of the tensor's weight, in [0, 1]; they add up to 1 over its senders
-                                 // and those that held the tensor but had nothing to send
+  std::vector<double> clip;  // in [0, 1]; 1: not clipped
+  std::vector<double>
+      share;  // of the tensor's weight, in [0, 1]; they add up to 1 over its senders
+              // and those that held the tensor but had nothing to send
 };
 
 struct AggregateResult {
-  Aggregate aggregate;           // gate_bias is left empty: the caller's
+  Aggregate aggregate;                       // gate_bias is left empty: the caller's
   std::vector<ContributionFactors> factors;  // as the contributions were given
-  std::uint64_t forward_bytes = 0;           // of the updates and factors; 0 if that form is not possible
-  std::uint64_t recompress_bytes = 0;        // 0 if that form was not tried
+  std::uint64_t forward_bytes = 0;     // of the updates and factors; 0 if that form is not possible
+  std::uint64_t recompress_bytes = 0;  // 0 if that form was not tried
 };
 
 class Aggregator {

@@ -22,9 +22,9 @@ U96F32 root_proportion(std::uint64_t root_tao, U96F32 tao_weight, std::uint64_t 
                        std::uint64_t alpha_out);
 
 struct ShareInput {
-  I96F32 moving_price;   // 1 for a stable pool
-  U96F32 miner_burned;   // withheld / total incentive of the last epoch
-  bool enabled = true;   // the subnet's emission switch
+  I96F32 moving_price;  // 1 for a stable pool
+  U96F32 miner_burned;  // withheld / total incentive of the last epoch
+  bool enabled = true;  // the subnet's emission switch
 };
 
 // Shares of the block's TAO by moving price, optionally times (1 - miner_burned). They sum to at
@@ -34,7 +34,7 @@ std::vector<U64F64> emission_shares(std::span<const ShareInput> subnets, bool we
 void redistribute_disabled(std::vector<U64F64>& shares, const std::vector<bool>& enabled);
 
 struct Flow {
-  I64F64 user;      // moving averages of rao a block
+  I64F64 user;  // moving averages of rao a block
   I64F64 protocol;
 };
 
@@ -91,9 +91,9 @@ struct ParentShare {
 };
 
 struct ParentDividends {
-  std::uint64_t own = 0;                // with the takes
-  std::vector<std::uint64_t> parents;   // in the order given
-  std::uint64_t burned = 0;             // childkey burn, recycled
+  std::uint64_t own = 0;               // with the takes
+  std::vector<std::uint64_t> parents;  // in the order given
+  std::uint64_t burned = 0;            // childkey burn, recycled
 };
 
 // Shares one hotkey's dividend with its parents by what they contributed to its stake.

@@ -52,13 +52,13 @@ class DuplicateIndex {
     Uid uid;
     Sketch sketch;
   };
-  static constexpr std::size_t kBand = 4;          // bins that must agree for two to be compared
-  static constexpr std::size_t kCompareAll = 64;   // fewer are compared each
+  static constexpr std::size_t kBand = 4;         // bins that must agree for two to be compared
+  static constexpr std::size_t kCompareAll = 64;  // fewer are compared each
 
   std::uint64_t rounds_;
   double share_;
-  std::deque<Entry> entries_;                      // oldest first
-  std::uint64_t first_ = 0;                        // number of entries_.front()
+  std::deque<Entry> entries_;  // oldest first
+  std::uint64_t first_ = 0;    // number of entries_.front()
   std::unordered_map<std::uint64_t, std::vector<std::uint64_t>> bands_;  // to numbers of entries
 };
 

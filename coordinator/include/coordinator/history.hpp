@@ -22,10 +22,10 @@ void drive(const RunRecord& record, Run& core,
 
 struct RoundHistory {
   RoundId round;
-  TimeMs started, aggregated;          // aggregated: 0 while the round runs
+  TimeMs started, aggregated;  // aggregated: 0 while the round runs
   std::uint64_t up_bytes = 0, down_bytes = 0;
   Digest version;
-  double heldout_loss = 0;             // of the base version this round made; NaN if not measured
+  double heldout_loss = 0;  // of the base version this round made; NaN if not measured
   double heldout_bits_per_byte = 0;
 };
 
@@ -36,7 +36,7 @@ struct ContributionHistory {
   std::uint64_t tokens = 0, bytes = 0;
   double seconds = 0, loss_last = 0;
   Digest blob;
-  std::string filter, evidence;        // "" if it passed
+  std::string filter, evidence;  // "" if it passed
   TimeMs committed, revealed;
   bool in_time = false;
 };

@@ -61,45 +61,75 @@ struct LedgerOptions {
            {.choices = "newest|spec233", .help = "which release's block rules to follow"});
     option("pool", pool, {.choices = "balancer|constant_product", .help = "how swaps are priced"});
     option("shares", shares,
-           {.choices = "price|price_burn|flow", .help = "what a subnet's part of the emission follows"});
+           {.choices = "price|price_burn|flow",
+            .help = "what a subnet's part of the emission follows"});
     option("schedule", schedule,
-           {.choices = "stateful|modular", .help = "when epochs fall: a period of tempo or tempo + 1"});
+           {.choices = "stateful|modular",
+            .help = "when epochs fall: a period of tempo or tempo + 1"});
     option("tempo", tempo, {.unit = "blocks", .min = 0, .max = 50'400, .help = "between epochs"});
     option("yuma", yuma, {.min = 2, .max = 3, .help = "version of Yuma consensus"});
-    option("kappa", kappa, {.unit = "share", .min = 0, .max = 1, .help = "stake a consensus needs"});
+    option("kappa", kappa,
+           {.unit = "share", .min = 0, .max = 1, .help = "stake a consensus needs"});
     option("bonds_moving_average", bonds_moving_average,
-           {.unit = "share", .min = 0, .max = 0.975, .help = "how much of the old bonds an epoch keeps"});
+           {.unit = "share",
+            .min = 0,
+            .max = 0.975,
+            .help = "how much of the old bonds an epoch keeps"});
     option("bonds_penalty", bonds_penalty,
-           {.unit = "share", .min = 0, .max = 1, .help = "1: bonds follow clipped weights; 0: unclipped"});
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "1: bonds follow clipped weights; 0: unclipped"});
     option("liquid_alpha", liquid_alpha, {.help = "let the bonds' rate vary by cell"});
-    option("alpha_low", alpha_low, {.unit = "share", .min = 0, .max = 1, .help = "least rate of liquid alpha"});
+    option("alpha_low", alpha_low,
+           {.unit = "share", .min = 0, .max = 1, .help = "least rate of liquid alpha"});
     option("alpha_high", alpha_high,
            {.unit = "share", .min = 0, .max = 1, .help = "largest rate of liquid alpha"});
-    option("commit_reveal", commit_reveal, {.help = "weights are committed first and revealed later"});
+    option("commit_reveal", commit_reveal,
+           {.help = "weights are committed first and revealed later"});
     option("max_allowed_validators", max_allowed_validators,
            {.min = 1, .max = 4096, .help = "permits a subnet gives"});
-    option("max_allowed_uids", max_allowed_uids, {.min = 1, .max = 4096, .help = "neurons a subnet holds"});
+    option("max_allowed_uids", max_allowed_uids,
+           {.min = 1, .max = 4096, .help = "neurons a subnet holds"});
     option("immunity_period", immunity_period,
-           {.unit = "blocks", .min = 0, .max = 65'535, .help = "in which a new neuron is not replaced"});
+           {.unit = "blocks",
+            .min = 0,
+            .max = 65'535,
+            .help = "in which a new neuron is not replaced"});
     option("weights_set_rate_limit", weights_set_rate_limit,
-           {.unit = "blocks", .min = 0, .max = 1'000'000, .help = "between two weight calls of one hotkey"});
+           {.unit = "blocks",
+            .min = 0,
+            .max = 1'000'000,
+            .help = "between two weight calls of one hotkey"});
     option("min_allowed_weights", min_allowed_weights,
            {.min = 0, .max = 65'535, .help = "entries a weight call needs"});
-    option("owner_cut", owner_cut, {.unit = "share", .min = 0, .max = 1, .help = "of the alpha, to the owner"});
-    option("tao_weight", tao_weight, {.unit = "share", .min = 0, .max = 1, .help = "of root stake against alpha"});
-    option("take", take, {.unit = "share", .min = 0, .max = 1, .help = "of dividends, kept by a new delegate"});
+    option("owner_cut", owner_cut,
+           {.unit = "share", .min = 0, .max = 1, .help = "of the alpha, to the owner"});
+    option("tao_weight", tao_weight,
+           {.unit = "share", .min = 0, .max = 1, .help = "of root stake against alpha"});
+    option("take", take,
+           {.unit = "share", .min = 0, .max = 1, .help = "of dividends, kept by a new delegate"});
     option("stake_threshold", stake_threshold,
            {.unit = "rao", .min = 0, .max = kRaoMax, .help = "stake needed to set weights"});
-    option("min_burn", min_burn, {.unit = "rao", .min = 0, .max = kRaoMax, .help = "least price of a registration"});
+    option("min_burn", min_burn,
+           {.unit = "rao", .min = 0, .max = kRaoMax, .help = "least price of a registration"});
     option("network_lock", network_lock,
            {.unit = "rao", .min = 0, .max = kRaoMax, .help = "least price of a subnet"});
     option("network_rate_limit", network_rate_limit,
-           {.unit = "blocks", .min = 0, .max = 10'000'000, .help = "between two registrations of subnets"});
-    option("epochs_per_block", epochs_per_block, {.min = 1, .max = 65'535, .help = "the others wait a block"});
+           {.unit = "blocks",
+            .min = 0,
+            .max = 10'000'000,
+            .help = "between two registrations of subnets"});
+    option("epochs_per_block", epochs_per_block,
+           {.min = 1, .max = 65'535, .help = "the others wait a block"});
     option("proposal_delay", proposal_delay,
-           {.unit = "blocks", .min = 1, .max = 10'000'000, .help = "from a proposal to its vote's count"});
-    option("emission_enabled", emission_enabled,
-           {.help = "a started subnet gets TAO at once; the chain's new subnets wait for its root"});
+           {.unit = "blocks",
+            .min = 1,
+            .max = 10'000'000,
+            .help = "from a proposal to its vote's count"});
+    option(
+        "emission_enabled", emission_enabled,
+        {.help = "a started subnet gets TAO at once; the chain's new subnets wait for its root"});
   }
 };
 
@@ -112,12 +142,12 @@ SubnetParameters subnet_parameters(const LedgerOptions& options);
 struct Payout {
   std::uint16_t uid = 0;
   AccountId hotkey{};
-  std::uint64_t incentive = 0;           // paid or withheld
-  bool withheld = false;                 // the owner's own miner: not paid
-  std::uint64_t dividend_alpha = 0;      // to all stakers of the hotkey, take included
-  std::uint64_t dividend_root = 0;       // alpha for root stakers, to be claimed, take included
-  std::uint64_t take = 0;                // of both, to the hotkey's owner
-  std::uint64_t emission = 0;            // what the metagraph shows
+  std::uint64_t incentive = 0;       // paid or withheld
+  bool withheld = false;             // the owner's own miner: not paid
+  std::uint64_t dividend_alpha = 0;  // to all stakers of the hotkey, take included
+  std::uint64_t dividend_root = 0;   // alpha for root stakers, to be claimed, take included
+  std::uint64_t take = 0;            // of both, to the hotkey's owner
+  std::uint64_t emission = 0;        // what the metagraph shows
 };
 
 struct EpochReport {

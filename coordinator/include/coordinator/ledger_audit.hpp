@@ -10,12 +10,12 @@
 namespace yumoe {
 
 struct LedgerAudit {
-  std::uint64_t blocks = 0;      // every one's books were added up
-  std::uint64_t epochs = 0;      // of the run's subnet
-  std::uint64_t calls = 0;       // whose signatures were checked
-  std::uint64_t snapshots = 0;   // of checkpoints, equal to what was computed
-  std::uint64_t issuance = 0;    // rao
-  Digest digest;                 // of the ledger
+  std::uint64_t blocks = 0;     // every one's books were added up
+  std::uint64_t epochs = 0;     // of the run's subnet
+  std::uint64_t calls = 0;      // whose signatures were checked
+  std::uint64_t snapshots = 0;  // of checkpoints, equal to what was computed
+  std::uint64_t issuance = 0;   // rao
+  Digest digest;                // of the ledger
 };
 
 // Throws the first thing that is wrong: Error{invariant_broken} naming the account that does not add up,

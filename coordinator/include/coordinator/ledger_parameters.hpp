@@ -104,7 +104,8 @@ struct SubnetParameters {
     parameter("registration_allowed", registration_allowed, kSwitch);
     parameter("pow_registration_allowed", pow_registration_allowed, Bounds{0, 1, false});
     parameter("transfer_toggle", transfer_toggle, kSwitch);
-    parameter("ema_price_halving_blocks", ema_price_halving_blocks, Bounds{1, 1'000'000'000, false});
+    parameter("ema_price_halving_blocks", ema_price_halving_blocks,
+              Bounds{1, 1'000'000'000, false});
     parameter("fee_rate", fee_rate, Bounds{0, 65534, false});
     parameter("mechanism_count", mechanism_count, Bounds{1, 16});
     parameter("root_claim_threshold", root_claim_threshold, Bounds{});
@@ -138,7 +139,7 @@ struct NetworkParameters {
   std::uint16_t take_max = 11796;
   std::uint16_t childkey_take_min = 0;
   std::uint16_t childkey_take_max = 11796;
-  std::uint64_t childkey_burn = 0;         // / (2^64-1)
+  std::uint64_t childkey_burn = 0;          // / (2^64-1)
   std::uint64_t moving_alpha_bits = 12885;  // 0.000003 in 32 fraction bits, nearest
   std::uint16_t epochs_per_block_max = 2;
   std::uint64_t network_lock_min = 1'000'000'000'000;

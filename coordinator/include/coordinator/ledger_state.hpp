@@ -171,10 +171,10 @@ struct Subnet {
   std::map<AccountId, std::uint16_t> uids;
   std::vector<Mechanism> mechanisms{1};
   std::vector<std::uint16_t> emission_split;
-  std::map<AccountId, SharePool> stakes;  // by hotkey
-  std::map<AccountId, Family> families;   // by hotkey
-  std::map<AccountId, RootClaim> claims;  // by hotkey
-  std::map<AccountId, std::uint64_t> alpha_dividends;  // of the last epoch
+  std::map<AccountId, SharePool> stakes;                  // by hotkey
+  std::map<AccountId, Family> families;                   // by hotkey
+  std::map<AccountId, RootClaim> claims;                  // by hotkey
+  std::map<AccountId, std::uint64_t> alpha_dividends;     // of the last epoch
   std::map<std::string, std::uint64_t> parameter_blocks;  // when the owner last set it
 
   // Spec 233 only.
@@ -194,8 +194,8 @@ struct Subnet {
     archive(first_emission_block, subtoken_enabled, last_epoch_block, pending_epoch_at, epoch_index,
             blocks_since_last_step, last_step_block);
     archive(burn, registrations_this_block, registrations_this_interval, registration_recycled);
-    archive(neurons, uids, mechanisms, emission_split, stakes, families, claims,
-            alpha_dividends, parameter_blocks);
+    archive(neurons, uids, mechanisms, emission_split, stakes, families, claims, alpha_dividends,
+            parameter_blocks);
     archive(pending_emission, pending_root_tao, pending_alpha_swapped, tao_dividends);
   }
 };
@@ -263,8 +263,7 @@ struct LedgerState {
   template <typename Archive>
   void visit(Archive& archive) {
     archive(parameters, block, issuance, total_stake, burned, last_lock, last_lock_block,
-            last_network_block, network_registered, next_proposal, author,
-            pulse_round);
+            last_network_block, network_registered, next_proposal, author, pulse_round);
     archive(subnets, hotkeys, coldkeys, root_nominators, proposals);
   }
 };

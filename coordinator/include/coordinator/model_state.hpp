@@ -30,8 +30,8 @@ class ModelState {
   std::span<const float> residual() const;
 
   struct Result {
-    Bytes aggregate;       // encode_aggregate()
-    Digest version;        // of the new base version
+    Bytes aggregate;  // encode_aggregate()
+    Digest version;   // of the new base version
     std::uint64_t up_bytes = 0;
   };
   // Adds up the contributions of a round and takes the outer step.

@@ -28,11 +28,11 @@ struct Limit {
 };
 
 // Every struct lists its fields once: visit() is its encoding.
-#define YUMOE_OPERATION(Name, ...)                       \
+#define YUMOE_OPERATION(Name, ...)                            \
   friend bool operator==(const Name&, const Name&) = default; \
-  template <typename Archive>                            \
-  void visit(Archive& a) {                               \
-    a(__VA_ARGS__);                                      \
+  template <typename Archive>                                 \
+  void visit(Archive& a) {                                    \
+    a(__VA_ARGS__);                                           \
   }
 
 // Genesis money. Only in block 0; later FaucetDisabled.

@@ -17,8 +17,8 @@ struct Done {
 template <typename T>
 class [[nodiscard]] Outcome {
  public:
-  Outcome(T value) : state_(std::move(value)) {}            // NOLINT: a value is an outcome
-  Outcome(LedgerError error) : state_(error) {}             // NOLINT: so is a refusal
+  Outcome(T value) : state_(std::move(value)) {}  // NOLINT: a value is an outcome
+  Outcome(LedgerError error) : state_(error) {}   // NOLINT: so is a refusal
   bool ok() const { return std::holds_alternative<T>(state_); }
   explicit operator bool() const { return ok(); }
   const T& value() const {

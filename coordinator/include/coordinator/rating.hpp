@@ -17,9 +17,9 @@ struct Rating {
 };
 
 struct RatingRule {
-  double beta = 25.0 / 6;    // spread of one performance about its player's mu
-  double tau = 25.0 / 300;   // what a rating becomes less certain by in every game
-  double kappa = 1e-4;       // least factor on a variance
+  double beta = 25.0 / 6;   // spread of one performance about its player's mu
+  double tau = 25.0 / 300;  // what a rating becomes less certain by in every game
+  double kappa = 1e-4;      // least factor on a variance
 };
 
 // One game: players with ratings, and the rank each reached (smaller is better, equal ranks are a tie).

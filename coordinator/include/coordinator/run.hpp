@@ -51,34 +51,62 @@ struct RunOptions {
   template <typename Visitor>
   void visit(Visitor& option) {
     option("rounds", rounds, {.unit = "rounds", .min = 1, .max = 1e9, .help = "how many to train"});
-    option("seed", seed, {.min = 0, .max = 9e15,
-           .help = "of the initial model, the data order and all sampling"});
-    option("workers_min", workers_min, {.unit = "workers", .min = 1, .max = 65'536,
-           .help = "a round starts when so many are there"});
-    option("commit_wait_min_ms", commit_wait_min_ms, {.unit = "ms", .min = 1, .max = 1e9,
-           .help = "least time a round leaves for training"});
-    option("commit_wait_max_ms", commit_wait_max_ms, {.unit = "ms", .min = 1, .max = 1e9,
-           .help = "most time a round waits for commitments"});
-    option("reveal_wait_max_ms", reveal_wait_max_ms, {.unit = "ms", .min = 1, .max = 1e9,
-           .help = "most time a round waits for committed contributions"});
-    option("score_wait_max_ms", score_wait_max_ms, {.unit = "ms", .min = 1, .max = 1e9,
-           .help = "most time that is waited for validators"});
-    option("deadline_factor", deadline_factor, {.unit = "deviations", .min = 0, .max = 100,
-           .help = "deadline = median arrival + factor * median absolute deviation"});
-    option("stale_rounds_max", stale_rounds_max, {.unit = "rounds", .min = 0, .max = 100,
-           .help = "how late a contribution may come and still count"});
-    option("stale_discount", stale_discount, {.unit = "share", .min = 0, .max = 1,
-           .help = "factor on a contribution for each round it is late"});
-    option("evaluated_max", evaluated_max, {.unit = "contributions", .min = 1, .max = 65'536,
-           .help = "contributions of a round that validators measure at most; with more workers than this, "
-                   "it grows as their root"});
-    option("audit_share", audit_share, {.unit = "share", .min = 0, .max = 1,
-           .help = "of the training work that validators may train again to check it; with more than "
-                   "evaluated_max workers it falls as one over their root"});
-    option("checkpoint_rounds", checkpoint_rounds, {.unit = "rounds", .min = 1, .max = 1'000,
-           .help = "rounds from one checkpoint to the next"});
-    option("scoring", scoring, {.choices = "overlapped|blocking",
-           .help = "measure while the next round trains, or before aggregating"});
+    option(
+        "seed", seed,
+        {.min = 0, .max = 9e15, .help = "of the initial model, the data order and all sampling"});
+    option("workers_min", workers_min,
+           {.unit = "workers",
+            .min = 1,
+            .max = 65'536,
+            .help = "a round starts when so many are there"});
+    option("commit_wait_min_ms", commit_wait_min_ms,
+           {.unit = "ms", .min = 1, .max = 1e9, .help = "least time a round leaves for training"});
+    option("commit_wait_max_ms", commit_wait_max_ms,
+           {.unit = "ms", .min = 1, .max = 1e9, .help = "most time a round waits for commitments"});
+    option("reveal_wait_max_ms", reveal_wait_max_ms,
+           {.unit = "ms",
+            .min = 1,
+            .max = 1e9,
+            .help = "most time a round waits for committed contributions"});
+    option("score_wait_max_ms", score_wait_max_ms,
+           {.unit = "ms", .min = 1, .max = 1e9, .help = "most time that is waited for validators"});
+    option("deadline_factor", deadline_factor,
+           {.unit = "deviations",
+            .min = 0,
+            .max = 100,
+            .help = "deadline = median arrival + factor * median absolute deviation"});
+    option("stale_rounds_max", stale_rounds_max,
+           {.unit = "rounds",
+            .min = 0,
+            .max = 100,
+            .help = "how late a contribution may come and still count"});
+    option("stale_discount", stale_discount,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "factor on a contribution for each round it is late"});
+    option("evaluated_max", evaluated_max,
+           {.unit = "contributions",
+            .min = 1,
+            .max = 65'536,
+            .help = "contributions of a round that validators measure at most; with more workers "
+                    "than this, "
+                    "it grows as their root"});
+    option(
+        "audit_share", audit_share,
+        {.unit = "share",
+         .min = 0,
+         .max = 1,
+         .help = "of the training work that validators may train again to check it; with more than "
+                 "evaluated_max workers it falls as one over their root"});
+    option("checkpoint_rounds", checkpoint_rounds,
+           {.unit = "rounds",
+            .min = 1,
+            .max = 1'000,
+            .help = "rounds from one checkpoint to the next"});
+    option("scoring", scoring,
+           {.choices = "overlapped|blocking",
+            .help = "measure while the next round trains, or before aggregating"});
   }
 };
 
@@ -88,14 +116,14 @@ struct RunSettings {
   PlacementOptions placement;
   ScoringOptions scoring;
   std::int64_t batch_sequences = 8;
-  std::int64_t schedule_steps = 1'000;   // InnerOptions::total_steps
-  double update_bytes_per_parameter = 0; // of a contribution, by the codec; 0: not known
+  std::int64_t schedule_steps = 1'000;    // InnerOptions::total_steps
+  double update_bytes_per_parameter = 0;  // of a contribution, by the codec; 0: not known
 };
 
 // --- events: what may change the state (schemas/event.capnp) -----------------------------------------
 
 struct Started {
-  Digest version;                 // of base version 0
+  Digest version;  // of base version 0
   std::uint64_t private_seed = 0;
 };
 struct Joined {
@@ -103,7 +131,7 @@ struct Joined {
   Role role = Role::worker;
   std::string name;
   WorkerProfile profile;
-  double stake = 0;               // validators
+  double stake = 0;  // validators
 };
 struct Left {
   Uid uid;
@@ -112,16 +140,16 @@ struct Left {
 struct Committed {
   Uid uid;
   RoundId round;
-  Digest digest;                  // commitment_of(hotkey, contribution)
+  Digest digest;  // commitment_of(hotkey, contribution)
   std::uint64_t bytes = 0;
-  Bytes evidence;                 // the signed envelope
+  Bytes evidence;  // the signed envelope
 };
 struct Revealed {
   Uid uid;
   RoundId round;
-  Digest blob;                    // digest_of(contribution), a blob of the journal
-  std::string filter;             // first filter it fails ("not_finite"), "" if it passes all
-  std::string evidence;           // what that filter saw
+  Digest blob;           // digest_of(contribution), a blob of the journal
+  std::string filter;    // first filter it fails ("not_finite"), "" if it passes all
+  std::string evidence;  // what that filter saw
   std::uint32_t steps = 0;
   std::uint64_t tokens = 0;
   double seconds = 0;
@@ -135,22 +163,22 @@ struct Scored {
 };
 struct Aggregated {
   RoundId round;
-  Digest blob;                    // of the aggregate's bytes
-  Digest version;                 // of base version `round`
-  std::uint64_t up_bytes = 0;     // of all contributions in it
-  std::uint64_t down_bytes = 0;   // of the aggregate
+  Digest blob;                   // of the aggregate's bytes
+  Digest version;                // of base version `round`
+  std::uint64_t up_bytes = 0;    // of all contributions in it
+  std::uint64_t down_bytes = 0;  // of the aggregate
 };
 struct Checkpointed {
   RoundId version;
-  Digest state;                   // of the state's bytes as participants fetch them
+  Digest state;  // of the state's bytes as participants fetch them
 };
-struct Tick {};                   // a deadline passed
-struct Resumed {};                // the coordinator came back: deadlines move by the time it was away
-struct Called {                   // an account asks something of the ledger; the core has no part in it
+struct Tick {};     // a deadline passed
+struct Resumed {};  // the coordinator came back: deadlines move by the time it was away
+struct Called {     // an account asks something of the ledger; the core has no part in it
   PublicKey account;
   std::uint64_t nonce = 0;
-  Bytes operation;                // coordinator/operation.hpp
-  Bytes evidence;                 // the signed envelope
+  Bytes operation;  // coordinator/operation.hpp
+  Bytes evidence;   // the signed envelope
 };
 
 using Event = std::variant<Started, Joined, Left, Committed, Revealed, Scored, Aggregated,
@@ -164,12 +192,12 @@ Event decode_event(ByteView bytes);
 
 // --- actions: what the driver must do ----------------------------------------------------------------
 
-struct Notify {                   // send directive_for(uid)
+struct Notify {  // send directive_for(uid)
   Uid uid;
 };
 struct NotifyAll {};
-struct StartAggregation {};       // compute aggregation() and come back with Aggregated
-struct WriteCheckpoint {          // of the newest base version, and come back with Checkpointed
+struct StartAggregation {};  // compute aggregation() and come back with Aggregated
+struct WriteCheckpoint {     // of the newest base version, and come back with Checkpointed
   RoundId version;
 };
 struct Finish {};
@@ -179,7 +207,13 @@ using Action = std::variant<Notify, NotifyAll, StartAggregation, WriteCheckpoint
 // --- state that others may read ------------------------------------------------------------------------
 
 enum class Phase : std::uint8_t {
-  gathering, training, revealing, scoring, aggregating, closing, finished
+  gathering,
+  training,
+  revealing,
+  scoring,
+  aggregating,
+  closing,
+  finished
 };
 std::string_view name_of(Phase phase);
 
@@ -206,10 +240,10 @@ struct Participant {
 struct ShardState {
   TrainingShard shard;
   double predicted_s = 0;
-  double upload_s = 0;            // predicted
-  bool awaited = true;            // false: the round does not wait for it
+  double upload_s = 0;  // predicted
+  bool awaited = true;  // false: the round does not wait for it
   Limit experts_by = Limit::none, steps_by = Limit::none;
-  std::uint16_t moved = 0;        // experts it took on
+  std::uint16_t moved = 0;  // experts it took on
   Answer answer = Answer::missing;
   bool in_time = false;
   Digest commitment;
@@ -228,31 +262,31 @@ struct ShardState {
 struct RoundState {
   RoundId id;
   TimeMs started;
-  TimeMs deadline;                // of the phase the round is in
+  TimeMs deadline;  // of the phase the round is in
   std::map<Uid, ShardState> shards;
-  std::vector<Uid> evaluated;     // what validators measure, by uid
-  std::optional<Uid> audited;     // whose shard validators train again
+  std::vector<Uid> evaluated;  // what validators measure, by uid
+  std::optional<Uid> audited;  // whose shard validators train again
   std::map<Uid, bool> scored_by;
   TimeMs score_deadline;
-  Digest base;                    // version round - 1
-  bool closed = false;            // what comes now counts as late
-  TimeMs revealing;               // since when contributions are asked for
+  Digest base;          // version round - 1
+  bool closed = false;  // what comes now counts as late
+  TimeMs revealing;     // since when contributions are asked for
   // The plan (router/placement.hpp).
   double makespan_s = 0, lower_bound_s = 0;
   std::uint32_t replicas = 0;
   std::vector<std::uint32_t> short_of;
-  std::vector<std::uint32_t> replaced;   // experts whose last holder had left, placed anew
+  std::vector<std::uint32_t> replaced;  // experts whose last holder had left, placed anew
 };
 
 struct AggregationInput {
   struct Item {
     Uid uid;
-    RoundId round;                // of its shard; older than the aggregate's if it came late
+    RoundId round;  // of its shard; older than the aggregate's if it came late
     Digest blob;
-    double weight = 0;            // trust and staleness, in [0, 1]
+    double weight = 0;  // trust and staleness, in [0, 1]
   };
   RoundId round;
-  std::vector<Item> items;        // by uid, then round
+  std::vector<Item> items;  // by uid, then round
 };
 
 class Run {
@@ -273,16 +307,16 @@ class Run {
   std::optional<TimeMs> next_deadline() const;
 
   Directive directive_for(Uid uid) const;
-  AggregationInput aggregation() const;    // in Phase::aggregating
+  AggregationInput aggregation() const;  // in Phase::aggregating
 
   Phase phase() const noexcept { return phase_; }
-  RoundId round() const noexcept { return round_; }          // 0 before the first
+  RoundId round() const noexcept { return round_; }  // 0 before the first
   RoundId version() const noexcept { return version_; }
   const Digest& version_digest() const noexcept { return version_digest_; }
   RoundId checkpoint() const noexcept { return checkpoint_; }
   std::uint64_t private_seed() const noexcept { return private_seed_; }
   const std::map<Uid, Participant>& participants() const noexcept { return participants_; }
-  const RoundState* round_state(RoundId round) const;        // of the newest few rounds
+  const RoundState* round_state(RoundId round) const;  // of the newest few rounds
   const std::deque<VersionStep>& steps() const noexcept { return steps_; }
   const Scoring& scoring() const noexcept { return scoring_; }
   Standing standing_of(Uid uid) const;
@@ -350,27 +384,27 @@ class Run {
   Digest checkpoint_state_;
   std::uint64_t private_seed_ = 0;
   bool started_ = false;
-  TimeMs now_;                               // of the newest event
-  std::uint64_t data_cursor_ = 0;            // first window not given out yet
+  TimeMs now_;                     // of the newest event
+  std::uint64_t data_cursor_ = 0;  // first window not given out yet
   std::size_t active_workers_ = 0;
-  std::size_t ready_workers_ = 0;            // of those, the ones that are not measuring
-  std::set<Uid> awaited_;                    // whose answer the phase waits for: those is_awaited() names
+  std::size_t ready_workers_ = 0;  // of those, the ones that are not measuring
+  std::set<Uid> awaited_;          // whose answer the phase waits for: those is_awaited() names
   std::map<Uid, Participant> participants_;
-  std::map<std::array<std::uint8_t, 33>, Uid> uids_;   // key type and bytes
-  std::deque<RoundState> rounds_;            // newest last; as many as staleness and scoring need
-  std::deque<VersionStep> steps_;            // since the last checkpoint but one
-  ArrivalStatistics commit_arrivals_;        // normalised: per second of predicted work
+  std::map<std::array<std::uint8_t, 33>, Uid> uids_;  // key type and bytes
+  std::deque<RoundState> rounds_;      // newest last; as many as staleness and scoring need
+  std::deque<VersionStep> steps_;      // since the last checkpoint but one
+  ArrivalStatistics commit_arrivals_;  // normalised: per second of predicted work
   ArrivalStatistics reveal_arrivals_;
   Scoring scoring_;
-  Scoring* also_ = nullptr;                  // no part of the state
+  Scoring* also_ = nullptr;  // no part of the state
   template <typename Tell>
   void tell(const Tell& tell) {
     tell(scoring_);
     if (also_ != nullptr) tell(*also_);
   }
-  double audit_credit_ = 0;                  // inner steps that may be trained again
+  double audit_credit_ = 0;  // inner steps that may be trained again
   std::uint64_t up_bytes_ = 0, down_bytes_ = 0;
-  std::uint64_t last_down_bytes_ = 0;        // of the newest aggregate
+  std::uint64_t last_down_bytes_ = 0;  // of the newest aggregate
 };
 
 }  // namespace yumoe

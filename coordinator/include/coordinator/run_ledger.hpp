@@ -36,16 +36,27 @@ struct EconomyOptions {
 
   template <typename Visitor>
   void visit(Visitor& option) {
-    option("block_ms", block_ms, {.unit = "ms", .min = 1, .max = 3'600'000,
-           .help = "time of a block of the embedded ledger; the chain's is 12000"});
-    option("participant_funds", participant_funds, {.unit = "TAO", .min = 0, .max = 1e6,
-           .help = "what the treasury gives a participant for its registration"});
-    option("time", time, {.choices = "simulated|followed", .help = "blocks pass with the run's time, or "
-                          "as a chain's do, told by economy.owner (yumoe ledger follow)"});
-    option("owner", owner, {.help = "address whose calls change the run's subnet; empty: nobody's"});
-    option("balances", balances, {.help = "free TAO at the start, beside what participants get: ADDRESS=TAO"});
-    option("subnets", subnets, {.help = "other subnets to share the emission with: NAME, then any of "
-                                        "lock=TAO stake=TAO root=TAO miners=N PARAMETER=VALUE"});
+    option("block_ms", block_ms,
+           {.unit = "ms",
+            .min = 1,
+            .max = 3'600'000,
+            .help = "time of a block of the embedded ledger; the chain's is 12000"});
+    option("participant_funds", participant_funds,
+           {.unit = "TAO",
+            .min = 0,
+            .max = 1e6,
+            .help = "what the treasury gives a participant for its registration"});
+    option("time", time,
+           {.choices = "simulated|followed",
+            .help = "blocks pass with the run's time, or "
+                    "as a chain's do, told by economy.owner (yumoe ledger follow)"});
+    option("owner", owner,
+           {.help = "address whose calls change the run's subnet; empty: nobody's"});
+    option("balances", balances,
+           {.help = "free TAO at the start, beside what participants get: ADDRESS=TAO"});
+    option("subnets", subnets,
+           {.help = "other subnets to share the emission with: NAME, then any of "
+                    "lock=TAO stake=TAO root=TAO miners=N PARAMETER=VALUE"});
   }
 };
 
@@ -60,13 +71,13 @@ class RunLedger {
   // One epoch of the run's subnet, with the rounds whose scores went into its weights.
   struct Epoch {
     ledger::EpochReport report;
-    RoundId first_round, last_round;    // 0: none since the epoch before
+    RoundId first_round, last_round;  // 0: none since the epoch before
   };
   struct Refusal {
     std::uint64_t block = 0;
     std::string operation;
     ledger::LedgerError error{};
-    std::string who;                    // SS58
+    std::string who;  // SS58
   };
 
   const ledger::Ledger& ledger() const noexcept { return ledger_; }
@@ -100,8 +111,8 @@ class RunLedger {
 
   // What the next epoch would pay, with `weights` (by neuron) set by every validator if given, whatever
   // rate limit or commit-reveal would make them wait for.
-  ledger::EpochReport preview(const std::optional<std::vector<std::pair<std::uint16_t, std::uint16_t>>>&
-                                  weights) const;
+  ledger::EpochReport preview(
+      const std::optional<std::vector<std::pair<std::uint16_t, std::uint16_t>>>& weights) const;
 
   // Sets a rule past its owner, for a what-if: of the run's subnet, or of the network.
   // Throws Error{usage} if there is no rule of that name.
@@ -111,16 +122,16 @@ class RunLedger {
   // A subnet that is not the run's: its validator weighs its miners alike, once a tempo.
   struct Other {
     std::string name;
-    std::uint64_t lock = 0, stake = 0, root = 0;   // rao
+    std::uint64_t lock = 0, stake = 0, root = 0;  // rao
     std::uint16_t miners = 4;
     std::vector<std::pair<std::string, std::uint64_t>> parameters;
     std::uint16_t netuid = 0;
   };
   struct Caller {
     std::uint64_t nonce = 0;
-    std::uint64_t block = 0;             // of the newest call
+    std::uint64_t block = 0;  // of the newest call
     std::uint64_t calls_in_block = 0;
-    std::array<std::uint8_t, 32> newest{};   // digest of its operation
+    std::array<std::uint8_t, 32> newest{};  // digest of its operation
     template <typename Archive>
     void visit(Archive& archive) {
       archive(nonce, block, calls_in_block, newest);
@@ -140,7 +151,8 @@ class RunLedger {
                                 std::vector<std::uint16_t> uids,
                                 std::vector<std::uint16_t> values) const;
   void take(const Called& call);
-  std::optional<std::string> why_not_told(const ledger::AccountId& account, std::uint64_t number) const;
+  std::optional<std::string> why_not_told(const ledger::AccountId& account,
+                                          std::uint64_t number) const;
   std::uint64_t block_due(TimeMs now) const;
   template <typename Archive>
   void visit(Archive& archive, Bytes& ledger_bytes);
@@ -148,12 +160,12 @@ class RunLedger {
   ledger::Ledger ledger_;
   EconomyOptions economy_;
   std::optional<TimeMs> start_;
-  std::optional<std::uint64_t> chain_first_;   // of a followed chain's blocks that were told
+  std::optional<std::uint64_t> chain_first_;  // of a followed chain's blocks that were told
   std::uint64_t chain_newest_ = 0;
   ledger::AccountId owner_{};
   std::vector<Epoch> epochs_;
   std::vector<Refusal> refusals_;
-  RoundId first_round_, last_round_;    // of scores since the last epoch
+  RoundId first_round_, last_round_;  // of scores since the last epoch
   std::vector<Other> others_;
   std::map<ledger::AccountId, Caller> callers_;
 };

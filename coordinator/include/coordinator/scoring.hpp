@@ -56,78 +56,151 @@ struct ScoringOptions {
 
   template <typename Visitor>
   void visit(Visitor& option) {
-    option("weight_rule", weight_rule, {.choices = "power|top_k|gauntlet",
-           .help = "credit to a power; a curve over the best k ranks; or the conservative rating to a power"});
-    option("weight_power", weight_power, {.min = 0.1, .max = 8,
-           .help = "exponent of the rules power and gauntlet; above 1 favours the best"});
-    option("top_k", top_k, {.unit = "workers", .min = 1, .max = 65'535,
-           .help = "how many the rule top_k pays"});
-    option("top_decay", top_decay, {.unit = "share", .min = 0.01, .max = 1,
-           .help = "rule top_k: pay of a rank as a share of the rank before it"});
-    option("burn_share", burn_share, {.unit = "share", .min = 0, .max = 0.99,
-           .help = "of all weight, given to the subnet's owner, whose share the chain burns"});
-    option("confidence", confidence, {.unit = "standard errors", .min = 0, .max = 10,
-           .help = "half width of the intervals that decide who is uncertain and who is surely above nothing"});
-    option("drift", drift, {.unit = "of the typical credit", .min = 0, .max = 1,
-           .help = "standard deviation by which a worker's credit may change from round to round"});
-    option("noise_min", noise_min, {.unit = "of the typical credit", .min = 1e-6, .max = 1,
-           .help = "least standard error that a measurement is believed to have"});
-    option("credit_max", credit_max, {.unit = "of the typical credit", .min = 1, .max = 1'000,
-           .help = "a measurement above this counts as this"});
-    option("fall_errors", fall_errors, {.unit = "standard errors", .min = 1, .max = 100,
-           .help = "a measurement so far below the credit replaces it, and the way back is slow"});
-    option("return_rate", return_rate, {.unit = "share", .min = 0.001, .max = 1,
-           .help = "of what a penalty took that a good round gives back"});
-    option("group_errors", group_errors, {.unit = "standard errors", .min = 0, .max = 100,
-           .help = "workers whose credits differ by less are paid nearly alike; 0: each by itself"});
-    option("group_keep", group_keep, {.unit = "share", .min = 0, .max = 1,
-           .help = "of a difference that is not established which is still paid"});
-    option("certain_share", certain_share, {.unit = "share", .min = 0, .max = 10,
-           .help = "half width of a credit's interval below which its worker is clear, by credit"});
-    option("spot_share", spot_share, {.unit = "share", .min = 0, .max = 1,
-           .help = "of a round's measurements that go to clear workers, drawn at random"});
-    option("rating_decay", rating_decay, {.unit = "share", .min = 0, .max = 1,
-           .help = "what is left of a rating's distance from the start after each round"});
-    option("presence_decay", presence_decay, {.unit = "share", .min = 0, .max = 0.999,
-           .help = "weight of an older round in the share of rounds that were answered"});
-    option("missing_factor", missing_factor, {.unit = "share", .min = 0, .max = 1,
-           .help = "what a late contribution counts for in presence, for each round it is late"});
-    option("refusal_factor", refusal_factor, {.unit = "share", .min = 0, .max = 1,
-           .help = "factor on a weight after each contribution that a filter refused"});
-    option("audit_ban_rounds", audit_ban_rounds, {.unit = "rounds", .min = 0, .max = 1e9,
-           .help = "rounds without weight after a shard trained again gave something else"});
-    option("newcomer_trust", newcomer_trust, {.unit = "share", .min = 0, .max = 1,
-           .help = "factor in the aggregate of whom nobody has measured yet, once others are"});
-    option("validator_silence_rounds", validator_silence_rounds, {.unit = "rounds", .min = 1, .max = 1e6,
-           .help = "a validator silent for longer counts in no consensus while another one speaks"});
-    option("duplicate_share", duplicate_share, {.unit = "share", .min = 0.01, .max = 1,
-           .help = "of elements in common with an earlier contribution from which on one is refused"});
-    option("duplicate_rounds", duplicate_rounds, {.unit = "rounds", .min = 1, .max = 1'000,
-           .help = "how long a contribution is remembered for that"});
+    option("weight_rule", weight_rule,
+           {.choices = "power|top_k|gauntlet",
+            .help = "credit to a power; a curve over the best k ranks; or the conservative rating "
+                    "to a power"});
+    option("weight_power", weight_power,
+           {.min = 0.1,
+            .max = 8,
+            .help = "exponent of the rules power and gauntlet; above 1 favours the best"});
+    option("top_k", top_k,
+           {.unit = "workers", .min = 1, .max = 65'535, .help = "how many the rule top_k pays"});
+    option("top_decay", top_decay,
+           {.unit = "share",
+            .min = 0.01,
+            .max = 1,
+            .help = "rule top_k: pay of a rank as a share of the rank before it"});
+    option("burn_share", burn_share,
+           {.unit = "share",
+            .min = 0,
+            .max = 0.99,
+            .help = "of all weight, given to the subnet's owner, whose share the chain burns"});
+    option("confidence", confidence,
+           {.unit = "standard errors",
+            .min = 0,
+            .max = 10,
+            .help = "half width of the intervals that decide who is uncertain and who is surely "
+                    "above nothing"});
+    option(
+        "drift", drift,
+        {.unit = "of the typical credit",
+         .min = 0,
+         .max = 1,
+         .help = "standard deviation by which a worker's credit may change from round to round"});
+    option("noise_min", noise_min,
+           {.unit = "of the typical credit",
+            .min = 1e-6,
+            .max = 1,
+            .help = "least standard error that a measurement is believed to have"});
+    option("credit_max", credit_max,
+           {.unit = "of the typical credit",
+            .min = 1,
+            .max = 1'000,
+            .help = "a measurement above this counts as this"});
+    option("fall_errors", fall_errors,
+           {.unit = "standard errors",
+            .min = 1,
+            .max = 100,
+            .help = "a measurement so far below the credit replaces it, and the way back is slow"});
+    option("return_rate", return_rate,
+           {.unit = "share",
+            .min = 0.001,
+            .max = 1,
+            .help = "of what a penalty took that a good round gives back"});
+    option(
+        "group_errors", group_errors,
+        {.unit = "standard errors",
+         .min = 0,
+         .max = 100,
+         .help = "workers whose credits differ by less are paid nearly alike; 0: each by itself"});
+    option("group_keep", group_keep,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "of a difference that is not established which is still paid"});
+    option(
+        "certain_share", certain_share,
+        {.unit = "share",
+         .min = 0,
+         .max = 10,
+         .help = "half width of a credit's interval below which its worker is clear, by credit"});
+    option("spot_share", spot_share,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "of a round's measurements that go to clear workers, drawn at random"});
+    option("rating_decay", rating_decay,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "what is left of a rating's distance from the start after each round"});
+    option("presence_decay", presence_decay,
+           {.unit = "share",
+            .min = 0,
+            .max = 0.999,
+            .help = "weight of an older round in the share of rounds that were answered"});
+    option("missing_factor", missing_factor,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "what a late contribution counts for in presence, for each round it is late"});
+    option("refusal_factor", refusal_factor,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "factor on a weight after each contribution that a filter refused"});
+    option("audit_ban_rounds", audit_ban_rounds,
+           {.unit = "rounds",
+            .min = 0,
+            .max = 1e9,
+            .help = "rounds without weight after a shard trained again gave something else"});
+    option("newcomer_trust", newcomer_trust,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "factor in the aggregate of whom nobody has measured yet, once others are"});
+    option(
+        "validator_silence_rounds", validator_silence_rounds,
+        {.unit = "rounds",
+         .min = 1,
+         .max = 1e6,
+         .help = "a validator silent for longer counts in no consensus while another one speaks"});
+    option("duplicate_share", duplicate_share,
+           {.unit = "share",
+            .min = 0.01,
+            .max = 1,
+            .help =
+                "of elements in common with an earlier contribution from which on one is refused"});
+    option("duplicate_rounds", duplicate_rounds,
+           {.unit = "rounds",
+            .min = 1,
+            .max = 1'000,
+            .help = "how long a contribution is remembered for that"});
   }
 };
 
 // What became of one worker's shard in a round, as the coordinator saw it.
 struct ShardOutcome {
   Uid uid;
-  bool contributed = false;      // revealed in time and past every filter
-  bool refused = false;          // a filter refused it
-  std::uint64_t tokens = 0;      // it says it trained on; 0: not known
+  bool contributed = false;  // revealed in time and past every filter
+  bool refused = false;      // a filter refused it
+  std::uint64_t tokens = 0;  // it says it trained on; 0: not known
 };
 
 // What one validator holds of one worker.
 struct Opinion {
-  double credit = 0;             // 1: the typical worker's
-  double variance = 0;           // of the credit, when it was last measured
-  double ceiling = 0;            // after a fall the credit rises no faster than this; 0: none
-  std::uint32_t measured = 0;    // times
-  RoundId measured_round;        // the last of them
-  double score = 0;              // newest reduction less one standard error, at least 0, nats a token
-  double reduction = 0;          // newest, nats a token
-  double standard_error = 0;     // of it
+  double credit = 0;           // 1: the typical worker's
+  double variance = 0;         // of the credit, when it was last measured
+  double ceiling = 0;          // after a fall the credit rises no faster than this; 0: none
+  std::uint32_t measured = 0;  // times
+  RoundId measured_round;      // the last of them
+  double score = 0;            // newest reduction less one standard error, at least 0, nats a token
+  double reduction = 0;        // newest, nats a token
+  double standard_error = 0;   // of it
   Rating rating;
-  RoundId audited;               // newest shard of it that was trained again and gave the same
-  RoundId banned_until;          // after one that did not
+  RoundId audited;       // newest shard of it that was trained again and gave the same
+  RoundId banned_until;  // after one that did not
 };
 
 struct Conduct {
@@ -139,8 +212,8 @@ struct Conduct {
 
 // The factors of a weight; each clamped to [0, 1] but the value, whose bound is credit_max.
 struct WeightReasons {
-  double value = 0;              // by the rule, before the factors
-  double certainty = 0;          // 0 until the credit is surely above 0, 1 where its interval is narrow
+  double value = 0;      // by the rule, before the factors
+  double certainty = 0;  // 0 until the credit is surely above 0, 1 where its interval is narrow
   double presence = 0;
   double penalty = 0;
   bool banned = false;
@@ -182,7 +255,7 @@ class Scoring {
 
   // Newest score and rating of a worker: the stake-weighted median over validators that have one.
   double score(Uid worker) const;
-  double rating(Uid worker) const;    // conservative: mu - 3 sigma
+  double rating(Uid worker) const;  // conservative: mu - 3 sigma
   double credit(Uid worker) const;
 
   // Weights of one validator over all workers it ever measured, by uid ascending: u16, the largest is
@@ -193,7 +266,9 @@ class Scoring {
 
   // What more than half of the stake supports, as in the ledger's consensus: the stake-weighted median of
   // the validators' shares, over those that hold an opinion of the worker; 65535 for the largest; by uid.
-  const std::vector<std::pair<Uid, std::uint16_t>>& consensus() const noexcept { return consensus_; }
+  const std::vector<std::pair<Uid, std::uint16_t>>& consensus() const noexcept {
+    return consensus_;
+  }
 
   // In the consensus: 0 if nobody measured it.
   std::uint16_t weight(Uid worker) const;
@@ -221,7 +296,7 @@ class Scoring {
   using Opinions = std::map<Uid, Opinion>;  // by worker
   struct Judge {
     double stake = 0;
-    RoundId spoke;                          // newest round it reported on
+    RoundId spoke;  // newest round it reported on
   };
   double scale_of(const Opinions& opinions, const Scores& scores) const;
   void take(Opinion& opinion, RoundId round, double x, double error);
@@ -236,11 +311,12 @@ class Scoring {
   void settle();
 
   ScoringOptions options_;
-  std::map<Uid, Opinions> opinions_;        // by validator
+  std::map<Uid, Opinions> opinions_;  // by validator
   std::map<Uid, Judge> stakes_;
   std::map<Uid, Conduct> conduct_;
-  std::map<RoundId, std::vector<Uid>> missing_;  // of the newest rounds: they count as last in its game
-  RoundId round_;                           // newest heard of
+  std::map<RoundId, std::vector<Uid>>
+      missing_;    // of the newest rounds: they count as last in its game
+  RoundId round_;  // newest heard of
   // Settled from the above.
   std::vector<std::pair<Uid, std::uint16_t>> consensus_;
   std::vector<std::uint16_t> weights_descending_;

@@ -22,12 +22,12 @@ struct Progress {
   struct Member {
     Uid uid;
     std::string name;
-    std::string hotkey;              // SS58
+    std::string hotkey;  // SS58
     Role role = Role::worker;
     bool active = false;
     Answer answer = Answer::missing;
-    std::uint32_t steps_done = 0, steps = 0;   // of the shard in work
-    double loss = 0;                 // of its newest inner step
+    std::uint32_t steps_done = 0, steps = 0;  // of the shard in work
+    double loss = 0;                          // of its newest inner step
     double tokens_per_s = 0;
     Standing standing;
     std::uint64_t tokens = 0, steps_total = 0;
@@ -38,19 +38,19 @@ struct Progress {
   Phase phase = Phase::gathering;
   RoundId round;
   std::uint64_t rounds_total = 0;
-  double heldout_loss = 0;           // NaN until measured
+  double heldout_loss = 0;  // NaN until measured
   double heldout_bits_per_byte = 0;
   RoundId heldout_version;
-  std::uint64_t tokens = 0;          // accepted, in the whole run
-  double tokens_per_s = 0;           // of the whole run
-  double elapsed_s = 0, remaining_s = 0;   // remaining: 0 until it can be told
-  std::uint64_t update_bytes_up = 0;       // contributions, counted at the socket
-  std::uint64_t update_bytes_down = 0;     // aggregates, counted at the socket
-  std::uint64_t dense_bytes = 0;     // what fp32 would have taken up for the same contributions
-  std::uint64_t socket_bytes_in = 0, socket_bytes_out = 0;   // everything
-  double compute_share = 0;          // of the workers' time between first and last round
-  Digest state;                      // of the newest base version
-  std::vector<Member> members;       // by uid
+  std::uint64_t tokens = 0;               // accepted, in the whole run
+  double tokens_per_s = 0;                // of the whole run
+  double elapsed_s = 0, remaining_s = 0;  // remaining: 0 until it can be told
+  std::uint64_t update_bytes_up = 0;      // contributions, counted at the socket
+  std::uint64_t update_bytes_down = 0;    // aggregates, counted at the socket
+  std::uint64_t dense_bytes = 0;  // what fp32 would have taken up for the same contributions
+  std::uint64_t socket_bytes_in = 0, socket_bytes_out = 0;  // everything
+  double compute_share = 0;     // of the workers' time between first and last round
+  Digest state;                 // of the newest base version
+  std::vector<Member> members;  // by uid
 };
 
 class Coordinator {

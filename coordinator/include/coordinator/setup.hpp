@@ -13,8 +13,8 @@
 namespace yumoe {
 
 struct RunSetup {
-  std::string run;                       // the run's id, 1 to 64 bytes
-  OptionTexts configuration;             // shared: "section.key" -> value
+  std::string run;            // the run's id, 1 to 64 bytes
+  OptionTexts configuration;  // shared: "section.key" -> value
   Digest token_set;
   std::map<std::string, double> stakes;  // of validators, by SS58 address; others have none
   // From the configuration:
@@ -34,7 +34,7 @@ struct RunSetup {
   // The tier a worker is taken to be of: what it claims, as far as placement.hotkeys_trusted and
   // placement.hotkeys_known let it. A run on one machine adds the keys of its own workers.
   std::string granted_tier(const PublicKey& hotkey, const std::string& claimed) const;
-  std::map<std::string, std::string> tiers;   // of local workers, by SS58 address
+  std::map<std::string, std::string> tiers;  // of local workers, by SS58 address
 
   // What the journal keeps beside its records, and back.
   std::vector<std::pair<std::string, std::string>> journal_metadata() const;

@@ -40,7 +40,8 @@ SafeFloat add(const SafeFloat& a, const SafeFloat& b);
 // nullopt when b is nonzero and a is zero; a smaller than b gives zero.
 std::optional<SafeFloat> subtract(const SafeFloat& a, const SafeFloat& b);
 // a * b / c. nullopt when c is zero.
-std::optional<SafeFloat> multiply_divide(const SafeFloat& a, const SafeFloat& b, const SafeFloat& c);
+std::optional<SafeFloat> multiply_divide(const SafeFloat& a, const SafeFloat& b,
+                                         const SafeFloat& c);
 std::optional<SafeFloat> divide(const SafeFloat& a, const SafeFloat& b);
 
 // How shares are kept: as SafeFloat (since spec 397) or, before, in 64 fraction bits (the mantissa).

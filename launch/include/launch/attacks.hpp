@@ -34,13 +34,14 @@ std::span<const AttackInfo> attacks();
 const AttackInfo& attack_named(std::string_view name);
 
 struct AttackScenario {
-  std::string attack;            // "" for none
-  double share = 0.3;            // of the workers, or of the stake
+  std::string attack;  // "" for none
+  double share = 0.3;  // of the workers, or of the stake
   std::int64_t workers = 20;
   std::int64_t rounds = 100;
   std::uint64_t seed = 1;
-  bool odd_ones = true;          // one slow, one late and one odd worker among the honest
-  std::vector<double> speeds;    // of the honest, in turn, of full: what they are given to do; empty: full
+  bool odd_ones = true;  // one slow, one late and one odd worker among the honest
+  std::vector<double>
+      speeds;  // of the honest, in turn, of full: what they are given to do; empty: full
   ScoringOptions scoring;
   AggregateOptions aggregate;
   double audit_share = 0.05;
@@ -51,32 +52,42 @@ struct AttackScenario {
   std::string selection;
 };
 
-enum class PartPlayed : std::uint8_t { honest, slow, late, odd, attacker, validator, lying_validator };
+enum class PartPlayed : std::uint8_t {
+  honest,
+  slow,
+  late,
+  odd,
+  attacker,
+  validator,
+  lying_validator
+};
 std::string_view name_of(PartPlayed part);
 
 struct ParticipantResult {
   std::uint16_t uid = 0;
   PartPlayed part = PartPlayed::honest;
-  double work = 0;                  // inner steps it really did for its shards
-  double emission = 0;              // share of all miners', or of all validators'
-  std::vector<double> by_round;     // alpha of each round's epoch
-  std::vector<std::uint16_t> weight;// in the consensus, after each round
+  double work = 0;                    // inner steps it really did for its shards
+  double emission = 0;                // share of all miners', or of all validators'
+  std::vector<double> by_round;       // alpha of each round's epoch
+  std::vector<std::uint16_t> weight;  // in the consensus, after each round
   std::uint32_t refused = 0;
-  std::string filter;               // that refused it last
-  double stake = 0;                 // validators: share
+  std::string filter;  // that refused it last
+  double stake = 0;    // validators: share
 };
 
 struct AttackResult {
   AttackScenario scenario;
   std::vector<ParticipantResult> participants;
-  std::vector<double> loss;         // held-out, nats a token, after each round
-  double evaluation_share = 0;      // forward and training passes of validators, of the workers' training
-  double attackers_share = 0;       // of the miners' emission, or of the dividends
-  double pay_per_work = 0;          // attackers', as a multiple of the honest full-time workers'
-  double special_over_attackers = 0;// least of slow, late and odd in the last round's weights less the
-                                    // most of the attackers that did less than all of their work, as a
-                                    // share of the largest
-  double friends_share = 0;         // lying validators' idle friends, of the miners' emission
+  std::vector<double> loss;  // held-out, nats a token, after each round
+  double evaluation_share =
+      0;  // forward and training passes of validators, of the workers' training
+  double attackers_share = 0;  // of the miners' emission, or of the dividends
+  double pay_per_work = 0;     // attackers', as a multiple of the honest full-time workers'
+  double special_over_attackers =
+      0;                     // least of slow, late and odd in the last round's weights less the
+                             // most of the attackers that did less than all of their work, as a
+                             // share of the largest
+  double friends_share = 0;  // lying validators' idle friends, of the miners' emission
 };
 
 AttackResult simulate_attack(const AttackScenario& scenario);
@@ -109,7 +120,8 @@ std::vector<RuleComparison> compare_rules(std::uint64_t seed, std::int64_t round
 
 // Writes report.csv, report.json and, for each result, <attack>-<share>.svg: emission and loss of each
 // participant over rounds. Throws Error{file_io}.
-void write_attack_report(std::span<const AttackResult> results, const std::filesystem::path& folder);
+void write_attack_report(std::span<const AttackResult> results,
+                         const std::filesystem::path& folder);
 std::string attack_svg(const AttackResult& result);
 
 }  // namespace yumoe

@@ -12,22 +12,22 @@ namespace yumoe {
 
 // What the job asks for. One island of all its processes is one worker to the coordinator.
 struct JobOptions {
-  std::string file;                  // the run's TOML, as the job's nodes see it
-  std::filesystem::path out;         // the run's folder, shared by the nodes
-  std::filesystem::path programs;    // where yumoe and yumoe-worker lie on the nodes
+  std::string file;                // the run's TOML, as the job's nodes see it
+  std::filesystem::path out;       // the run's folder, shared by the nodes
+  std::filesystem::path programs;  // where yumoe and yumoe-worker lie on the nodes
   std::string name = "yumoe";
   std::uint32_t nodes = 1;
-  std::uint32_t gpus_per_node = 0;   // 0: CPUs
+  std::uint32_t gpus_per_node = 0;       // 0: CPUs
   std::uint32_t processes_per_node = 0;  // 0: one a GPU, or one
   std::uint32_t cpus_per_process = 1;
-  std::string memory_per_node;       // "64G"; empty: what the scheduler gives
-  std::string time;                  // "12:00:00"; empty: the partition's limit
-  std::string partition, account;    // Slurm
-  std::string image = "yumoe:latest";    // Kubernetes
-  std::string claim = "yumoe";           // Kubernetes: the volume claim that holds `out`
-  std::uint16_t port = 48150;        // of the coordinator
+  std::string memory_per_node;         // "64G"; empty: what the scheduler gives
+  std::string time;                    // "12:00:00"; empty: the partition's limit
+  std::string partition, account;      // Slurm
+  std::string image = "yumoe:latest";  // Kubernetes
+  std::string claim = "yumoe";         // Kubernetes: the volume claim that holds `out`
+  std::uint16_t port = 48150;          // of the coordinator
 
-  std::uint32_t processes() const;   // a node
+  std::uint32_t processes() const;  // a node
 };
 
 // The batch script: the coordinator and the validators of `config` on the first node, one island over

@@ -54,22 +54,37 @@ struct WorkerOptions {
   template <typename Visitor>
   void visit(Visitor& option) {
     option("name", name, {.help = "shown in logs and tables; empty: worker-1, worker-2, ..."});
-    option("hotkey", hotkey, {.help = "wallet file, or a secret URI such as //Alice for tests; "
-                                      "empty: a key of its own, made once and kept in the run"});
-    option("device", device, {.choices = "auto|cpu|cuda",
-           .help = "where it computes; auto takes CUDA if it is there"});
-    option("threads", threads, {.unit = "threads", .min = 1, .max = 1'024,
-           .help = "for computing on the CPU"});
-    option("speed_share", speed_share, {.unit = "share", .min = 0.01, .max = 1,
-           .help = "of its full speed; below 1 it pauses, to imitate a slower machine"});
-    option("experts_max", experts_max, {.unit = "experts", .min = 0, .max = 4'096,
-           .help = "most experts it holds; 0: as many as fit"});
-    option("memory_mib_max", memory_mib_max, {.unit = "MiB", .min = 0, .max = 1e9,
-           .help = "memory it may fill; 0: its share of what the machine has free at the start"});
-    option("inner_steps_max", inner_steps_max, {.unit = "steps", .min = 0, .max = 1e6,
-           .help = "most inner steps it does in a round; 0: placement.inner_steps_max"});
-    option("tier", tier, {.choices = "open|known|trusted",
-           .help = "how far it is trusted with experts (placement.tiers)"});
+    option("hotkey", hotkey,
+           {.help = "wallet file, or a secret URI such as //Alice for tests; "
+                    "empty: a key of its own, made once and kept in the run"});
+    option(
+        "device", device,
+        {.choices = "auto|cpu|cuda", .help = "where it computes; auto takes CUDA if it is there"});
+    option("threads", threads,
+           {.unit = "threads", .min = 1, .max = 1'024, .help = "for computing on the CPU"});
+    option("speed_share", speed_share,
+           {.unit = "share",
+            .min = 0.01,
+            .max = 1,
+            .help = "of its full speed; below 1 it pauses, to imitate a slower machine"});
+    option("experts_max", experts_max,
+           {.unit = "experts",
+            .min = 0,
+            .max = 4'096,
+            .help = "most experts it holds; 0: as many as fit"});
+    option("memory_mib_max", memory_mib_max,
+           {.unit = "MiB",
+            .min = 0,
+            .max = 1e9,
+            .help = "memory it may fill; 0: its share of what the machine has free at the start"});
+    option("inner_steps_max", inner_steps_max,
+           {.unit = "steps",
+            .min = 0,
+            .max = 1e6,
+            .help = "most inner steps it does in a round; 0: placement.inner_steps_max"});
+    option("tier", tier,
+           {.choices = "open|known|trusted",
+            .help = "how far it is trusted with experts (placement.tiers)"});
     option("region", region, {.help = "where it stands (placement.regions)"});
     option("data", data, {.help = "token set of its own that never leaves it; empty: data.path"});
   }
@@ -88,10 +103,13 @@ struct ValidatorOptions {
     option("name", name, {.help = "shown in logs and tables; empty: validator-1, ..."});
     option("hotkey", hotkey, {.help = "as a worker's"});
     option("device", device, {.choices = "auto|cpu|cuda", .help = "as a worker's"});
-    option("threads", threads, {.unit = "threads", .min = 1, .max = 1'024,
-           .help = "for computing on the CPU"});
-    option("stake", stake, {.unit = "alpha", .min = 0, .max = 1e9,
-           .help = "weight of its measurements beside other validators'"});
+    option("threads", threads,
+           {.unit = "threads", .min = 1, .max = 1'024, .help = "for computing on the CPU"});
+    option("stake", stake,
+           {.unit = "alpha",
+            .min = 0,
+            .max = 1e9,
+            .help = "weight of its measurements beside other validators'"});
   }
 };
 
@@ -133,7 +151,8 @@ struct RunConfig {
     section("scoring", shared, scoring, "How measurements become ratings and weights.");
     section("ledger", shared, ledger, "The rules of the embedded ledger, which pays the run.");
     section("economy", shared, economy, "How the run's time and participants enter the ledger.");
-    section("chain", process, chain, "Whether weights go to a chain too, to which one, and as whom.");
+    section("chain", process, chain,
+            "Whether weights go to a chain too, to which one, and as whom.");
     section("data", process, data, "The token set, and how it is built if it is missing.");
     section("transport", process, transport, "Addresses, sizes and times on the network.");
     section("store", process, store, "What is kept on disk, and where.");

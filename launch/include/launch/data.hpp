@@ -34,14 +34,23 @@ struct DataOptions {
   void visit(Visitor& option) {
     option("path", path, {.help = "folder of the token set; built from sources if it is missing"});
     option("sources", sources, {.help = "text to build from: apt, apt:PACKAGE or a folder"});
-    option("vocabulary", vocabulary, {.unit = "tokens", .min = 300, .max = 65'535,
-           .help = "size of the tokenizer; a small text may give fewer"});
-    option("heldout_percent", heldout_percent, {.unit = "% of documents", .min = 0, .max = 40,
-           .help = "public evaluation"});
-    option("private_percent", private_percent, {.unit = "% of documents", .min = 0, .max = 40,
-           .help = "validators' own evaluation, never trained on"});
-    option("sample_mib", sample_mib, {.unit = "MiB", .min = 1, .max = 1'024,
-           .help = "text that the tokenizer is trained on, in equal parts of each domain"});
+    option("vocabulary", vocabulary,
+           {.unit = "tokens",
+            .min = 300,
+            .max = 65'535,
+            .help = "size of the tokenizer; a small text may give fewer"});
+    option("heldout_percent", heldout_percent,
+           {.unit = "% of documents", .min = 0, .max = 40, .help = "public evaluation"});
+    option("private_percent", private_percent,
+           {.unit = "% of documents",
+            .min = 0,
+            .max = 40,
+            .help = "validators' own evaluation, never trained on"});
+    option("sample_mib", sample_mib,
+           {.unit = "MiB",
+            .min = 1,
+            .max = 1'024,
+            .help = "text that the tokenizer is trained on, in equal parts of each domain"});
   }
 };
 

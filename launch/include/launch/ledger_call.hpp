@@ -34,7 +34,7 @@ LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Key
 
 struct CallReport {
   LedgerAnswer answer;
-  bool live = false;   // a coordinator answered
+  bool live = false;  // a coordinator answered
 };
 
 // `run` is a run's folder or a coordinator's address ("tcp://...").

@@ -49,8 +49,8 @@ class ChildProcess {
 std::filesystem::path worker_program();
 
 struct RunHooks {
-  std::function<void(const Progress&)> progress;   // at most ten times a second
-  const std::atomic<bool>* stop = nullptr;         // set by Ctrl-C: ends the run in good order
+  std::function<void(const Progress&)> progress;  // at most ten times a second
+  const std::atomic<bool>* stop = nullptr;        // set by Ctrl-C: ends the run in good order
 };
 
 // A setup from a configuration: what `RunSetup::from` wants, stakes of the local validators included.

@@ -18,8 +18,8 @@
 #include "coordinator/chain_reader.hpp"
 #include "coordinator/run_ledger.hpp"
 #include "coordinator/run_record.hpp"
-#include "coordinator/setup.hpp"
 #include "coordinator/settlement_target.hpp"
+#include "coordinator/setup.hpp"
 #include "launch/chain.hpp"
 
 namespace yumoe {
@@ -93,15 +93,15 @@ std::vector<settlement::IntentStatus> settlements_of(const std::filesystem::path
 std::uint64_t ledger_epoch_of(const std::string& intent_id);
 
 struct SettlerStatus {
-  std::string endpoint;           // empty: the chain is away
-  std::string trouble;            // why nothing moves; empty: it does
-  std::string missing;            // what must be done before the newest weights can go out; empty: nothing
-  std::uint32_t head = 0;         // finalized block seen last
+  std::string endpoint;    // empty: the chain is away
+  std::string trouble;     // why nothing moves; empty: it does
+  std::string missing;     // what must be done before the newest weights can go out; empty: nothing
+  std::uint32_t head = 0;  // finalized block seen last
   std::uint64_t ledger_epochs = 0;
   std::uint64_t settled_epoch = 0;  // newest whose weights took effect
-  std::size_t waiting = 0;        // settlements not concluded
+  std::size_t waiting = 0;          // settlements not concluded
   std::size_t readings = 0;
-  std::string last;               // how the last one ended
+  std::string last;  // how the last one ended
 };
 std::string json_of(const SettlerStatus& status);
 
@@ -164,6 +164,7 @@ struct Reconciliation {
 
 // The newest reading, or the one of the last chain epoch at or before `block`, against the ledger's epoch
 // whose weights were in force. Throws Error{file_missing} if nothing was read yet.
-Reconciliation reconcile_run(const std::filesystem::path& run, std::optional<std::uint32_t> block = {});
+Reconciliation reconcile_run(const std::filesystem::path& run,
+                             std::optional<std::uint32_t> block = {});
 
 }  // namespace yumoe

@@ -29,7 +29,8 @@ std::vector<double> worths_tao(const ledger::SimulationResult& result);
 // One picture: prices, emission and balances over the blocks, each in a panel of its own with a
 // legend. At most twelve lines a panel, the subnets and accounts that end highest (by price, by
 // worth); the legend counts the others.
-std::string simulation_svg(const ledger::Scenario& scenario, const ledger::SimulationResult& result);
+std::string simulation_svg(const ledger::Scenario& scenario,
+                           const ledger::SimulationResult& result);
 
 // Writes subnets.csv, balances.csv, epochs.csv and plot.svg, each whole or not at all, and replaces
 // those of an earlier simulation. The scenario gives the names. Throws Error{file_io}.

@@ -23,8 +23,9 @@ class BaseVersion {
   Bytes encode() const;
 
   // From the parts a checkpoint keeps. Sizes must fit the layout; Error{checkpoint_corrupt} if not.
-  static BaseVersion from_parts(const Layout& layout, RoundId round, std::span<const float> parameters,
-                                std::span<const float> gate_bias, std::span<const float> momentum);
+  static BaseVersion from_parts(const Layout& layout, RoundId round,
+                                std::span<const float> parameters, std::span<const float> gate_bias,
+                                std::span<const float> momentum);
 
   RoundId round() const noexcept { return round_; }
   std::span<const float> parameters() const noexcept { return parameters_; }  // layout order

@@ -27,14 +27,18 @@ struct CodecOptions {
 
   template <typename Visitor>
   void visit(Visitor& option) {
-    option("block_elements", block_elements, {.unit = "elements", .min = 64, .max = 65'536,
-           .help = "elements that share one selection"});
-    option("kept_per_block", kept_per_block, {.unit = "elements", .min = 1, .max = 4'096,
-           .help = "largest elements kept of a block"});
-    option("value_bits", value_bits, {.unit = "bits", .min = 1, .max = 4,
-           .help = "bits of a kept value"});
-    option("error_decay", error_decay, {.min = 0, .max = 1,
-           .help = "what is left of the unsent residual from round to round"});
+    option("block_elements", block_elements,
+           {.unit = "elements",
+            .min = 64,
+            .max = 65'536,
+            .help = "elements that share one selection"});
+    option(
+        "kept_per_block", kept_per_block,
+        {.unit = "elements", .min = 1, .max = 4'096, .help = "largest elements kept of a block"});
+    option("value_bits", value_bits,
+           {.unit = "bits", .min = 1, .max = 4, .help = "bits of a kept value"});
+    option("error_decay", error_decay,
+           {.min = 0, .max = 1, .help = "what is left of the unsent residual from round to round"});
   }
 };
 
@@ -67,9 +71,9 @@ class Update {
 
   // Indices into layout.tensors() that this update speaks of, ascending.
   std::span<const std::uint32_t> tensors() const noexcept { return tensors_; }
-  std::uint64_t kept() const noexcept { return kept_; }           // values in all
+  std::uint64_t kept() const noexcept { return kept_; }  // values in all
   std::uint32_t value_bits() const noexcept { return value_bits_; }
-  double squared_norm(std::size_t position) const;                // of tensors()[position]; no decoding
+  double squared_norm(std::size_t position) const;  // of tensors()[position]; no decoding
 
   // dense[i] += scale * value for every kept value of tensors()[position]; `dense` is that tensor's
   // slice [elements]. In index order; no fused multiply-add; no dense intermediate.

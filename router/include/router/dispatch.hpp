@@ -36,29 +36,43 @@ struct DispatchOptions {
 
   template <typename Visitor>
   void visit(Visitor& option) {
-    option("credits_first", credits_first, {.unit = "requests", .min = 1, .max = 1'024,
-           .help = "under way to a server that has not said how many it takes"});
-    option("rows_max", rows_max, {.unit = "rows", .min = 1, .max = 1 << 20,
-           .help = "of one request; calls of several callers are merged up to it"});
-    option("attempts_max", attempts_max, {.unit = "requests", .min = 1, .max = 64,
-           .help = "for one call before it is given up"});
-    option("strikes_max", strikes_max, {.unit = "requests", .min = 1, .max = 64,
-           .help = "missed in a row before a server rests"});
-    option("deadline_factor", deadline_factor, {.min = 1, .max = 100,
-           .help = "k of the deadline median + k * MAD of a server's answers"});
-    option("deadline_min_ms", deadline_min_ms, {.unit = "ms", .min = 1, .max = 60'000,
-           .help = "least deadline of a request"});
-    option("deadline_max_ms", deadline_max_ms, {.unit = "ms", .min = 1, .max = 600'000,
-           .help = "most, and that of a server that has answered little yet"});
-    option("rest_ms", rest_ms, {.unit = "ms", .min = 1, .max = 3'600'000,
-           .help = "how long a server rests before it is asked again"});
+    option("credits_first", credits_first,
+           {.unit = "requests",
+            .min = 1,
+            .max = 1'024,
+            .help = "under way to a server that has not said how many it takes"});
+    option("rows_max", rows_max,
+           {.unit = "rows",
+            .min = 1,
+            .max = 1 << 20,
+            .help = "of one request; calls of several callers are merged up to it"});
+    option("attempts_max", attempts_max,
+           {.unit = "requests", .min = 1, .max = 64, .help = "for one call before it is given up"});
+    option(
+        "strikes_max", strikes_max,
+        {.unit = "requests", .min = 1, .max = 64, .help = "missed in a row before a server rests"});
+    option(
+        "deadline_factor", deadline_factor,
+        {.min = 1, .max = 100, .help = "k of the deadline median + k * MAD of a server's answers"});
+    option("deadline_min_ms", deadline_min_ms,
+           {.unit = "ms", .min = 1, .max = 60'000, .help = "least deadline of a request"});
+    option("deadline_max_ms", deadline_max_ms,
+           {.unit = "ms",
+            .min = 1,
+            .max = 600'000,
+            .help = "most, and that of a server that has answered little yet"});
+    option("rest_ms", rest_ms,
+           {.unit = "ms",
+            .min = 1,
+            .max = 3'600'000,
+            .help = "how long a server rests before it is asked again"});
   }
 };
 
 struct ExpertKey {
   std::uint32_t layer = 0, expert = 0;
-  bool backward = false;           // forward and backward are not merged
-  std::uint64_t forward = 0;       // (backward) what it belongs to: not merged with others
+  bool backward = false;      // forward and backward are not merged
+  std::uint64_t forward = 0;  // (backward) what it belongs to: not merged with others
   friend auto operator<=>(const ExpertKey&, const ExpertKey&) = default;
 };
 
@@ -75,7 +89,8 @@ class Dispatcher {
   void set_replicas(std::uint32_t layer, std::uint32_t expert, std::vector<Server> servers);
 
   // A caller wants `rows` rows computed, if it can be by `preferred`. rows >= 1.
-  CallId add(Time now, const ExpertKey& key, std::size_t rows, std::optional<Server> preferred = {});
+  CallId add(Time now, const ExpertKey& key, std::size_t rows,
+             std::optional<Server> preferred = {});
 
   struct Send {
     RequestId request = 0;

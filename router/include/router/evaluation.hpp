@@ -18,20 +18,37 @@ struct EvaluationOptions {
 
   template <typename Visitor>
   void visit(Visitor& option) {
-    option("private_windows", private_windows, {.unit = "windows", .min = 1, .max = 65'536,
-           .help = "drawn with the round's private seed, the same for all contributions"});
-    option("assigned_windows", assigned_windows, {.unit = "windows", .min = 0, .max = 65'536,
-           .help = "of the data a worker was given"});
-    option("heldout_windows", heldout_windows, {.unit = "windows", .min = 0, .max = 1e6,
-           .help = "of the held-out split, for the loss that is shown"});
-    option("step_share", step_share, {.unit = "share", .min = 0.001, .max = 1,
-           .help = "of the outer step with which one contribution alone is tried"});
-    option("experts_sampled", experts_sampled, {.unit = "experts", .min = 0, .max = 4'096,
-           .help = "of each contribution, left out one at a time to see what they are worth"});
-    option("audit_tolerance", audit_tolerance, {.unit = "share", .min = 0, .max = 1,
-           .help = "of its loss by which the 20th step and later ones may differ on another device; less before"});
-    option("own_data_allowed", own_data_allowed, {
-           .help = "whether workers may train on data of their own, which nobody can train again"});
+    option("private_windows", private_windows,
+           {.unit = "windows",
+            .min = 1,
+            .max = 65'536,
+            .help = "drawn with the round's private seed, the same for all contributions"});
+    option("assigned_windows", assigned_windows,
+           {.unit = "windows", .min = 0, .max = 65'536, .help = "of the data a worker was given"});
+    option("heldout_windows", heldout_windows,
+           {.unit = "windows",
+            .min = 0,
+            .max = 1e6,
+            .help = "of the held-out split, for the loss that is shown"});
+    option("step_share", step_share,
+           {.unit = "share",
+            .min = 0.001,
+            .max = 1,
+            .help = "of the outer step with which one contribution alone is tried"});
+    option("experts_sampled", experts_sampled,
+           {.unit = "experts",
+            .min = 0,
+            .max = 4'096,
+            .help = "of each contribution, left out one at a time to see what they are worth"});
+    option("audit_tolerance", audit_tolerance,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "of its loss by which the 20th step and later ones may differ on another "
+                    "device; less before"});
+    option(
+        "own_data_allowed", own_data_allowed,
+        {.help = "whether workers may train on data of their own, which nobody can train again"});
   }
 };
 

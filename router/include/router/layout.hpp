@@ -34,25 +34,28 @@ struct ModelOptions {
 
   template <typename Visitor>
   void visit(Visitor& option) {
-    option("vocabulary", vocabulary, {.unit = "tokens", .min = 2, .max = 65'535,
-           .help = "size of the token set's vocabulary"});
-    option("context", context, {.unit = "tokens", .min = 8, .max = 65'536,
-           .help = "length of a training sequence"});
+    option(
+        "vocabulary", vocabulary,
+        {.unit = "tokens", .min = 2, .max = 65'535, .help = "size of the token set's vocabulary"});
+    option("context", context,
+           {.unit = "tokens", .min = 8, .max = 65'536, .help = "length of a training sequence"});
     option("width", width, {.min = 8, .max = 65'536, .help = "width of the residual stream"});
     option("layers", layers, {.min = 1, .max = 1'024, .help = "transformer blocks"});
     option("heads", heads, {.min = 1, .max = 1'024, .help = "attention heads; divides width"});
-    option("key_value_heads", key_value_heads, {.min = 1, .max = 1'024,
-           .help = "heads of keys and values; divides heads"});
+    option("key_value_heads", key_value_heads,
+           {.min = 1, .max = 1'024, .help = "heads of keys and values; divides heads"});
     option("experts", experts, {.min = 1, .max = 4'096, .help = "experts of a layer"});
-    option("experts_per_token", experts_per_token, {.min = 1, .max = 64,
-           .help = "experts that see each token"});
-    option("expert_width", expert_width, {.min = 1, .max = 262'144,
-           .help = "hidden width of an expert"});
-    option("shared_expert_width", shared_expert_width, {.min = 0, .max = 262'144,
-           .help = "hidden width of the expert that sees every token; 0 for none"});
+    option("experts_per_token", experts_per_token,
+           {.min = 1, .max = 64, .help = "experts that see each token"});
+    option("expert_width", expert_width,
+           {.min = 1, .max = 262'144, .help = "hidden width of an expert"});
+    option("shared_expert_width", shared_expert_width,
+           {.min = 0,
+            .max = 262'144,
+            .help = "hidden width of the expert that sees every token; 0 for none"});
     option("rope_base", rope_base, {.min = 1, .max = 1e9, .help = "base of the rotary positions"});
-    option("tied_embedding", tied_embedding, {
-           .help = "whether input and output embedding are one tensor"});
+    option("tied_embedding", tied_embedding,
+           {.help = "whether input and output embedding are one tensor"});
   }
 };
 
@@ -64,14 +67,14 @@ ExpertSet all_experts(const ModelOptions& options);
 enum class Initial : std::uint8_t { zeros, ones, normal };
 
 struct TensorSpec {
-  std::string name;                  // "layer.3.expert.7.gate_up"; see Layout::of
-  std::vector<std::int64_t> shape;   // row-major, 1 or 2 dimensions
-  std::uint64_t offset = 0;          // first element in the flat vector
+  std::string name;                 // "layer.3.expert.7.gate_up"; see Layout::of
+  std::vector<std::int64_t> shape;  // row-major, 1 or 2 dimensions
+  std::uint64_t offset = 0;         // first element in the flat vector
   std::uint64_t elements = 0;
-  std::int32_t layer = -1;           // -1: belongs to no layer
-  std::int32_t expert = -1;          // -1: trunk
+  std::int32_t layer = -1;   // -1: belongs to no layer
+  std::int32_t expert = -1;  // -1: trunk
   Initial initial = Initial::normal;
-  float initial_deviation = 0;       // for Initial::normal
+  float initial_deviation = 0;  // for Initial::normal
 };
 
 class Layout {

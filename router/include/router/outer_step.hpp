@@ -24,13 +24,14 @@ struct OuterOptions {
 
   template <typename Visitor>
   void visit(Visitor& option) {
-    option("step", step, {.choices = "sparseloco|diloco",
-           .help = "plain step on sparse updates, or Nesterov momentum"});
+    option("step", step,
+           {.choices = "sparseloco|diloco",
+            .help = "plain step on sparse updates, or Nesterov momentum"});
     option("learning_rate", learning_rate, {.min = 0, .max = 10, .help = "of the first round"});
-    option("learning_rate_final", learning_rate_final, {.min = 0, .max = 10,
-           .help = "of the last round; linear between"});
-    option("total_rounds", total_rounds, {.unit = "rounds", .min = 1, .max = 1e9,
-           .help = "where the learning rate ends"});
+    option("learning_rate_final", learning_rate_final,
+           {.min = 0, .max = 10, .help = "of the last round; linear between"});
+    option("total_rounds", total_rounds,
+           {.unit = "rounds", .min = 1, .max = 1e9, .help = "where the learning rate ends"});
     option("momentum", momentum, {.min = 0, .max = 1, .help = "diloco's"});
   }
 };
@@ -39,14 +40,14 @@ struct OuterOptions {
 // value is sum over sources of factor * update. One source with factors 1: a re-compressed mean. Several:
 // the contributions themselves, forwarded.
 struct AggregateSource {
-  Uid uid;                       // whose contribution; 65535 for the coordinator's own re-compression
-  std::vector<float> factors;    // one an entry of update.tensors(), finite
-  Bytes update;                  // router/codec.hpp
+  Uid uid;                     // whose contribution; 65535 for the coordinator's own re-compression
+  std::vector<float> factors;  // one an entry of update.tensors(), finite
+  Bytes update;                // router/codec.hpp
 };
 struct Aggregate {
-  RoundId round;                 // makes base version `round` out of `round` - 1
+  RoundId round;                         // makes base version `round` out of `round` - 1
   std::vector<AggregateSource> sources;  // by uid ascending; a uid may come twice (a late one too)
-  std::vector<float> gate_bias;  // of the new version, [layers * experts], finite; or empty
+  std::vector<float> gate_bias;          // of the new version, [layers * experts], finite; or empty
 };
 
 // Total decoder: any bytes give an Aggregate whose updates parse under `layout`, or
@@ -56,7 +57,7 @@ Aggregate decode_aggregate(const Layout& layout, ByteView bytes);
 
 // State that the outer step carries from round to round: momentum for diloco, nothing else.
 struct OuterState {
-  std::vector<float> momentum;   // [layout.parameters()] or empty
+  std::vector<float> momentum;  // [layout.parameters()] or empty
 };
 
 // Linear from learning_rate at round 1 to learning_rate_final at total_rounds, then constant.

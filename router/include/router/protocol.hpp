@@ -20,19 +20,19 @@
 namespace yumoe {
 
 inline constexpr std::uint16_t kProtocolVersion = 1;
-inline constexpr std::size_t kPieceBytesMax = 1 << 20;      // payload frame
+inline constexpr std::size_t kPieceBytesMax = 1 << 20;  // payload frame
 inline constexpr std::size_t kNameBytesMax = 64;
 inline constexpr std::size_t kTextBytesMax = 4'096;
 inline constexpr std::size_t kContributionBytesMax = 1ull << 32;
-inline constexpr std::size_t kExpertTokensMax = 1 << 22;    // layers * experts
-inline constexpr std::size_t kCallBytesMax = 64 * 1024;     // operation of a ledger call
+inline constexpr std::size_t kExpertTokensMax = 1 << 22;  // layers * experts
+inline constexpr std::size_t kCallBytesMax = 64 * 1024;   // operation of a ledger call
 
 using Nonce = std::array<std::uint8_t, 32>;
 
 // --- envelope ---------------------------------------------------------------------------------------
 
 struct Envelope {
-  PublicKey sender;            // of participants; unspecified from the coordinator
+  PublicKey sender;  // of participants; unspecified from the coordinator
   Nonce challenge{};
   std::uint64_t sequence = 0;
   TimeMs time;
@@ -90,9 +90,9 @@ struct Fetch {
 
 struct Measurement {
   double loss_before = 0;
-  double reduction = 0;        // mean over windows of loss before - loss after
+  double reduction = 0;  // mean over windows of loss before - loss after
   double standard_error = 0;
-  std::uint32_t windows = 0;   // 0: not measured
+  std::uint32_t windows = 0;  // 0: not measured
 };
 
 enum class Verdict : std::uint8_t { measured, not_finite, unavailable };
@@ -118,16 +118,16 @@ struct ShardAudit {
   Uid uid;
   RoundId round;
   AuditVerdict verdict = AuditVerdict::unavailable;
-  std::uint32_t first_step = 0;       // first whose loss differs, counted from 1; 0: none does
-  Digest delta = {};                  // of the pseudo-gradient it got
+  std::uint32_t first_step = 0;  // first whose loss differs, counted from 1; 0: none does
+  Digest delta = {};             // of the pseudo-gradient it got
 };
 
 struct Scores {
   RoundId round;
   double seconds_spent = 0;
-  double heldout_loss = 0;            // nats a token of base version round - 1; NaN if not measured
+  double heldout_loss = 0;  // nats a token of base version round - 1; NaN if not measured
   double heldout_bits_per_byte = 0;
-  std::vector<ScoreEntry> entries;    // by uid ascending, each once
+  std::vector<ScoreEntry> entries;  // by uid ascending, each once
   std::vector<ShardAudit> audits = {};
 };
 
@@ -138,17 +138,17 @@ struct Leave {
 struct LedgerCall {
   std::string run;
   std::uint64_t nonce = 0;
-  Bytes operation;             // empty: asks only where the account stands
+  Bytes operation;  // empty: asks only where the account stands
 };
 
 // Measures the way; answered by a Piece of zero digest with `number` as its offset.
 struct Probe {
   std::uint64_t number = 0;
-  std::uint32_t wanted_bytes = 0;   // up to kPieceBytesMax
+  std::uint32_t wanted_bytes = 0;  // up to kPieceBytesMax
 };
 
-using ToCoordinator =
-    std::variant<Hello, Join, Heartbeat, Commit, RevealPiece, Fetch, Scores, Leave, LedgerCall, Probe>;
+using ToCoordinator = std::variant<Hello, Join, Heartbeat, Commit, RevealPiece, Fetch, Scores,
+                                   Leave, LedgerCall, Probe>;
 
 Bytes encode(const ToCoordinator& message);
 ToCoordinator decode_to_coordinator(ByteView bytes);
@@ -158,22 +158,23 @@ ToCoordinator decode_to_coordinator(ByteView bytes);
 struct Contribution {
   RoundId round;
   Uid uid;
-  Digest shard;                 // digest_of(encode_shard(shard))
-  Digest base;                  // of the base version it started from
+  Digest shard;  // digest_of(encode_shard(shard))
+  Digest base;   // of the base version it started from
   std::uint32_t steps = 0;
   std::uint64_t tokens = 0;
-  double seconds = 0;           // spent in inner steps
+  double seconds = 0;  // spent in inner steps
   double loss_first = 0;
   double loss_last = 0;
   std::vector<std::uint32_t> expert_tokens;  // [layers * experts]
-  Bytes update;                 // router/codec.hpp
-  Digest delta;                 // of base - local before error feedback: digest_of_delta()
-  RoundId moments_from;         // of whose shard AdamW's moments started fresh: 1 to `round`
+  Bytes update;                              // router/codec.hpp
+  Digest delta;          // of base - local before error feedback: digest_of_delta()
+  RoundId moments_from;  // of whose shard AdamW's moments started fresh: 1 to `round`
   std::vector<std::uint32_t> loss_bits = {};  // each step's loss as fp32 bits; may be empty
 };
 
 // BLAKE2b of the trunk's and the shard's experts' elements of `delta` [layout.parameters()].
-Digest digest_of_delta(const Layout& layout, const ExpertSet& experts, std::span<const float> delta);
+Digest digest_of_delta(const Layout& layout, const ExpertSet& experts,
+                       std::span<const float> delta);
 
 Bytes encode(const Contribution& contribution);
 Contribution decode_contribution(ByteView bytes);
@@ -194,7 +195,7 @@ struct Welcome {
   Netuid netuid;
   std::string run;
   PublicKey coordinator;
-  OptionTexts configuration;      // "section.key" -> value of the shared configuration
+  OptionTexts configuration;  // "section.key" -> value of the shared configuration
   Digest configuration_digest;
   Digest token_set;
   std::uint64_t private_seed = 0;
@@ -204,16 +205,16 @@ enum class Answer : std::uint8_t { missing, committed, revealed, refused };
 
 struct VersionStep {
   RoundId round;
-  Digest aggregate;               // digest of the aggregate's bytes
-  Digest version;                 // digest of the parameters after applying it
+  Digest aggregate;  // digest of the aggregate's bytes
+  Digest version;    // digest of the parameters after applying it
 };
 
 struct Evaluation {
   struct Item {
     TrainingShard shard;
-    Digest digest;                // of the contribution's bytes
+    Digest digest;  // of the contribution's bytes
   };
-  RoundId round;                  // 0: nothing to evaluate
+  RoundId round;  // 0: nothing to evaluate
   Digest base;
   TimeMs deadline;
   std::vector<Item> contributions;
@@ -237,7 +238,7 @@ struct Directive {
   RoundId checkpoint;
   Digest checkpoint_state;
   std::vector<VersionStep> aggregates;
-  TrainingShard shard;            // inner_steps = 0: nothing to train now
+  TrainingShard shard;  // inner_steps = 0: nothing to train now
   TimeMs commit_deadline;
   Answer answer = Answer::missing;
   bool reveal_wanted = false;
@@ -273,10 +274,10 @@ struct Refusal {
 };
 
 struct LedgerAnswer {
-  std::uint64_t nonce = 0;        // of the account's next call
-  std::string error;              // "" if the call was taken
+  std::uint64_t nonce = 0;  // of the account's next call
+  std::string error;        // "" if the call was taken
   std::uint64_t block = 0;
-  std::uint64_t free = 0;         // rao
+  std::uint64_t free = 0;  // rao
 };
 
 using ToParticipant =

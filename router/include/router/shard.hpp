@@ -30,32 +30,45 @@ struct InnerOptions {
 
   template <typename Visitor>
   void visit(Visitor& option) {
-    option("batch_sequences", batch_sequences, {.unit = "sequences", .min = 1, .max = 65'536,
-           .help = "sequences of one inner step"});
+    option("batch_sequences", batch_sequences,
+           {.unit = "sequences", .min = 1, .max = 65'536, .help = "sequences of one inner step"});
     option("learning_rate", learning_rate, {.min = 0, .max = 10, .help = "AdamW's, after warm-up"});
-    option("learning_rate_final", learning_rate_final, {.min = 0, .max = 10,
-           .help = "AdamW's at the end of the cosine"});
-    option("warmup_steps", warmup_steps, {.unit = "steps", .min = 0, .max = 1e9,
-           .help = "linear warm-up, in inner steps of the run"});
-    option("rewarm_steps", rewarm_steps, {.unit = "steps", .min = 0, .max = 1e6,
-           .help = "linear warm-up of a shard whose moments start fresh"});
-    option("moments_rounds", moments_rounds, {.unit = "rounds", .min = 1, .max = 10'000,
-           .help = "rounds in a row through which a worker keeps AdamW's moments, 1: fresh in each; "
-                   "validators audit shards with fresh ones only, replay --recompute all"});
-    option("total_steps", total_steps, {.unit = "steps", .min = 1, .max = 1e9,
-           .help = "where the cosine ends, in inner steps of the run"});
+    option("learning_rate_final", learning_rate_final,
+           {.min = 0, .max = 10, .help = "AdamW's at the end of the cosine"});
+    option("warmup_steps", warmup_steps,
+           {.unit = "steps",
+            .min = 0,
+            .max = 1e9,
+            .help = "linear warm-up, in inner steps of the run"});
+    option("rewarm_steps", rewarm_steps,
+           {.unit = "steps",
+            .min = 0,
+            .max = 1e6,
+            .help = "linear warm-up of a shard whose moments start fresh"});
+    option(
+        "moments_rounds", moments_rounds,
+        {.unit = "rounds",
+         .min = 1,
+         .max = 10'000,
+         .help = "rounds in a row through which a worker keeps AdamW's moments, 1: fresh in each; "
+                 "validators audit shards with fresh ones only, replay --recompute all"});
+    option("total_steps", total_steps,
+           {.unit = "steps",
+            .min = 1,
+            .max = 1e9,
+            .help = "where the cosine ends, in inner steps of the run"});
     option("beta1", beta1, {.min = 0, .max = 1, .help = "AdamW's"});
     option("beta2", beta2, {.min = 0, .max = 1, .help = "AdamW's"});
     option("epsilon", epsilon, {.min = 0, .max = 1, .help = "AdamW's"});
     option("weight_decay", weight_decay, {.min = 0, .max = 10, .help = "decoupled, matrices only"});
-    option("gradient_norm_max", gradient_norm_max, {.min = 0, .max = 1e9,
-           .help = "clipping by global norm; 0 switches it off"});
-    option("balance_rate", balance_rate, {.min = 0, .max = 1,
-           .help = "step of the gate's bias towards even load"});
-    option("balance_loss", balance_loss, {.min = 0, .max = 10,
-           .help = "weight of the classic auxiliary loss"});
-    option("router_z_loss", router_z_loss, {.min = 0, .max = 10,
-           .help = "weight of the router z-loss"});
+    option("gradient_norm_max", gradient_norm_max,
+           {.min = 0, .max = 1e9, .help = "clipping by global norm; 0 switches it off"});
+    option("balance_rate", balance_rate,
+           {.min = 0, .max = 1, .help = "step of the gate's bias towards even load"});
+    option("balance_loss", balance_loss,
+           {.min = 0, .max = 10, .help = "weight of the classic auxiliary loss"});
+    option("router_z_loss", router_z_loss,
+           {.min = 0, .max = 10, .help = "weight of the router z-loss"});
   }
 };
 
@@ -69,14 +82,15 @@ struct DataRange {
 };
 
 struct TrainingShard {
-  RoundId round;              // the round this work belongs to; base version is round - 1
+  RoundId round;  // the round this work belongs to; base version is round - 1
   Netuid netuid{1};
-  Uid uid;                    // who does it
-  std::uint64_t seed = 0;     // of everything random in it; also seeds the data order with the run
-  DataRange data;             // count = inner_steps * batch_sequences
+  Uid uid;                 // who does it
+  std::uint64_t seed = 0;  // of everything random in it; also seeds the data order with the run
+  DataRange data;          // count = inner_steps * batch_sequences
   std::uint32_t inner_steps = 0;
-  std::uint64_t steps_before = 0;  // inner steps of the run before this round: where the schedule stands
-  ExpertSet experts;          // the worker gates over these; sorted
+  std::uint64_t steps_before =
+      0;              // inner steps of the run before this round: where the schedule stands
+  ExpertSet experts;  // the worker gates over these; sorted
   friend bool operator==(const TrainingShard&, const TrainingShard&) = default;
 };
 

@@ -33,8 +33,8 @@ struct TokenFile {
 };
 
 struct TokenDomain {
-  std::string name;                                 // 1 to 64 of a-z 0-9 _ -
-  std::array<TokenFile, kSplits.size()> files;      // by Split
+  std::string name;                             // 1 to 64 of a-z 0-9 _ -
+  std::array<TokenFile, kSplits.size()> files;  // by Split
   const TokenFile& file(Split split) const { return files[static_cast<std::size_t>(split)]; }
   friend bool operator==(const TokenDomain&, const TokenDomain&) = default;
 };

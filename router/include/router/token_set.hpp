@@ -23,8 +23,8 @@
 namespace yumoe {
 
 struct Window {
-  std::uint32_t domain = 0;   // index into TokenSet::domains()
-  std::uint64_t index = 0;    // window of that domain's split: tokens [index * context, +context + 1)
+  std::uint32_t domain = 0;  // index into TokenSet::domains()
+  std::uint64_t index = 0;  // window of that domain's split: tokens [index * context, +context + 1)
   friend bool operator==(const Window&, const Window&) = default;
 };
 
@@ -42,9 +42,9 @@ class TokenSet {
   void verify() const;
 
   const std::filesystem::path& folder() const;
-  const Digest& digest() const;             // of the manifest: what participants agree on
+  const Digest& digest() const;  // of the manifest: what participants agree on
   const TokenManifest& manifest() const;
-  std::uint32_t vocabulary() const;         // every token that copy() gives is below it
+  std::uint32_t vocabulary() const;  // every token that copy() gives is below it
   std::span<const std::string> domains() const;
 
   // Number of windows of `context` + 1 tokens, overlapping by one token, that a split holds.

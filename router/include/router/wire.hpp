@@ -71,7 +71,8 @@ inline double not_negative_of(double value, const char* field) {
 // Runs `read` on the message's root; Cap'n Proto's own complaints become Error{message_malformed}.
 template <typename Root, typename Read>
 auto read_message(ByteView bytes, Read read) {
-  if (bytes.empty() || bytes.size() % sizeof(capnp::word) != 0) malformed("length is not whole words");
+  if (bytes.empty() || bytes.size() % sizeof(capnp::word) != 0)
+    malformed("length is not whole words");
   // Messages come at any address; Cap'n Proto reads whole words.
   auto words = kj::heapArray<capnp::word>(bytes.size() / sizeof(capnp::word));
   std::copy(bytes.begin(), bytes.end(), words.asBytes().begin());

@@ -16,10 +16,15 @@ struct DeviceOptions {
 
   template <typename Visitor>
   void visit(Visitor& option) {
-    option("device", device, {.help = "what to compute on: auto, cpu, cuda or cuda:N; auto takes CUDA if it is there"});
+    option(
+        "device", device,
+        {.help = "what to compute on: auto, cpu, cuda or cuda:N; auto takes CUDA if it is there"});
     option("threads", threads, {.min = 1, .max = 1'024, .help = "threads of the tensor library"});
-    option("speed_share", speed_share, {.unit = "share", .min = 0.01, .max = 1,
-           .help = "sleeps after each inner step so that this share of the speed is left"});
+    option("speed_share", speed_share,
+           {.unit = "share",
+            .min = 0.01,
+            .max = 1,
+            .help = "sleeps after each inner step so that this share of the speed is left"});
   }
 };
 

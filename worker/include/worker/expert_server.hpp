@@ -38,8 +38,8 @@ class ExpertCompute {
 class ExpertServer {
  public:
   struct Options {
-    std::uint32_t credits = 4;                     // calls of one client under way
-    std::size_t kept_bytes_max = std::size_t{1} << 30;   // for backward; the oldest go first
+    std::uint32_t credits = 4;                              // calls of one client under way
+    std::size_t kept_bytes_max = std::size_t{1} << 30;      // for backward; the oldest go first
     std::size_t answers_bytes_max = std::size_t{64} << 20;  // of backward, to say them again
   };
   ExpertServer(ServerTransport& transport, const Digest& version, ExpertCompute& compute,

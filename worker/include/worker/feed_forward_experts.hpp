@@ -20,7 +20,8 @@ struct ExpertTraining {
 // SwiGLU, as the model's. With a learning rate, each backward is one AdamW step of its expert.
 std::unique_ptr<ExpertCompute> feed_forward_experts(const Layout& layout,
                                                     std::span<const float> parameters,
-                                                    const ExpertSet& held, const DeviceOptions& device,
+                                                    const ExpertSet& held,
+                                                    const DeviceOptions& device,
                                                     const ExpertTraining& training);
 
 }  // namespace yumoe

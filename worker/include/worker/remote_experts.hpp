@@ -20,20 +20,20 @@
 namespace yumoe {
 
 struct ExpertPlace {
-  CoordinatorAddress address;  // of a server of experts
+  CoordinatorAddress address;                                    // of a server of experts
   std::vector<std::pair<std::uint32_t, std::uint32_t>> experts;  // layer, expert
 };
 
 // Rows for one expert and what becomes of them.
 struct ExpertRows {
   std::uint32_t layer = 0, expert = 0;
-  std::span<const float> x;    // [rows, width]
-  std::span<const float> dy;   // (backward) likewise
-  std::span<float> out;        // y, or dx of backward
-  bool keep = false;           // (forward) backward will follow
-  std::uint64_t forward = 0;   // (out of forward, in to backward) at which server and under which id
+  std::span<const float> x;   // [rows, width]
+  std::span<const float> dy;  // (backward) likewise
+  std::span<float> out;       // y, or dx of backward
+  bool keep = false;          // (forward) backward will follow
+  std::uint64_t forward = 0;  // (out of forward, in to backward) at which server and under which id
   std::size_t server = 0;
-  bool answered = false;       // out
+  bool answered = false;  // out
 };
 
 struct RemoteCounts {

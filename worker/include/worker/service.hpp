@@ -16,9 +16,9 @@ namespace yumoe {
 struct ParticipantSetup {
   CoordinatorAddress coordinator;
   std::string name;
-  std::filesystem::path data;       // the run's token set, or the worker's own
-  bool own_data = false;            // then its digest need not be the run's
-  std::filesystem::path state;      // what must survive a restart; made if missing
+  std::filesystem::path data;   // the run's token set, or the worker's own
+  bool own_data = false;        // then its digest need not be the run's
+  std::filesystem::path state;  // what must survive a restart; made if missing
   DeviceOptions device;
   TransportOptions transport;
   std::uint32_t experts_max = 0;
@@ -27,7 +27,7 @@ struct ParticipantSetup {
   std::string tier = "open";
   std::string region;
   std::chrono::milliseconds join_wait{60'000};
-  Collective* island = nullptr;     // of which this process is rank 0; the other ranks follow
+  Collective* island = nullptr;  // of which this process is rank 0; the other ranks follow
   // For tests of the run's defences alone: how a worker misbehaves, a name of the attack library; "": not.
   std::string behaviour;
 };

@@ -25,24 +25,24 @@
 namespace yumoe {
 
 struct StepReport {
-  std::uint32_t step = 0;     // 1-based, of the shard
-  double loss = 0;            // nats a token, before this step's change
-  std::uint64_t tokens = 0;   // trained on so far in the shard
-  double seconds = 0;         // of this step, throttling included
+  std::uint32_t step = 0;    // 1-based, of the shard
+  double loss = 0;           // nats a token, before this step's change
+  std::uint64_t tokens = 0;  // trained on so far in the shard
+  double seconds = 0;        // of this step, throttling included
 };
 
 // Called after each inner step; false ends the shard there.
 using OnStep = std::function<bool(const StepReport&)>;
 
 struct TrainingResult {
-  std::uint32_t steps = 0;        // done; fewer than asked if stopped
-  double loss_first = 0;          // of the first and the last step, nats a token
+  std::uint32_t steps = 0;  // done; fewer than asked if stopped
+  double loss_first = 0;    // of the first and the last step, nats a token
   double loss_last = 0;
   std::uint64_t tokens = 0;
-  double seconds_in_steps = 0;    // throttling included: it stands for a slower machine
+  double seconds_in_steps = 0;               // throttling included: it stands for a slower machine
   std::vector<std::uint32_t> expert_tokens;  // [layers * experts]: assignments; 0 if not held
-  RoundId moments_from;           // round of the shard whose moments started fresh
-  std::vector<float> gate_bias;   // [layers * experts]: the base's, balanced by this shard's counts
+  RoundId moments_from;                      // round of the shard whose moments started fresh
+  std::vector<float> gate_bias;  // [layers * experts]: the base's, balanced by this shard's counts
 };
 
 class Trainer {

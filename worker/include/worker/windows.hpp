@@ -12,8 +12,7 @@ namespace yumoe {
 
 // Copies the context + 1 tokens of the window at a place of some order. May throw what the source
 // throws.
-using WindowReader =
-    std::function<void(std::uint64_t position, std::span<std::uint16_t> tokens)>;
+using WindowReader = std::function<void(std::uint64_t position, std::span<std::uint16_t> tokens)>;
 
 // Windows of a split in the run's endless seeded order. `set` must outlive the reader.
 WindowReader windows_in_order(const TokenSet& set, std::uint64_t order_seed, Split split,
