@@ -93,7 +93,10 @@ class Link::Impl {
 
   Bytes fetch(const Digest& digest, std::size_t bytes_max, milliseconds wait_max) {
     std::unique_lock lock(mutex_);
-    Download& download = downloads_[digest];
+    auto& shared = downloads_[digest];
+    if (!shared) shared = std::make_shared<Download>();
+    std::shared_ptr<Download> held = shared;  // another caller may want the same, and be done first
+    Download& download = *held;
     if (download.moved_at == Monotonic::time_point{}) download.moved_at = Monotonic::now();
     const auto finish = [&](ErrorCode code, const std::string& why) {
       downloads_.erase(digest);
@@ -118,8 +121,8 @@ class Link::Impl {
                         std::to_string(wait_max.count() / 1'000) + " s");
       }
     }
-    Bytes bytes = std::move(download.bytes);
     downloads_.erase(digest);
+    Bytes bytes = held.use_count() == 1 ? std::move(download.bytes) : download.bytes;
     lock.unlock();
     if (digest_of(bytes) != digest) {
       throw Error(ErrorCode::digest_mismatch, "fetch " + digest.hex().substr(0, 16));
@@ -320,7 +323,7 @@ class Link::Impl {
     }
     const auto found = downloads_.find(piece.digest);
     if (found == downloads_.end()) return;
-    Download& download = found->second;
+    Download& download = *found->second;
     if (piece.total_bytes == 0) {
       download.missing = true;
       return;
@@ -381,7 +384,7 @@ class Link::Impl {
       say(scores.first);
       scores.second = now;
     }
-    for (auto& [digest, download] : downloads_) speak_fetch(digest, download, now);
+    for (auto& [digest, download] : downloads_) speak_fetch(digest, *download, now);
   }
 
   void speak_contribution(const Directive& d, RoundId round, Offered& offered,
@@ -468,7 +471,7 @@ class Link::Impl {
   std::uint64_t stale_rounds_max_ = 0;  // of the run's configuration
   std::map<RoundId, Offered> offered_;
   std::map<RoundId, std::pair<Scores, Monotonic::time_point>> scores_;
-  std::map<Digest, Download> downloads_;
+  std::map<Digest, std::shared_ptr<Download>> downloads_;
   TransportCounts counts_;
 
   std::jthread thread_;  // last: it uses all of the above
