@@ -12,7 +12,7 @@ using ledger::AccountId;
 
 constexpr std::uint64_t kCallsPerBlockMax = 16;  // of one account
 constexpr std::uint64_t kTransferRaoMin = 500;   // the chain's existential deposit
-constexpr std::uint32_t kSnapshotVersion = 2;
+constexpr std::uint32_t kSnapshotVersion = 3;
 constexpr std::uint8_t kChainBlockTag = 255;          // no operation has it
 constexpr std::uint64_t kChainBlocksMax = 1'000'000;  // told at once
 
@@ -52,14 +52,22 @@ Bytes chain_block_call(std::uint64_t number) {
 
 std::optional<std::string> RunLedger::why_not_told(const AccountId& account,
                                                    std::uint64_t number) const {
-  if (economy_.time != "followed")
-    return "the blocks of this run pass with its own time: economy.time";
-  if (account != owner_) return "only economy.owner tells the chain's blocks";
+  if (!teller_) return "the blocks of this run pass with its own time: economy.time";
+  if (account != *teller_) {
+    return "only economy." + std::string(economy_.time == "followed" ? "owner" : "teller") +
+           " tells the chain's blocks";
+  }
   if (!chain_first_) return std::nullopt;
   if (number <= chain_newest_)
     return "block " + std::to_string(number) + " is not above the newest told";
-  if (number - chain_newest_ > kChainBlocksMax) return "more than a million blocks at once";
+  if (economy_.time == "followed" && number - chain_newest_ > kChainBlocksMax) {
+    return "more than a million blocks at once";
+  }
   return std::nullopt;
+}
+
+bool RunLedger::may_tell(const PublicKey& account, std::uint64_t number) const {
+  return !why_not_told(account_of(account), number);
 }
 
 std::optional<AccountId> caller_of(const ledger::Operation& operation) {
@@ -128,7 +136,7 @@ std::uint64_t RunLedger::next_nonce(const PublicKey& account) const {
 }
 
 // What is recorded was not refused when it was; under another rule (a what-if) it may be.
-void RunLedger::take(const Called& call) {
+void RunLedger::take(const Called& call, TimeMs now) {
   Caller& caller = callers_[account_of(call.account)];
   if (call.nonce != caller.nonce) {
     throw Error(ErrorCode::journal_corrupt, "call number " + std::to_string(call.nonce) + " of " +
@@ -141,12 +149,29 @@ void RunLedger::take(const Called& call) {
   ++caller.nonce;
   caller.newest = digest_of(call.operation).bytes;
   if (const auto number = chain_block_of(call.operation)) {
-    if (!chain_first_) chain_first_ = *number;
-    chain_newest_ = std::max(chain_newest_, *number);
-    pass_time(*start_);
+    take_chain_block(*number, now);
     return;
   }
   attempt(ledger::decode_operation(call.operation), call.account);
+}
+
+// Differences are taken modulo 2^64: a chain may be younger than the run's ledger.
+void RunLedger::take_chain_block(std::uint64_t number, TimeMs now) {
+  if (economy_.time == "followed") {
+    if (!chain_first_) chain_first_ = number;
+  } else {
+    // The first one told, or the first after the run went on alone and is ahead, is the block in which
+    // the ledger stands. So is one that is absurdly far.
+    const std::uint64_t block = ledger_.state().block;
+    const auto ahead = chain_first_ ? static_cast<std::int64_t>(number - *chain_first_ + 1 - block)
+                                    : std::int64_t{0};
+    if (!chain_first_ || ahead <= 0 || ahead > static_cast<std::int64_t>(kChainBlocksMax)) {
+      chain_first_ = number - (block - 1);
+    }
+  }
+  chain_newest_ = std::max(chain_newest_, number);
+  chain_told_ = now;
+  pass_time(now);
 }
 
 void check_evidence(const Called& call, std::string_view run) {
@@ -170,8 +195,8 @@ template <typename Archive>
 void RunLedger::visit(Archive& archive, Bytes& ledger_bytes) {
   bool started = start_.has_value();
   std::int64_t start = started ? start_->value : 0;
-  archive(started, start, chain_first_, chain_newest_, first_round_.value, last_round_.value,
-          callers_, ledger_bytes);
+  archive(started, start, chain_first_, chain_newest_, chain_told_.value, first_round_.value,
+          last_round_.value, callers_, ledger_bytes);
   start_.reset();
   if (started) start_ = TimeMs{start};
 }

@@ -104,6 +104,10 @@ void RunLedger::found(const ledger::LedgerOptions& rules) {
   if (economy_.time == "followed" && economy_.owner.empty()) {
     fail("economy.time = followed must come with economy.owner, which tells the chain's blocks");
   }
+  if (economy_.time == "followed") teller_ = owner;
+  if (economy_.time == "chain" && !economy_.teller.empty()) {
+    teller_ = account_of(address_from(economy_.teller, "economy.teller"));
+  }
   fund(owner, 2 * static_cast<std::uint64_t>(rules.network_lock) + rao_of(1));
   for (const std::string& text : economy_.balances) {
     const std::string what = "economy.balances '" + text + "'";

@@ -9,6 +9,11 @@ namespace yumoe {
 
 using ledger::AccountId;
 
+namespace {
+// Blocks by the run's own time that a followed chain may be silent before the run goes on alone.
+constexpr std::uint64_t kPatience = 5;
+}  // namespace
+
 RunLedger::RunLedger(const ledger::LedgerOptions& rules, const EconomyOptions& economy)
     : ledger_(rules), economy_(economy) {
   found(rules);
@@ -24,7 +29,22 @@ bool RunLedger::attempt(const ledger::Operation& operation, const PublicKey& who
 
 std::uint64_t RunLedger::block_due(TimeMs now) const {
   if (economy_.time == "followed") return chain_first_ ? chain_newest_ - *chain_first_ + 1 : 1;
-  return start_ ? static_cast<std::uint64_t>((now - *start_).count() / economy_.block_ms) + 1 : 1;
+  const auto blocks_since = [&](TimeMs then) {
+    const std::int64_t passed = (now - then).count();
+    return static_cast<std::uint64_t>(std::max<std::int64_t>(passed, 0) / economy_.block_ms);
+  };
+  if (chain_first_) {  // told before: on from there, and alone when nothing more is told
+    const std::uint64_t alone = blocks_since(chain_told_);
+    return chain_newest_ - *chain_first_ + 1 + (alone > kPatience ? alone - kPatience : 0);
+  }
+  return start_ ? blocks_since(*start_) + 1 : 1;
+}
+
+RunLedger::BlockSource RunLedger::block_source(TimeMs now) const {
+  if (economy_.time == "followed") return BlockSource::chain;
+  const auto patience =
+      std::chrono::milliseconds(static_cast<std::int64_t>(kPatience + 1) * economy_.block_ms);
+  return chain_first_ && now - chain_told_ < patience ? BlockSource::chain : BlockSource::own_time;
 }
 
 void RunLedger::pass_time(TimeMs now) {
@@ -50,7 +70,7 @@ void RunLedger::apply(const Event& event, const Run& core, TimeMs now) {
     last_round_ = scored->scores.round;
     set_weights(scored->validator, core);
   } else if (const auto* called = std::get_if<Called>(&event)) {
-    take(*called);
+    take(*called, now);
   }
 }
 

@@ -91,6 +91,18 @@ class Coordinator::Impl {
     return !finished_;
   }
 
+  void tell_chain_block(std::uint64_t number, const Keypair& teller) {
+    if (finished_ || !ledger_->may_tell(teller.public_key(), number)) return;
+    now_ = std::max(now_, clock_.now());
+    Called call{teller.public_key(),
+                ledger_->next_nonce(teller.public_key()),
+                chain_block_call(number),
+                {}};
+    call.evidence = seal(teller, Nonce{}, 1, now_,
+                         encode(ToCoordinator{LedgerCall{setup_.run, call.nonce, call.operation}}));
+    submit(call);  // durable with the next step
+  }
+
   bool finished() const { return finished_; }
   const Run& core() const { return *core_; }
   Progress progress() const;
@@ -672,6 +684,10 @@ Progress Coordinator::Impl::progress() const {
         static_cast<double>((last_round_at_ - first_round_at_).count()) / 1e3 / done;
     p.remaining_s = std::max(0.0, round_s * static_cast<double>(p.rounds_total) - p.elapsed_s);
   }
+  p.ledger_block = ledger_->ledger().state().block;
+  p.chain_block = ledger_->chain_block();
+  p.chain_followed =
+      p.chain_block > 0 && ledger_->block_source(now_) == RunLedger::BlockSource::chain;
   double training_s = 0, worker_count = 0;
   const RoundState* round = core_->round_state(core_->round());
   for (const auto& [uid, participant] : core_->participants()) {
@@ -716,6 +732,9 @@ Coordinator::Coordinator(RunSetup setup, const StoreOptions& store,
                                    std::move(keys), transport, clock)) {}
 Coordinator::~Coordinator() = default;
 bool Coordinator::step(milliseconds wait_max) { return impl_->step(wait_max); }
+void Coordinator::tell_chain_block(std::uint64_t number, const Keypair& teller) {
+  impl_->tell_chain_block(number, teller);
+}
 bool Coordinator::finished() const { return impl_->finished(); }
 Progress Coordinator::progress() const { return impl_->progress(); }
 const Run& Coordinator::core() const { return impl_->core(); }

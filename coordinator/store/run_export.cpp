@@ -7,6 +7,7 @@
 #include "coordinator/run_record.hpp"
 #include "schemas/run_file.hpp"
 #include "store/checkpoint_group.hpp"
+#include "store/settlement_files.hpp"
 #include "store/structure_image.hpp"
 #include "store/tables.hpp"
 
@@ -35,6 +36,7 @@ class Exporter {
  public:
   Exporter(const fs::path& run_folder, const fs::path& partial)
       : run_folder_(run_folder),
+        settlement_(read_settlement(run_folder)),
         reader_(JournalReader::open(run_folder)),
         snapshot_(reader_),
         structure_(image_.create()),
@@ -46,6 +48,7 @@ class Exporter {
     write_events();
     write_blobs();
     write_checkpoints(passed_over);
+    write_settlement();
     hdf5::create_group(at(), run_file::kTables);
     for (const Table& table : tables) {
       put_table(at(), std::string(run_file::kTables) + "/" + table.name, table);
@@ -190,7 +193,30 @@ class Exporter {
     ++report_.checkpoints;
   }
 
+  using SettlementFiles = std::vector<std::pair<std::string, Bytes>>;
+
+  // Before the events, so that no settlement is of an epoch that is not exported.
+  static SettlementFiles read_settlement(const fs::path& run_folder) {
+    SettlementFiles files;
+    for (const char* name : kSettlementFiles) {
+      auto bytes = read_settlement_file(settlement_folder(run_folder), name);
+      if (bytes) files.emplace_back(name, *std::move(bytes));
+    }
+    return files;
+  }
+
+  void write_settlement() {
+    if (settlement_.empty()) return;
+    hdf5::create_group(at(), run_file::kSettlement);
+    for (const auto& [name, bytes] : settlement_) {
+      stream_bytes(std::string(run_file::kSettlement) + "/" + name, bytes.size(),
+                   "file of this name of the run's folder settlement",
+                   [&bytes = bytes](SectionWriter& writer) { writer.append(bytes); });
+    }
+  }
+
   fs::path run_folder_;
+  SettlementFiles settlement_;
   JournalReader reader_;
   JournalReader::Snapshot snapshot_;
   StructureImage image_;

@@ -8,6 +8,7 @@
 #include "schemas/run_file.hpp"
 #include "store/chain.hpp"
 #include "store/checkpoint_group.hpp"
+#include "store/settlement_files.hpp"
 
 namespace yumoe {
 namespace {
@@ -19,7 +20,9 @@ constexpr std::string_view kRoundPrefix = "round_";
 class FolderRecord final : public RunRecord {
  public:
   explicit FolderRecord(const fs::path& folder)
-      : checkpoints_(checkpoint_folder(folder)), journal_(JournalReader::open(folder)) {}
+      : checkpoints_(checkpoint_folder(folder)),
+        settlement_(settlement_folder(folder)),
+        journal_(JournalReader::open(folder)) {}
 
   const std::string& run() const override { return journal_.run(); }
   const JournalMetadata& metadata() const override { return journal_.metadata(); }
@@ -30,6 +33,9 @@ class FolderRecord final : public RunRecord {
   }
   std::optional<Bytes> blob(const Digest& digest) const override { return journal_.blob(digest); }
   std::vector<BlobInfo> blobs() const override { return journal_.blobs(); }
+  std::optional<Bytes> settlement_file(std::string_view name) const override {
+    return read_settlement_file(settlement_, name);
+  }
   std::vector<RoundId> checkpoints() const override {
     std::vector<RoundId> rounds;
     for (const CheckpointFile& file : list_checkpoints(checkpoints_)) rounds.push_back(file.round);
@@ -40,7 +46,7 @@ class FolderRecord final : public RunRecord {
   }
 
  private:
-  fs::path checkpoints_;
+  fs::path checkpoints_, settlement_;
   JournalReader journal_;
 };
 
@@ -110,6 +116,17 @@ class FileRecord final : public RunRecord {
   }
 
   std::vector<BlobInfo> blobs() const override { return blobs_; }
+
+  std::optional<Bytes> settlement_file(std::string_view name) const override {
+    const std::string dataset = std::string(run_file::kSettlement) + "/" + std::string(name);
+    if (!reader_.has(run_file::kSettlement) || !reader_.has(dataset)) return std::nullopt;
+    const std::uint64_t size = rows_of(dataset.c_str(), H5T_NATIVE_UINT8);
+    Bytes bytes(size);
+    if (size > 0) {
+      sealed_.read_checked_before(*section_of(sealed_, reader_, dataset, size), 0, bytes);
+    }
+    return bytes;
+  }
 
   std::vector<RoundId> checkpoints() const override {
     std::vector<RoundId> rounds;
@@ -244,6 +261,7 @@ class FileRecord final : public RunRecord {
 }  // namespace
 
 fs::path checkpoint_folder(const fs::path& run_folder) { return run_folder / "checkpoints"; }
+fs::path settlement_folder(const fs::path& run_folder) { return run_folder / "settlement"; }
 
 std::unique_ptr<RunRecord> open_run_record(const fs::path& path) {
   std::error_code error;

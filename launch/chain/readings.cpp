@@ -4,9 +4,8 @@
 
 #include <cerrno>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
-#include <sstream>
+#include <set>
 
 #include "cluster/error.hpp"
 #include "coordinator/chain_reader.hpp"
@@ -65,10 +64,9 @@ fs::path readings_file(const fs::path& run) { return settlement_folder(run) / "r
 
 }  // namespace
 
-fs::path settlement_folder(const fs::path& run) { return run / "settlement"; }
-
-ChainReading read_chain(ChainNode& node, Netuid netuid, const PublicKey& hotkey) {
-  ChainReader reader(node);
+ChainReading read_chain(ChainNode& node, Netuid netuid, const PublicKey& hotkey,
+                        MetadataCache* metadata) {
+  ChainReader reader(node, {}, metadata);
   const settlement::SubnetRule rule =
       settlement::read_subnet_rule(node, reader.metadata(), reader.block_hash(), netuid);
   const Metagraph graph = reader.metagraph(netuid);
@@ -91,19 +89,19 @@ ChainReading read_chain(ChainNode& node, Netuid netuid, const PublicKey& hotkey)
   return reading;
 }
 
-std::vector<ChainReading> chain_readings(const fs::path& run) {
+std::vector<ChainReading> chain_readings(const RunRecord& run) {
   std::vector<ChainReading> readings;
-  const fs::path file = readings_file(run);
-  std::ifstream in(file);
-  std::string line;
-  while (std::getline(in, line)) {
-    if (in.eof()) break;  // torn: its writer was killed, and reads again
+  const Bytes bytes = run.settlement_file("readings.jsonl").value_or(Bytes{});
+  std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  // What follows the last line end is torn: its writer was killed, and reads again.
+  for (std::size_t end; (end = text.find('\n')) != std::string_view::npos;
+       text.remove_prefix(end + 1)) {
     try {
-      readings.push_back(reading_from(json::parse(line)));
+      readings.push_back(reading_from(json::parse(text.substr(0, end))));
     } catch (const json::exception& error) {
       throw Error(
           ErrorCode::journal_corrupt,
-          file.string() + " line " + std::to_string(readings.size() + 1) + ": " + error.what());
+          "readings.jsonl line " + std::to_string(readings.size() + 1) + ": " + error.what());
     }
   }
   return readings;
@@ -130,10 +128,105 @@ void append_reading(const fs::path& run, const ChainReading& reading) {
   if (!written) io_failed(file);
 }
 
-std::vector<settlement::IntentStatus> settlements_of(const fs::path& run) {
-  const std::vector<Bytes> entries =
-      settlement::read_file_journal(settlement_folder(run) / "journal");
-  return settlement::SettlementMachine::recover({}, entries).status();
+namespace {
+
+settlement::SettlementMachine queue_of(const RunRecord& run) {
+  const Bytes bytes = run.settlement_file("journal").value_or(Bytes{});
+  return settlement::SettlementMachine::recover(
+      {}, settlement::settlement_entries(bytes, "settlement/journal"));
+}
+
+}  // namespace
+
+std::vector<settlement::IntentStatus> settlements_of(const RunRecord& run) {
+  return queue_of(run).status();
+}
+
+SettlementAudit audit_settlements(const RunRecord& run, std::uint64_t ledger_epochs) {
+  const settlement::SettlementMachine queue = queue_of(run);
+  SettlementAudit audit;
+  audit.chain = queue.chain();
+  audit.readings = chain_readings(run).size();
+  std::set<std::string> settled;  // "weights/SUBNET/VALIDATOR/epoch N", and the same with "reveal"
+  for (const settlement::IntentStatus& status : queue.status()) {
+    const std::string& id = status.intent.id;
+    const auto broken = [&](const std::string& why) {
+      throw Error(ErrorCode::invariant_broken, "settlement " + id + ": " + why);
+    };
+    const std::uint64_t epoch = ledger_epoch_of(id);
+    if (epoch == 0 || epoch > ledger_epochs) {
+      broken("the run's ledger has had " + std::to_string(ledger_epochs) + " epochs");
+    }
+    if (!status.outcome) {
+      ++audit.open;
+    } else if (!status.outcome->effected) {
+      ++audit.refused;
+    } else {
+      ++audit.effected;
+      if (status.outcome->block == 0) broken("took effect in no block");
+      const std::string mark = "/epoch " + std::to_string(epoch) + "/";
+      std::string what = id.substr(0, id.find(mark) + mark.size());
+      if (id.ends_with("/reveal")) what += "reveal";
+      if (!settled.insert(what).second) broken("its epoch took effect before");
+    }
+  }
+  return audit;
+}
+
+std::vector<Table> settlement_tables(const RunRecord& run) {
+  const auto queue = settlements_of(run);
+  const auto readings = chain_readings(run);
+  if (queue.empty() && readings.empty()) return {};
+  std::vector<std::string> ids, calls, phases, reasons, hashes, arguments;
+  std::vector<std::int64_t> epochs, blocks;
+  for (const settlement::IntentStatus& status : queue) {
+    const settlement::Outcome outcome = status.outcome.value_or(settlement::Outcome{});
+    ids.push_back(status.intent.id);
+    calls.push_back(status.intent.pallet + "." + status.intent.call);
+    arguments.push_back(status.intent.arguments);
+    phases.push_back(status.phase);
+    reasons.push_back(status.outcome ? outcome.reason : status.problem);
+    epochs.push_back(static_cast<std::int64_t>(ledger_epoch_of(status.intent.id)));
+    blocks.push_back(outcome.block);
+    hashes.push_back(outcome.block == 0 ? "" : "0x" + outcome.block_hash.hex());
+  }
+  std::vector<std::int64_t> read_at, read_epoch, ledger_epoch, uids, incentive, dividend, emission,
+      stake;
+  std::vector<std::string> hotkeys;
+  for (const ChainReading& reading : readings) {
+    for (const settlement::NeuronResult& n : reading.neurons) {
+      read_at.push_back(reading.block);
+      read_epoch.push_back(static_cast<std::int64_t>(reading.chain_epoch));
+      ledger_epoch.push_back(static_cast<std::int64_t>(reading.ledger_epoch));
+      uids.push_back(n.uid.value);
+      hotkeys.push_back(n.hotkey);
+      incentive.push_back(n.incentive);
+      dividend.push_back(n.dividend);
+      emission.push_back(static_cast<std::int64_t>(n.emission));
+      stake.push_back(static_cast<std::int64_t>(n.stake));
+    }
+  }
+  return {{"settlements",
+           "what went to the chain, in the order of its queue",
+           {{"id", "", "subnet, validator, epoch of the ledger, step", ids},
+            {"call", "", "pallet and call", calls},
+            {"arguments", "", "JSON by argument name", arguments},
+            {"ledger_epoch", "1", "whose weights it carries", epochs},
+            {"phase", "", "waiting, in flight, effected or refused", phases},
+            {"reason", "", "effected, the error's name, or what is waited for", reasons},
+            {"block", "block", "of the chain, in which it stands; 0: in none", blocks},
+            {"block_hash", "", "of that block", hashes}}},
+          {"chain_readings",
+           "what the chain said of its neurons after each of its epochs",
+           {{"block", "block", "of the chain", read_at},
+            {"chain_epoch", "1", "that had been paid", read_epoch},
+            {"ledger_epoch", "1", "whose weights were in force; 0: none of this run", ledger_epoch},
+            {"uid", "1", "on the chain", uids},
+            {"hotkey", "", "SS58 address", hotkeys},
+            {"incentive", "1/65535", "share of the miners' reward", incentive},
+            {"dividend", "1/65535", "share of the validators' reward", dividend},
+            {"emission", "rao", "in that epoch", emission},
+            {"stake", "rao", "on the hotkey", stake}}}};
 }
 
 std::uint64_t ledger_epoch_of(const std::string& id) {
@@ -147,7 +240,8 @@ std::uint64_t ledger_epoch_of(const std::string& id) {
 }
 
 Reconciliation reconcile_run(const fs::path& run, std::optional<std::uint32_t> block) {
-  const std::vector<ChainReading> readings = chain_readings(run);
+  RunFollower follower(run);
+  const std::vector<ChainReading> readings = chain_readings(follower.record());
   Reconciliation out;
   bool found = false;
   for (const ChainReading& reading : readings) {
@@ -158,11 +252,10 @@ Reconciliation reconcile_run(const fs::path& run, std::optional<std::uint32_t> b
   if (!found) {
     throw Error(
         ErrorCode::file_missing,
-        readings_file(run).string() +
+        run.string() +
             ": the chain was not read for this run yet; give --endpoints to read it now, or let "
             "`yumoe chain settle` do it");
   }
-  RunFollower follower(run);
   follower.advance();
   const auto& epochs = follower.epochs();
   // Without weights of ours in force, the newest says what would have been paid.
@@ -173,8 +266,20 @@ Reconciliation reconcile_run(const fs::path& run, std::optional<std::uint32_t> b
   settlement::ReconcileFacts facts;
   facts.our_uid = out.reading.our_uid;
   for (const auto& [uid, row] : out.reading.weights) facts.chain_weights.emplace_back(uid, row);
-  for (settlement::IntentStatus& status : settlements_of(run)) {
+  for (settlement::IntentStatus& status : settlements_of(follower.record())) {
     if (ledger_epoch_of(status.intent.id) == number) facts.intents.push_back(std::move(status));
+  }
+  // A turn without effect that was followed by another explains nothing.
+  const auto is_reveal = [](const settlement::IntentStatus& status) {
+    return status.intent.call == "reveal_weights";
+  };
+  const auto last =
+      std::ranges::find_if_not(facts.intents.rbegin(), facts.intents.rend(), is_reveal);
+  if (last != facts.intents.rend()) {
+    const std::string newest = last->intent.id;
+    std::erase_if(facts.intents, [&](const settlement::IntentStatus& status) {
+      return !is_reveal(status) && status.intent.id != newest;
+    });
   }
   std::map<std::string, Uid> uids;
   for (const auto& n : out.reading.neurons) uids.emplace(n.hotkey, n.uid);

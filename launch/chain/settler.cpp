@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "cluster/clock.hpp"
 #include "cluster/error.hpp"
@@ -44,13 +45,22 @@ bool is_open(const IntentStatus& status) {
 }
 bool is_reveal(const IntentStatus& status) { return status.intent.call == "reveal_weights"; }
 
+// Ended for a reason that is gone in the chain's next epoch: nobody has to do anything.
+bool passes_by_itself(const settlement::Outcome& outcome) {
+  for (const char* reason :
+       {"WindowMissed", "TriesExhausted", "CommitRevealEnabled", "CommitRevealDisabled"}) {
+    if (outcome.reason.find(reason) != std::string::npos) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 class RunSettler::Parts {
  public:
-  Parts(const fs::path& run, const ChainOptions& options, Keypair key)
+  Parts(const fs::path& run, const ChainOptions& options, const Keypair& key)
       : netuid(static_cast<std::uint16_t>(options.netuid)),
-        hotkey(std::move(key)),
+        hotkey(key),
         follower(run),
         client(options.rpc),
         node(client),
@@ -68,39 +78,74 @@ class RunSettler::Parts {
   }
 
   Netuid netuid;
-  Keypair hotkey;
+  const Keypair& hotkey;
   RunFollower follower;
   RpcClient client;
   ChainNode node;
   settlement::FileJournal journal;
   SystemClock clock;
   std::optional<settlement::SubstrateSettlement> target;
-  std::shared_ptr<const Metadata> metadata;  // of spec_version
-  std::uint32_t spec_version = 0;
-  std::uint32_t looked_at = 0;              // head whose rule was read last
-  std::uint64_t handed_over = 0;            // newest ledger epoch given to the queue
-  std::optional<std::uint64_t> handed_in;   // the chain's epoch at that time
+  MetadataCache metadata;
+  std::uint32_t looked_at = 0;         // head whose rule was read last
+  std::set<std::string> ended_before;  // refused in an earlier process: tried once more
+  // Of our settlements the newest that is no reveal.
+  struct Newest {
+    std::uint64_t ledger_epoch = 0, turns = 0;
+    std::optional<std::uint32_t> last_block;  // of the chain's epoch in which it was handed over
+    bool again_now = false;                   // it had no effect and is due once more
+    bool again_next = false;                  // the same, but in the chain's next epoch
+  } newest;
   std::optional<std::uint64_t> read_epoch;  // the chain's epoch of the newest reading
+
+  // Reads the queue; gives how many of its intents are open.
+  std::size_t look_at_queue() {
+    const std::string ours = settlement::settlement_prefix(netuid, hotkey.public_key());
+    std::size_t open = 0;
+    newest = {};
+    busy = false;
+    for (const IntentStatus& status : target->status()) {
+      if (is_open(status)) ++open;
+      if (is_reveal(status)) continue;
+      busy = busy || is_open(status);
+      const std::uint64_t epoch = ledger_epoch_of(status.intent.id);
+      if (!status.intent.id.starts_with(ours) || epoch < newest.ledger_epoch) continue;
+      newest.turns = epoch == newest.ledger_epoch ? newest.turns + 1 : 1;
+      newest.ledger_epoch = epoch;
+      newest.last_block = status.intent.latest;
+      const bool refused = status.outcome && !status.outcome->effected;
+      newest.again_now = refused && ended_before.contains(status.intent.id);
+      newest.again_next = refused && !newest.again_now && passes_by_itself(*status.outcome);
+    }
+    return open;
+  }
+  bool busy = false;  // a settlement that is no reveal is open
 };
 
-RunSettler::RunSettler(const fs::path& run, const ChainOptions& options, Keypair hotkey)
+RunSettler::RunSettler(const fs::path& run, const ChainOptions& options, const Keypair& hotkey)
     : run_(run) {
   fs::create_directories(settlement_folder(run));
-  parts_ = std::make_unique<Parts>(run, options, std::move(hotkey));
-  for (const ChainReading& reading : chain_readings(run)) {
+  parts_ = std::make_unique<Parts>(run, options, hotkey);
+  for (const ChainReading& reading : chain_readings(parts_->follower.record())) {
     parts_->read_epoch = reading.chain_epoch;
     ++status_.readings;
   }
+  const std::string ours =
+      settlement::settlement_prefix(parts_->netuid, parts_->hotkey.public_key());
   for (const IntentStatus& status : parts_->target->status()) {
-    parts_->handed_over = std::max(parts_->handed_over, ledger_epoch_of(status.intent.id));
-    if (status.phase == "effected" && !is_reveal(status)) {
+    if (!status.intent.id.starts_with(ours) || is_reveal(status)) continue;
+    if (status.phase == "refused") parts_->ended_before.insert(status.intent.id);
+    if (status.phase == "effected") {
       status_.settled_epoch = std::max(status_.settled_epoch, ledger_epoch_of(status.intent.id));
     }
   }
+  status_.waiting = parts_->look_at_queue();
 }
 
 RunSettler::~RunSettler() = default;
-void RunSettler::close() { parts_->client.close(); }
+void RunSettler::close() {
+  closed_ = true;
+  parts_->client.close();
+}
 
 void RunSettler::step(milliseconds wait_max) {
   Parts& p = *parts_;
@@ -113,7 +158,9 @@ void RunSettler::step(milliseconds wait_max) {
     status_.trouble = failure.empty() ? "" : "the chain is away: " + failure;
     std::this_thread::sleep_for(std::min(wait_max, milliseconds(50)));
   } else {
-    for (const settlement::Receipt& receipt : p.target->poll(wait_max)) note(receipt);
+    const auto receipts = p.target->poll(wait_max);
+    for (const settlement::Receipt& receipt : receipts) note(receipt);
+    if (status_.head != p.target->head() || !receipts.empty()) status_.waiting = p.look_at_queue();
     status_.head = p.target->head();
     status_.trouble = p.target->trouble();
     try {
@@ -127,22 +174,21 @@ void RunSettler::step(milliseconds wait_max) {
       status_.trouble = error.what();
     }
   }
+  if (closed_) return;  // a line that was ended here is no news
   const bool was_away = status_.endpoint.empty();
   status_.endpoint = p.client.endpoint();
   if (was_away && !status_.endpoint.empty()) log_info("chain: connected to " + status_.endpoint);
   if (!was_away && status_.endpoint.empty()) {
     log_warning("chain: away (" + p.client.last_failure() + "); the run goes on, settlement waits");
   }
-  status_.waiting = static_cast<std::size_t>(std::ranges::count_if(p.target->status(), is_open));
   publish();
 }
 
 // Once a chain epoch the newest weights; what the ledger computed in between is superseded by them.
 void RunSettler::settle_due() {
   Parts& p = *parts_;
-  const bool news = status_.ledger_epochs > p.handed_over;
   if (p.looked_at == status_.head) return;
-  ChainReader reader(p.node);
+  ChainReader reader(p.node, {}, &p.metadata);
   const settlement::SubnetRule rule =
       settlement::read_subnet_rule(p.node, reader.metadata(), reader.block_hash(), p.netuid);
   p.looked_at = status_.head;
@@ -151,20 +197,19 @@ void RunSettler::settle_due() {
     read_back();
     p.read_epoch = paid;
   }
-  if (!news) return;
-  const std::uint64_t now_epoch = rule.epochs.epoch_at(reader.block());
-  const auto queue = p.target->status();
-  const bool busy = std::ranges::any_of(
-      queue, [](const IntentStatus& status) { return is_open(status) && !is_reveal(status); });
-  if (busy || (p.handed_in == now_epoch && rule.epochs.tempo != 0)) return;
+  const bool epoch_passed = !p.newest.last_block || reader.block() > *p.newest.last_block;
+  const bool news =
+      status_.ledger_epochs > p.newest.ledger_epoch && (epoch_passed || rule.epochs.tempo == 0);
+  if (p.busy || !(news || p.newest.again_now || (p.newest.again_next && epoch_passed))) return;
 
   status_.missing.clear();
   const PublicKey& hotkey = p.hotkey.public_key();
   const auto weights = p.follower.weights_of(hotkey);
   if (weights.empty()) {
+    const bool judges = p.follower.core().uid_of(hotkey).has_value();
     status_.missing = "hotkey " + to_ss58(hotkey) +
-                      " has scored nobody in this run: no weights to set (is it a "
-                      "validator of the run?)";
+                      (judges ? " gives no worker of this run any weight now: nothing to set"
+                              : " is no validator of this run: it has no weights to set");
     return;
   }
   if (!reader.uid_of(p.netuid, to_ss58(hotkey))) {
@@ -175,6 +220,7 @@ void RunSettler::settle_due() {
   settlement::SubnetWeights out;
   out.netuid = p.netuid;
   out.ledger_epoch = status_.ledger_epochs;
+  if (out.ledger_epoch == p.newest.ledger_epoch) out.turn = p.newest.turns + 1;
   out.validator = hotkey;
   std::size_t strangers = 0;
   std::vector<std::pair<std::uint16_t, std::uint16_t>> row;
@@ -208,13 +254,13 @@ void RunSettler::settle_due() {
            std::to_string(out.uids.size()) + " uids are due at block " +
            std::to_string(status_.head));
   p.target->settle(out);
-  p.handed_over = out.ledger_epoch;
-  p.handed_in = now_epoch;
   for (const settlement::Receipt& receipt : p.target->poll(milliseconds(0))) note(receipt);
+  status_.waiting = p.look_at_queue();
 }
 
 void RunSettler::read_back() {
-  ChainReading reading = read_chain(parts_->node, parts_->netuid, parts_->hotkey.public_key());
+  ChainReading reading =
+      read_chain(parts_->node, parts_->netuid, parts_->hotkey.public_key(), &parts_->metadata);
   reading.ledger_epoch = status_.settled_epoch;
   append_reading(run_, reading);
   ++status_.readings;
@@ -243,8 +289,8 @@ void RunSettler::note(const settlement::Receipt& receipt) {
 
 bool RunSettler::done() const {
   return status_.head != 0 && status_.waiting == 0 && parts_->looked_at == status_.head &&
-         status_.trouble.empty() && status_.missing.empty() &&
-         parts_->handed_over >= status_.ledger_epochs;
+         status_.trouble.empty() && status_.missing.empty() && !parts_->newest.again_now &&
+         !parts_->newest.again_next && parts_->newest.ledger_epoch >= status_.ledger_epochs;
 }
 
 std::string json_of(const SettlerStatus& s) {
@@ -273,28 +319,65 @@ void RunSettler::publish() {
   if (failed) log_warning("chain: cannot write " + file.string() + ": " + failed.message());
 }
 
-SettlementThread::SettlementThread(const fs::path& run, const ChainOptions& options, Keypair hotkey)
-    : settler_(std::make_unique<RunSettler>(run, options, std::move(hotkey))) {
-  thread_ = std::thread([this] {
-    std::string told;
+SettlementThread::SettlementThread(fs::path run, ChainOptions options, const Keypair& hotkey)
+    : run_(std::move(run)), options_(std::move(options)), hotkey_(hotkey) {
+  RpcClient probe(options_.rpc);  // says now if the endpoints cannot be
+  probe.close();
+  thread_ = std::thread([this] { settle_for_ever(); });
+}
+
+// The run owes nothing to the chain: whatever breaks here (a full disk, another process that settles
+// this run, a record that cannot be read just now) is said, and tried again from what is on the disk.
+void SettlementThread::settle_for_ever() {
+  constexpr std::chrono::seconds kPauseFirst{1}, kPauseMax{60};
+  std::chrono::seconds pause = kPauseFirst;
+  std::string told;
+  while (!stop_) {
     try {
+      auto settler = std::make_unique<RunSettler>(run_, options_, hotkey_);
+      {
+        const std::lock_guard lock(mutex_);
+        settler_ = std::move(settler);
+      }
       while (!stop_) {
         settler_->step(milliseconds(200));
         const SettlerStatus& status = settler_->status();
+        head_ = status.endpoint.empty() ? 0 : status.head;
         const std::string& trouble = status.trouble.empty() ? status.missing : status.trouble;
-        if (trouble != told && !trouble.empty() && !stop_) log_warning("chain: " + trouble);
-        told = trouble;
+        // That a chain that was there is away, step() says; one that never was is said once.
+        const bool away = status.endpoint.empty() && !trouble.empty();
+        const std::string word = away ? "away" : trouble;
+        if (word != told && !word.empty() && !(away && status.head != 0) && !stop_) {
+          log_warning("chain: " + trouble);
+        }
+        told = word;
+        if (status.head != 0) pause = kPauseFirst;
       }
     } catch (const std::exception& error) {
-      // The run owes nothing to the chain: it goes on, and `yumoe chain settle` takes up the queue.
-      log_error(std::string("chain: settlement stopped: ") + error.what());
+      const std::string failure = error.what();
+      if (failure != told) {
+        log_error("chain: settlement stopped: " + failure +
+                  "; it is tried again, the run goes on without it");
+      }
+      told = failure;
     }
-  });
+    std::unique_ptr<RunSettler> ended;
+    std::unique_lock lock(mutex_);
+    head_ = 0;
+    ended = std::move(settler_);
+    wake_.wait_for(lock, pause, [this] { return stop_.load(); });
+    lock.unlock();
+    pause = std::min(pause * 2, kPauseMax);
+  }
 }
 
 SettlementThread::~SettlementThread() {
-  stop_ = true;
-  settler_->close();
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+    if (settler_) settler_->close();
+  }
+  wake_.notify_all();
   thread_.join();
 }
 

@@ -25,7 +25,7 @@ using std::chrono::milliseconds;
 
 struct CallChoice : ChainChoice {
   std::string call, args = "{}", sign_with = "hotkey", tip = "0", ip;
-  std::string journal = "~/.yumoe/chain.journal";
+  std::string journal = "~/.yumoe/chain-GENESIS.journal";
   std::int64_t port = 0, wait_s = 900;
   bool dry_run = false, yes = false;
 };
@@ -156,13 +156,20 @@ bool same_call(const Intent& a, const Intent& b) {
 // Waits until the intent is concluded. One that an earlier command left open is taken up, not added again.
 settlement::Receipt send(ChainLine& line, const ChainOptions& options, const CallChoice& choice,
                          Intent intent, const Keypair& key) {
-  const fs::path file = below_home(choice.journal);
+  // A queue is of one chain, so each chain has its own.
+  constexpr std::string_view kGenesis = "GENESIS";
+  std::string name = choice.journal;
+  if (const std::size_t at = name.find(kGenesis); at != std::string::npos) {
+    name.replace(at, kGenesis.size(), line.genesis().hex().substr(0, 16));
+  }
+  const fs::path file = below_home(name);
   if (file.has_parent_path()) fs::create_directories(file.parent_path());
   settlement::FileJournal journal(file);
   SystemClock clock;
   settlement::SubstrateOptions how;
   how.settlement = options.settlement;
   how.now = [&clock] { return clock.now(); };
+  how.genesis = line.genesis();
   settlement::SubstrateSettlement target(
       line.client(), journal,
       [&key](const PublicKey& signer) { return signer == key.public_key() ? &key : nullptr; },
@@ -360,7 +367,8 @@ CLI::App* add(CLI::App& group, const char* name, const char* help, const char* e
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
   command
-      ->add_option("--journal", choice->journal, "Where what is sent is recorded before it is sent")
+      ->add_option("--journal", choice->journal,
+                   "Where what is sent is recorded before it is sent; GENESIS: the chain's")
       ->capture_default_str();
   add_chain_flags(*command, *choice, key);
   command->footer(example);

@@ -32,9 +32,9 @@ nlohmann::json json_of(const settlement::Receipt& receipt) {
 void settle(const SettleChoice& choice) {
   const ChainOptions options = choice.options();
   RunFollower(choice.run).advance();  // says first what is wrong with the run
-  Keypair hotkey = open_chain_hotkey(options);
+  const Keypair hotkey = open_chain_hotkey(options);
   { ChainLine reachable(options, chain_progress); }
-  RunSettler settler(choice.run, options, std::move(hotkey));
+  RunSettler settler(choice.run, options, hotkey);
   const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(choice.wait_s);
   std::string told;
   while (!settler.done()) {
@@ -58,7 +58,11 @@ void settle(const SettleChoice& choice) {
   const settlement::Receipt* refused = nullptr;
   nlohmann::json rows = nlohmann::json::array();
   for (const settlement::Receipt& receipt : settler.receipts()) {
-    if (!receipt.outcome.effected) refused = &receipt;
+    if (!receipt.outcome.effected) {
+      refused = &receipt;
+    } else if (refused != nullptr && ledger_epoch_of(refused->id) == ledger_epoch_of(receipt.id)) {
+      refused = nullptr;  // a later turn of the same epoch did it
+    }
     if (choice.json) {
       rows.push_back(json_of(receipt));
     } else {
@@ -157,15 +161,17 @@ void print_rows(const Reconciliation& found, bool all) {
 void reconcile(const SettleChoice& choice) {
   const ChainOptions options = choice.options();
   // With a node at hand the newest word counts.
-  if (!options.rpc.endpoints.empty() && choice.block < 0) {
+  if (!options.rpc.endpoints.empty() && choice.block < 0 &&
+      std::filesystem::is_directory(choice.run)) {
     ChainLine line(options, chain_progress);
     ChainReading reading = read_chain(
         line.node(), Netuid{static_cast<std::uint16_t>(options.netuid)}, chain_hotkey(options));
-    for (const IntentStatus& status : settlements_of(choice.run)) {
+    const auto record = open_run_record(choice.run);
+    for (const IntentStatus& status : settlements_of(*record)) {
       if (status.phase != "effected" || status.intent.call == "reveal_weights") continue;
       reading.ledger_epoch = std::max(reading.ledger_epoch, ledger_epoch_of(status.intent.id));
     }
-    const auto known = chain_readings(choice.run);
+    const auto known = chain_readings(*record);
     if (known.empty() || known.back().block != reading.block) append_reading(choice.run, reading);
   }
   std::optional<std::uint32_t> block;
@@ -196,7 +202,7 @@ std::string_view rule_name(settlement::WeightsRule rule) {
   return "?";
 }
 
-nlohmann::json queue_json(const std::string& run) {
+nlohmann::json queue_json(const RunRecord& run) {
   nlohmann::json rows = nlohmann::json::array();
   for (const IntentStatus& s : settlements_of(run)) {
     rows.push_back({{"id", s.intent.id},
@@ -310,9 +316,9 @@ void status(const SettleChoice& choice) {
   }
   nlohmann::json out;
   if (!choice.run.empty()) {
-    open_run_record(choice.run);  // says if it is none
-    out["settlements"] = queue_json(choice.run);
-    out["readings"] = chain_readings(choice.run).size();
+    const auto record = open_run_record(choice.run);
+    out["settlements"] = queue_json(*record);
+    out["readings"] = chain_readings(*record).size();
   }
   if (!options.rpc.endpoints.empty()) out["chain"] = chain_json(choice, options);
   if (choice.json) {
@@ -338,7 +344,10 @@ CLI::App* add(CLI::App& group, const char* name, const char* help, const char* e
               ChainKey key, void (*run)(const SettleChoice&),
               const std::shared_ptr<SettleChoice>& choice) {
   CLI::App* command = group.add_subcommand(name, help);
-  command->add_option("run", choice->run, "A run's folder")->required(run != status);
+  command
+      ->add_option("run", choice->run,
+                   run == settle ? "A run's folder" : "A run's folder, or an exported .h5 file")
+      ->required(run != status);
   add_chain_flags(*command, *choice, key);
   command->footer(example);
   command->callback([choice, run] { run(*choice); });

@@ -15,6 +15,7 @@
 #include "coordinator/run_ledger.hpp"
 #include "coordinator/run_record.hpp"
 #include "coordinator/setup.hpp"
+#include "launch/settle_run.hpp"
 
 namespace yumoe {
 namespace {
@@ -27,6 +28,7 @@ struct Reading {
   Layout layout;
   Run core;
   RunLedger ledger;
+  TimeMs last;  // of the newest record
 
   Reading(const RunRecord& record, const Rules& rules)
       : setup(RunSetup::from_journal(record.run(), record.metadata())),
@@ -34,8 +36,10 @@ struct Reading {
         core(layout, setup.settings),
         ledger(setup.ledger, setup.economy) {
     for (const auto& [name, value] : rules) ledger.override_rule(name, value);
-    drive(record, core,
-          [this](const Record& r, const Event& event) { ledger.apply(event, core, r.time); });
+    drive(record, core, [this](const Record& r, const Event& event) {
+      ledger.apply(event, core, r.time);
+      last = r.time;
+    });
   }
   Reading(const Reading&) = delete;
 
@@ -140,8 +144,13 @@ void show(const Choice& choice) {
   const ledger::LedgerState& state = reading->ledger.ledger().state();
   const ledger::Subnet& subnet = state.subnets.at(RunLedger::kNetuid);
   const auto& epochs = reading->ledger.epochs();
+  const std::uint64_t chain_block = reading->ledger.chain_block();
+  const bool of_chain =
+      reading->ledger.block_source(reading->last) == RunLedger::BlockSource::chain;
   if (choice.json) {
     nlohmann::json out{{"block", state.block},
+                       {"block_source", of_chain ? "chain" : "own time"},
+                       {"chain_block", chain_block},
                        {"issuance", state.issuance},
                        {"tao_reserve", subnet.reserves.tao},
                        {"alpha_reserve", subnet.reserves.alpha},
@@ -172,6 +181,11 @@ void show(const Choice& choice) {
   std::printf("block %" PRIu64 ", %zu epochs; pool %s TAO and %s alpha, %s alpha outside it\n",
               state.block, epochs.size(), tao(subnet.reserves.tao).c_str(),
               tao(subnet.reserves.alpha).c_str(), tao(subnet.alpha_out).c_str());
+  if (chain_block > 0) {
+    std::printf("blocks pass %s; the newest told is the chain's %" PRIu64 "\n",
+                of_chain ? "as the chain's do" : "with the run's own time, the chain being away",
+                chain_block);
+  }
   if (state.subnets.size() > 2) print_subnets(*reading);
   for (const auto& [number, p] : state.proposals) {
     std::printf("proposal %" PRIu64 ": %s = %" PRIu64 ", %zu votes, decided at block %" PRIu64 "\n",
@@ -306,14 +320,21 @@ void whatif(const Choice& choice) {
 }
 
 void audit(const Choice& choice) {
-  const LedgerAudit found = audit_ledger(*open_run_record(choice.run));
+  const auto record = open_run_record(choice.run);
+  const LedgerAudit found = audit_ledger(*record);
+  const SettlementAudit settled = audit_settlements(*record, found.epochs);
   if (choice.json) {
-    std::cout << nlohmann::json{{"block", found.blocks},       {"epochs", found.epochs},
-                                {"calls", found.calls},        {"snapshots", found.snapshots},
-                                {"issuance", found.issuance},  {"broken", nullptr},
-                                {"digest", found.digest.hex()}}
-                     .dump()
-              << std::endl;
+    nlohmann::json out{{"block", found.blocks},       {"epochs", found.epochs},
+                       {"calls", found.calls},        {"snapshots", found.snapshots},
+                       {"issuance", found.issuance},  {"broken", nullptr},
+                       {"digest", found.digest.hex()}};
+    out["settlements"] = {{"effected", settled.effected},
+                          {"refused", settled.refused},
+                          {"open", settled.open},
+                          {"readings", settled.readings},
+                          {"genesis", settled.chain ? nlohmann::json("0x" + settled.chain->hex())
+                                                    : nlohmann::json()}};
+    std::cout << out.dump() << std::endl;
     return;
   }
   std::printf("%" PRIu64 " blocks and %" PRIu64
@@ -323,6 +344,10 @@ void audit(const Choice& choice) {
               "are what was computed.\nissuance %s TAO, ledger digest %s\n",
               found.blocks, found.epochs, found.calls, found.snapshots, tao(found.issuance).c_str(),
               found.digest.hex().c_str());
+  if (!settled.chain) return;
+  std::printf(
+      "%zu settlements took effect on the chain 0x%s..., no epoch twice; %zu refused, %zu open.\n",
+      settled.effected, settled.chain->hex().substr(0, 16).c_str(), settled.refused, settled.open);
 }
 
 CLI::App* add(CLI::App& group, const char* name, const char* help, const char* example,

@@ -19,6 +19,7 @@
 #include "coordinator/replay.hpp"
 #include "coordinator/safetensors.hpp"
 #include "launch/local.hpp"
+#include "launch/settle_run.hpp"
 
 namespace yumoe {
 namespace {
@@ -366,8 +367,10 @@ void add_export(CLI::App& app) {
       return;
     }
     const RunHistory history(*record);
+    std::vector<Table> tables = history.tables();
+    for (Table& table : settlement_tables(*record)) tables.push_back(std::move(table));
     const ExportReport report =
-        export_run(choice->run, choice->out, history.tables(),
+        export_run(choice->run, choice->out, tables,
                    [](const std::filesystem::path& path, const Error& error) {
                      std::cerr << "left out " << path.string() << ": " << error.what() << std::endl;
                    });

@@ -126,6 +126,31 @@ std::deque<Supervised> start_local(const RunConfig& config, const CoordinatorAdd
   return children;
 }
 
+// Says where the ledger's blocks come from whenever that changes.
+class BlockSourceNews {
+ public:
+  explicit BlockSourceNews(std::int64_t block_ms) : block_ms_(block_ms) {}
+
+  void look(const Progress& now) {
+    if (now.chain_followed == followed_) return;
+    followed_ = now.chain_followed;
+    if (followed_) {
+      log_info("ledger: blocks pass as the chain's do from its block " +
+               std::to_string(now.chain_block) + " on, which is block " +
+               std::to_string(now.ledger_block) + " of the run");
+    } else {
+      log_warning("ledger: no new block of the chain is seen; from block " +
+                  std::to_string(now.ledger_block) +
+                  " on they pass with the run's own time, one every " + std::to_string(block_ms_) +
+                  " ms, until the chain is back");
+    }
+  }
+
+ private:
+  std::int64_t block_ms_;
+  bool followed_ = false;
+};
+
 }  // namespace
 
 RunSetup setup_of(const RunConfig& config, const std::string& run, const Digest& token_set,
@@ -135,7 +160,14 @@ RunSetup setup_of(const RunConfig& config, const std::string& run, const Digest&
     const Keypair keys = open_hotkey(validator.hotkey, folder, validator.name);
     stakes[to_ss58(keys.public_key())] = validator.stake;
   }
-  return RunSetup::from(run, shared_texts(config), token_set, std::move(stakes));
+  // A run with a chain counts its blocks, told by the hotkey that settles.
+  RunConfig shared = config;
+  const bool has_chain = config.chain.target == "substrate";
+  if (shared.economy.time == "auto") shared.economy.time = has_chain ? "chain" : "simulated";
+  if (shared.economy.time == "chain" && has_chain && shared.economy.teller.empty()) {
+    shared.economy.teller = to_ss58(chain_hotkey(config.chain));
+  }
+  return RunSetup::from(run, shared_texts(shared), token_set, std::move(stakes));
 }
 
 Progress run_coordinator(const RunConfig& config, const std::filesystem::path& folder,
@@ -171,11 +203,13 @@ Progress run_coordinator(const RunConfig& config, const std::filesystem::path& f
   address(transport->address());
   // Only reads the run's record, so it can hold up nothing here.
   std::optional<SettlementThread> settling;
-  if (settling_key) settling.emplace(folder, config.chain, *std::move(settling_key));
+  if (settling_key) settling.emplace(folder, config.chain, *settling_key);
   std::deque<Supervised> children;
   if (with_local_processes) children = start_local(config, transport->address(), folder);
 
   auto shown = Monotonic::time_point{};
+  BlockSourceNews block_source(config.economy.block_ms);
+  std::uint32_t told_block = 0;
   bool running = true;
   const auto stopped = [&] { return hooks.stop != nullptr && hooks.stop->load(); };
   while (running && !stopped()) {
@@ -187,8 +221,14 @@ Progress run_coordinator(const RunConfig& config, const std::filesystem::path& f
       throw Error(ErrorCode::device_missing,
                   "every local process ended; see the logs in " + (folder / "logs").string());
     }
-    if (hooks.progress && Monotonic::now() - shown > milliseconds(100)) {
-      hooks.progress(coordinator.progress());
+    if (settling && settling->head() > told_block) {
+      told_block = settling->head();
+      coordinator.tell_chain_block(told_block, *settling_key);
+    }
+    if ((hooks.progress || settling) && Monotonic::now() - shown > milliseconds(100)) {
+      const Progress progress = coordinator.progress();
+      if (settling) block_source.look(progress);
+      if (hooks.progress) hooks.progress(progress);
       shown = Monotonic::now();
     }
   }

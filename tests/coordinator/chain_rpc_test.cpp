@@ -162,6 +162,12 @@ TEST_F(ChainLine, ReadsManyKeysAtOneBlockAndGivesThemInTheOrderAsked) {
       EXPECT_EQ("0x" + to_hex(*value), change[1].get<std::string>());
     }
   }
+  // A key that is asked for twice (two neurons of one hotkey) goes over the line once.
+  keys.push_back(keys.front());
+  EXPECT_EQ(chain.storage(keys, at).back(), values.front());
+  const auto asked = nlohmann::json::parse(node.received().back().second);
+  EXPECT_EQ(asked[0].size() + 1, keys.size());
+  keys.pop_back();
   // An answer about another block, or with a key left out, is an error and not a value.
   EXPECT_EQ(code_of([&] { chain.storage(keys, Digest{}); }), ErrorCode::message_malformed);
   recorded[0]["changes"].erase(0);

@@ -3,6 +3,8 @@
 // metadata, storage, account, block header and events of the recorded session; only block numbers,
 // hashes and the extrinsics that were sent to it are new.
 
+#include <algorithm>
+#include <filesystem>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -21,22 +23,45 @@ class RecordedChain {
   // Of the recorded session (runtime 218), or with the metadata of a live node of runtime 461 and its
   // defaults in storage; nobody recorded a session with that one.
   enum class Runtime { spec218, spec461 };
-  explicit RecordedChain(Runtime runtime = Runtime::spec218) : runtime_(runtime) {
-    node.load_transcript();
+  explicit RecordedChain(Runtime runtime = Runtime::spec218) {
     if (runtime == Runtime::spec218) {
       const std::string raw = read_recorded("tests/conformance/data/chain/metadata_spec218_v14.gz");
-      metadata_bytes_.assign(raw.begin(), raw.end());
+      metadata_bytes_[14].assign(raw.begin(), raw.end());
+      const auto setup = nlohmann::json::parse(
+          read_recorded("tests/conformance/data/chain/rpc/setup_storage.json.gz"));
+      for (const auto& pair : setup.at("pairs")) storage_[pair[0].get<std::string>()] = pair[1];
     } else {
       const auto golden = nlohmann::json::parse(
           read_recorded("tests/conformance/data/chain/golden_spec461.json.gz"));
-      metadata_bytes_ = from_hex(golden["metadata"]["v15_hex"].get<std::string>());
+      metadata_bytes_[15] = from_hex(golden["metadata"]["v15_hex"].get<std::string>());
     }
-    metadata = Metadata::parse(metadata_bytes_);
-    const auto setup = nlohmann::json::parse(
-        read_recorded("tests/conformance/data/chain/rpc/setup_storage.json.gz"));
-    for (const auto& pair : setup.at("pairs")) {
-      if (runtime == Runtime::spec218) storage_[pair[0].get<std::string>()] = pair[1];
+    begin(runtime == Runtime::spec218 ? 0 : 461);
+  }
+  // Of any runtime of which the metadata was recorded: `folder` holds metadata_v14.hex (or .hex.gz), and so
+  // on, each served as a node serves it. Its defaults are in storage.
+  RecordedChain(const std::string& folder, std::uint32_t spec_version) {
+    for (const int version : {14, 15, 16}) {
+      for (const char* ending : {".hex", ".hex.gz"}) {
+        const std::string file = folder + "/metadata_v" + std::to_string(version) + ending;
+        if (!std::filesystem::exists(file)) continue;
+        std::string text = read_recorded(file);
+        while (!text.empty() && text.back() <= ' ') text.pop_back();
+        metadata_bytes_[version] = from_hex(text);
+      }
     }
+    begin(spec_version);
+    account_ = "0x" + to_hex(metadata.storage("System", "Account").default_value);
+  }
+
+ private:
+  // The recorded session's own spec version where `spec_version` is 0.
+  void begin(std::uint32_t spec_version) {
+    node.load_transcript();
+    const auto newest = metadata_bytes_.rbegin();
+    // As a node does: version 14 by its own method, version 15 on request; 16 where there is no other.
+    metadata =
+        Metadata::parse(metadata_bytes_.contains(15) ? metadata_bytes_.at(15) : newest->second);
+    spec_version_ = spec_version;
     for (const auto& outcome : nlohmann::json::parse(read_recorded(kOutcomes))) {
       if (outcome.contains("events_hex")) events_[outcome["label"]] = outcome["events_hex"];
     }
@@ -44,6 +69,13 @@ class RecordedChain {
     answer_all();
   }
 
+ public:
+  // The pool refuses the next `times` extrinsics with this error object.
+  void refuse_next(int times, const std::string& error) {
+    const std::lock_guard lock(mutex_);
+    refusals_left_ = times;
+    refusal_ = error;
+  }
   // Every extrinsic included from now on has the recorded events of this case.
   void outcome(const std::string& label) {
     const std::lock_guard lock(mutex_);
@@ -95,11 +127,19 @@ class RecordedChain {
   }
   // Extrinsics of ours in all blocks.
   std::vector<DecodedExtrinsic> included() {
-    const std::lock_guard lock(mutex_);
     std::vector<DecodedExtrinsic> all;
-    for (const Block& block : blocks_) {
+    for (auto& [block, extrinsic] : placed()) all.push_back(std::move(extrinsic));
+    return all;
+  }
+  // The same, with the number of the block.
+  std::vector<std::pair<std::uint32_t, DecodedExtrinsic>> placed() {
+    const std::lock_guard lock(mutex_);
+    std::vector<std::pair<std::uint32_t, DecodedExtrinsic>> all;
+    for (std::size_t index = 0; index < blocks_.size(); ++index) {
+      const Block& block = blocks_[index];
       for (std::size_t i = 1; i < block.extrinsics.size(); ++i) {
-        all.push_back(decode_extrinsic(metadata, from_hex(block.extrinsics[i])));
+        all.emplace_back(static_cast<std::uint32_t>(kFirst + index),
+                         decode_extrinsic(metadata, from_hex(block.extrinsics[i])));
       }
     }
     return all;
@@ -162,7 +202,7 @@ class RecordedChain {
         if (method == "payment_queryInfo") fee_ = message["result"];
       }
     }
-    spec_version_ = runtime_ == Runtime::spec218 ? version_["specVersion"].get<unsigned>() : 461u;
+    if (spec_version_ == 0) spec_version_ = version_["specVersion"].get<unsigned>();
     blocks_.push_back(Block{"", inherent_, {}});
   }
 
@@ -202,13 +242,19 @@ class RecordedChain {
     });
     on("payment_queryInfo", [this](const json&) { return fee_; });
     on("state_call", [this](const json& params) {
-      if (runtime_ == Runtime::spec461 && params[0] == "Metadata_metadata_at_version") {
-        return json("0x" + to_hex(metadata_bytes_));
+      if (params[0] == "Metadata_metadata_at_version") {
+        const Bytes asked = from_hex(params[1].get<std::string>());
+        const auto found = metadata_bytes_.find(asked.empty() ? 0 : asked[0]);
+        if (found != metadata_bytes_.end()) return json("0x" + to_hex(found->second));
       }
-      // Version 15 was not recorded whole: as an older node.
+      // As an older node.
       return json{{"error", {{"code", -32601}, {"message", "Method not found"}}}};
     });
-    on("state_getMetadata", [this](const json&) { return "0x" + to_hex(metadata_bytes_); });
+    on("state_getMetadata", [this](const json&) {
+      const auto older = metadata_bytes_.find(14);
+      return "0x" + to_hex(older == metadata_bytes_.end() ? metadata_bytes_.rbegin()->second
+                                                          : older->second);
+    });
     on("system_accountNextIndex", [this](const json&) { return nonce_ + pool_.size(); });
     on("state_getStorage", [this](const json& params) { return stored(params[0], params[1]); });
     on("state_queryStorageAt", [this](const json& params) {
@@ -227,6 +273,10 @@ class RecordedChain {
     node.answer("author_submitAndWatchExtrinsic", [this](const std::string& params) {
       const std::lock_guard lock(mutex_);
       const std::string extrinsic = json::parse(params)[0];
+      if (refusals_left_ > 0) {
+        --refusals_left_;
+        return Reply{.error = refusal_};
+      }
       if (std::ranges::find(pool_, extrinsic) != pool_.end()) {
         return Reply{.error = R"({"code":1013,"message":"Transaction is already imported"})"};
       }
@@ -259,9 +309,8 @@ class RecordedChain {
     return found == storage_.end() ? nlohmann::json() : found->second;
   }
 
-  Runtime runtime_;
   std::mutex mutex_;
-  Bytes metadata_bytes_;
+  std::map<int, Bytes> metadata_bytes_;  // by version
   std::map<std::string, nlohmann::json> storage_;
   std::map<std::string, std::string> events_;
   nlohmann::json version_, header_, fee_;
@@ -270,6 +319,8 @@ class RecordedChain {
   std::vector<std::string> pool_;
   std::uint64_t nonce_ = 0;
   std::uint32_t spec_version_ = 0;
+  int refusals_left_ = 0;
+  std::string refusal_;
 };
 
 }  // namespace yumoe::test

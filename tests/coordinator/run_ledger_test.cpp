@@ -270,6 +270,60 @@ TEST(RunLedger, BlocksMayFollowAChainAsTheOwnerTells) {
   EXPECT_THAT(*simulated.ledger.refusal_of(call, simulated.now), HasSubstr("its own time"));
 }
 
+TEST(RunLedger, BlocksAreTheChainsWhileItIsThereAndTheRunsOwnWhileItIsAway) {
+  EconomyOptions options = economy();
+  options.time = "chain";
+  options.teller = to_ss58(who(9));
+  World world(rules(), options);
+  const auto tell = [&](int caller, std::uint64_t number) -> std::string {
+    Called call = world.call_of(caller, ledger::StartCall{});
+    call.operation = chain_block_call(number);
+    if (const auto why = world.ledger.refusal_of(call, world.now)) return *why;
+    world.happen(call);
+    return "";
+  };
+  const auto block = [&] { return world.ledger.ledger().state().block; };
+  const auto pass = [&](int blocks) {
+    world.wait(blocks);
+    world.happen(Tick{});
+  };
+  using Source = RunLedger::BlockSource;
+  pass(10);
+  const std::uint64_t alone = block();
+  EXPECT_GE(alone, 10U) << "before a chain is seen, the run's own time counts";
+  EXPECT_EQ(world.ledger.block_source(world.now), Source::own_time);
+  EXPECT_THAT(tell(5, 700), HasSubstr("only economy.teller"));
+  EXPECT_EQ(tell(9, 700), "");
+  EXPECT_EQ(block(), alone) << "the first one told is where the ledger stands";
+  EXPECT_EQ(world.ledger.block_source(world.now), Source::chain);
+  pass(3);
+  EXPECT_EQ(block(), alone) << "while the chain is there, time alone makes no block";
+  EXPECT_EQ(tell(9, 702), "");
+  EXPECT_EQ(block(), alone + 2);
+  EXPECT_THAT(tell(9, 702), HasSubstr("not above the newest"));
+  pass(15);  // away
+  EXPECT_EQ(world.ledger.block_source(world.now), Source::own_time);
+  EXPECT_EQ(block(), alone + 2 + 10) << "it goes on, less the patience";
+  RunLedger restored(rules(), options);
+  restored.restore(world.ledger.snapshot());
+  EXPECT_EQ(restored.snapshot(), world.ledger.snapshot());
+  // Back, and further than the run went alone: what is missing passes at once.
+  EXPECT_EQ(tell(9, 720), "");
+  EXPECT_EQ(block(), alone + 20);
+  // Back after it stood still: the run is ahead, and goes on from where it stands.
+  pass(30);
+  const std::uint64_t ahead = block();
+  EXPECT_EQ(ahead, alone + 20 + 25);
+  EXPECT_EQ(tell(9, 721), "");
+  EXPECT_EQ(block(), ahead);
+  EXPECT_EQ(tell(9, 722), "");
+  EXPECT_EQ(block(), ahead + 1);
+  EXPECT_EQ(world.ledger.chain_block(), 722U);
+  // A chain that is counted quite differently cannot hold the run for a million blocks.
+  EXPECT_EQ(tell(9, 900'000'000), "");
+  EXPECT_EQ(block(), ahead + 1);
+}
+
 TEST(RunLedger, AnEconomyThatCannotBeIsNamed) {
   const auto refusal = [](auto change) -> std::string {
     EconomyOptions options = economy();
@@ -285,6 +339,8 @@ TEST(RunLedger, AnEconomyThatCannotBeIsNamed) {
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.owner = "5Fx"; }), HasSubstr("economy.owner"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.time = "followed", e.owner = ""; }),
               HasSubstr("must come with economy.owner"));
+  EXPECT_THAT(refusal([](EconomyOptions& e) { e.time = "chain", e.teller = "5Fx"; }),
+              HasSubstr("economy.teller"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.balances = {"x"}; }), HasSubstr("ADDRESS=TAO"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.balances[0] += "x"; }),
               HasSubstr("must be between 0"));

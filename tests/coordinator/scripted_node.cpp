@@ -34,7 +34,8 @@ using boost::system::error_code;
 using nlohmann::json;
 
 std::string read_recorded(const std::string& path) {
-  const std::string full = std::string(YUMOE_SOURCE_DIR) + "/" + path;
+  const std::string full =
+      path.starts_with("/") ? path : std::string(YUMOE_SOURCE_DIR) + "/" + path;
   const gzFile file = gzopen(full.c_str(), "rb");
   if (!file) throw std::runtime_error("no file " + full);
   std::string text;

@@ -14,7 +14,7 @@
 
 namespace yumoe::test {
 
-// Text of a file, gzipped or plain, relative to the source folder.
+// Text of a file, gzipped or plain; a path that is not absolute is relative to the source folder.
 std::string read_recorded(const std::string& path);
 
 inline constexpr const char* kTranscript = "tests/conformance/data/chain/rpc/transcript.jsonl.gz";

@@ -222,7 +222,7 @@ TEST_F(Settling, HashCommitsAreRevealedInTheirEpoch) {
 
 // No session with such a runtime was recorded: its metadata is a live node's, the events of success are
 // put together here by that metadata.
-std::string timelocked_events(const Metadata& metadata) {
+std::string success_events(const Metadata& metadata, std::string_view effect) {
   const auto event = [&](std::string_view pallet_name, std::string_view name) {
     const Pallet& pallet = metadata.pallet(pallet_name);
     const TypeVariant* variant = metadata.types().at(*pallet.event).variant(name);
@@ -241,13 +241,12 @@ std::string timelocked_events(const Metadata& metadata) {
     }
     return hex + "00";
   };
-  return "0x08" + event("SubtensorModule", "TimelockedWeightsCommitted") +
-         event("System", "ExtrinsicSuccess");
+  return "0x08" + event("SubtensorModule", effect) + event("System", "ExtrinsicSuccess");
 }
 
 TEST(SettlingTimelocked, CommitsOpenAtTheirRoundWithNothingMoreToSend) {
   RecordedChain chain(RecordedChain::Runtime::spec461);
-  chain.outcome_bytes(timelocked_events(chain.metadata));
+  chain.outcome_bytes(success_events(chain.metadata, "TimelockedWeightsCommitted"));
   const Keypair key = Keypair::from_seed(KeyType::ed25519, Bytes(32, 1));
   ChainRpcOptions rpc;
   rpc.endpoints = {chain.node.url()};
@@ -267,7 +266,7 @@ TEST(SettlingTimelocked, CommitsOpenAtTheirRoundWithNothingMoreToSend) {
   options.now = [now] { return now; };
   SubstrateSettlement target(
       client, journal, [&](const PublicKey&) { return &key; }, options);
-  SubnetWeights weights{Netuid{2}, 1, key.public_key(), {1, 2, 3}, {10, 20, 30}};
+  SubnetWeights weights{Netuid{2}, 1, 1, key.public_key(), {1, 2, 3}, {10, 20, 30}};
   target.settle(weights);
   std::optional<Receipt> receipt;
   for (int i = 0; i < 30 && !receipt; ++i) {
@@ -287,6 +286,90 @@ TEST(SettlingTimelocked, CommitsOpenAtTheirRoundWithNothingMoreToSend) {
   EXPECT_EQ(timelock_open(from_hex(arguments["commit"].get<std::string>()), from_hex(signature)),
             timelock_weights_payload(key.public_key().bytes, weights.uids, weights.values,
                                      rule.version_key));
+}
+
+// Each recorded runtime by its own metadata and defaults: another rule, other indices, extensions, types of
+// a netuid and block times.
+TEST(SettlingEveryRuntime, SetsWeightsByTheRuntimesOwnRule) {
+  namespace fs = std::filesystem;
+  const std::string root = YUMOE_SOURCE_DIR;
+  std::vector<fs::path> folders{root + "/tests/conformance/data/chain/metadata/spec148",
+                                root + "/tests/conformance/data/chain/metadata/spec218"};
+  for (const char* around : {"/..", "/../.."}) {
+    for (const char* name : {"devnet_spec346", "devnet_spec381"}) {
+      const fs::path folder = root + around + "/shared/vectors/chain/metadata/" + name;
+      if (fs::exists(folder)) folders.push_back(folder);
+    }
+  }
+  for (const fs::path& folder : folders) {
+    SCOPED_TRACE(folder.string());
+    const std::string name = folder.filename().string();
+    const auto spec = static_cast<std::uint32_t>(std::stoul(name.substr(name.find("spec") + 4)));
+    RecordedChain chain(folder.string(), spec);
+    const Keypair key = Keypair::from_seed(KeyType::ed25519, Bytes(32, 1));
+    ChainRpcOptions rpc;
+    rpc.endpoints = {chain.node.url()};
+    RpcClient client(rpc);
+    ChainNode node(client);
+    const SubnetRule rule =
+        read_subnet_rule(node, chain.metadata, node.finalized_head(), Netuid{2});
+    EXPECT_EQ(rule.rule, spec < 300 ? WeightsRule::plain : WeightsRule::timelocked_commit);
+    EXPECT_GT(rule.epochs.tempo, 0u);
+    EXPECT_GT(rule.block_time, 0ms);
+    const bool plain = rule.rule == WeightsRule::plain;
+    chain.outcome_bytes(
+        success_events(chain.metadata, plain ? "WeightsSet" : "TimelockedWeightsCommitted"));
+    MemoryJournal journal;
+    SubstrateOptions options;
+    options.settlement.era_blocks = 16;
+    options.now = [] { return drand_round_time(20'000'000); };
+    SubstrateSettlement target(
+        client, journal, [&](const PublicKey&) { return &key; }, options);
+    target.settle({Netuid{2}, 1, 1, key.public_key(), {1, 2, 3}, {10, 20, 30}});
+    std::optional<Receipt> receipt;
+    for (int i = 0; i < 30 && !receipt; ++i) {
+      for (Receipt& ended : target.poll(100ms)) receipt = ended;
+      chain.produce();
+    }
+    ASSERT_TRUE(receipt) << target.trouble();
+    EXPECT_TRUE(receipt->outcome.effected) << receipt->outcome.reason;
+    ASSERT_EQ(chain.included().size(), 1u);
+    EXPECT_EQ(chain.metadata.decode_call(chain.included()[0].call)["call_function"],
+              plain ? "set_weights" : "commit_timelocked_weights");
+  }
+}
+
+TEST_F(Settling, AQueueOfAnotherChainSendsNothingThere) {
+  target->settle(weights());
+  target->poll(50ms);
+  ASSERT_EQ(target->status().size(), 1u);
+  // The same queue in front of a chain with another genesis.
+  RecordedChain other;
+  other.node.answer("chain_getBlockHash", [](const std::string&) {
+    return test::Reply{.result = "\"0x" + std::string(64, '9') + "\""};
+  });
+  rpc.endpoints = {other.node.url()};
+  restart();
+  other.produce(3);
+  for (int i = 0; i < 20; ++i) EXPECT_TRUE(target->poll(10ms).empty());
+  EXPECT_THAT(target->trouble(), HasSubstr("of the chain with genesis 0x4545"));
+  EXPECT_EQ(other.node.received("author_submitAndWatchExtrinsic"), 0u);
+  SubstrateOptions options;
+  options.genesis = Digest{};
+  EXPECT_THROW(SubstrateSettlement(
+                   *client, journal, [](const PublicKey&) { return nullptr; }, options),
+               Error);
+}
+
+TEST_F(Settling, AnEpochThatWasMissedIsAnotherTurn) {
+  const SubnetRule rule;
+  SubnetWeights again = weights(7);
+  const std::string first = plan_weights(rule, again, 5000, {}, Bytes(32, 7)).id;
+  again.turn = 2;
+  const std::string second = plan_weights(rule, again, 5000, {}, Bytes(32, 7)).id;
+  EXPECT_TRUE(first.starts_with(settlement_prefix(Netuid{2}, key.public_key())));
+  EXPECT_THAT(first, HasSubstr("/epoch 7/set"));
+  EXPECT_THAT(second, HasSubstr("/epoch 7/turn 2/set"));
 }
 
 TEST_F(Settling, GoesOnQuietlyWhileTheChainIsAway) {

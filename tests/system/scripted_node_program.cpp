@@ -1,9 +1,11 @@
 // The scripted node as a process, for tests of real programs (tests/system/chain.py). Prints its address,
 // then obeys one command a line on stdin and answers each with one line.
+// yumoe-scripted-node [FOLDER SPEC_VERSION]: of the runtime whose metadata is in that folder.
 
 #include <atomic>
 #include <chrono>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
@@ -25,9 +27,8 @@ std::string le_hex(std::uint64_t value, int bytes) {
 
 class Program {
  public:
-  Program() : producer_([this] { produce_for_ever(); }) {
-    chain_.outcome("set_weights good (ed25519)");
-  }
+  Program() { chain_.outcome("set_weights good (ed25519)"); }
+  Program(const std::string& folder, std::uint32_t spec_version) : chain_(folder, spec_version) {}
   ~Program() {
     stop_ = true;
     producer_.join();
@@ -42,8 +43,11 @@ class Program {
     if (word == "produce") return produce(words);
     if (word == "every") return every_ms_ = std::stoi(rest(words)), json("ok");
     if (word == "outcome") return chain_.outcome(rest(words)), json("ok");
+    if (word == "events") return chain_.outcome_bytes(rest(words)), json("ok");
+    if (word == "pool") return refuse_next(words);
     if (word == "set") return set(words);
     if (word == "register") return enrol(words);
+    if (word == "neurons") return neurons_ = std::stoull(rest(words)), json("ok");
     if (word == "refuse") return refuse(rest(words) == "on"), json("ok");
     if (word == "forget") return chain_.forget_pool(), json("ok");
     if (word == "block") return chain_.number();
@@ -52,6 +56,15 @@ class Program {
       json all = json::array();
       for (const DecodedExtrinsic& extrinsic : chain_.included()) {
         all.push_back(chain_.metadata.decode_call(extrinsic.call));
+      }
+      return all;
+    }
+    if (word == "placed") {
+      json all = json::array();
+      for (const auto& [block, extrinsic] : chain_.placed()) {
+        all.push_back({{"block", block},
+                       {"nonce", extrinsic.nonce},
+                       {"call", chain_.metadata.decode_call(extrinsic.call)}});
       }
       return all;
     }
@@ -73,6 +86,13 @@ class Program {
   void refuse(bool on) {
     chain_.node.refuse(on);
     if (on) chain_.node.disconnect_all();
+  }
+  // pool TIMES ERROR: so many extrinsics are refused with this error object.
+  json refuse_next(std::istringstream& words) {
+    int times = 0;
+    words >> times;
+    chain_.refuse_next(times, json::parse(rest(words)).dump());
+    return "ok";
   }
   // set ITEM KEYS HEX: a value of SubtensorModule.
   json set(std::istringstream& words) {
@@ -110,13 +130,16 @@ class Program {
   std::uint64_t neurons_ = 4;  // of the recorded subnet
   std::atomic<int> every_ms_{0};
   std::atomic<bool> stop_{false};
-  std::thread producer_;
+  std::thread producer_{[this] { produce_for_ever(); }};
 };
 
 }  // namespace
 
-int main() {
-  Program program;
+int main(int argc, char** argv) {
+  const auto made = argc == 3 ? std::make_unique<Program>(
+                                    argv[1], static_cast<std::uint32_t>(std::stoul(argv[2])))
+                              : std::make_unique<Program>();
+  Program& program = *made;
   std::cout << program.url() << std::endl;
   for (std::string line; std::getline(std::cin, line);) {
     json answer;

@@ -62,11 +62,21 @@ std::optional<double> fixed_point(const Json& value, int fraction) {
 
 }  // namespace
 
-ChainReader::ChainReader(ChainNode& node, const std::optional<Digest>& block)
+std::shared_ptr<const Metadata> MetadataCache::at(ChainNode& node, const Digest& block,
+                                                  std::uint32_t spec_version) {
+  if (!metadata_ || spec_version_ != spec_version) {
+    metadata_ = std::make_shared<const Metadata>(Metadata::parse(node.metadata(block)));
+    spec_version_ = spec_version;
+  }
+  return metadata_;
+}
+
+ChainReader::ChainReader(ChainNode& node, const std::optional<Digest>& block, MetadataCache* cache)
     : node_(node), block_(block ? *block : node.finalized_head()) {
   number_ = node_.header(block_).number;
   version_ = node_.runtime_version(block_);
-  metadata_ = std::make_shared<const Metadata>(Metadata::parse(node_.metadata(block_)));
+  MetadataCache once;
+  metadata_ = (cache != nullptr ? *cache : once).at(node_, block_, version_.spec_version);
 }
 
 ChainReader ChainReader::at(ChainNode& node, std::uint32_t number) {

@@ -250,8 +250,9 @@ std::vector<std::optional<Bytes>> ChainNode::storage(const std::vector<Bytes>& k
     json wanted = json::array();
     std::multimap<std::string, std::size_t> places;
     for (std::size_t i = begin; i < end; ++i) {
-      wanted.push_back(hex(keys[i]));
-      places.emplace(wanted.back().get<std::string>(), i);
+      const std::string key = hex(keys[i]);
+      if (!places.contains(key)) wanted.push_back(key);  // once, however often it is asked for
+      places.emplace(key, i);
     }
     const json answer = ask(client_, kMethod, json::array({wanted, hex(at)}));
     if (!answer.is_array() || answer.size() != 1) malformed(kMethod, "is not one change set");

@@ -30,16 +30,27 @@ Bytes read_all(int file, const std::string& name) {
   }
 }
 
+// A new file is there after a crash only if its folder is synced too.
+void sync_folder_of(const std::filesystem::path& file) {
+  const std::string folder = file.has_parent_path() ? file.parent_path().string() : ".";
+  const int descriptor = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool synced = descriptor >= 0 && fsync(descriptor) == 0;
+  const int reason = errno;
+  if (descriptor >= 0) close(descriptor);
+  errno = reason;
+  if (!synced) io_failed("sync", folder);
+}
+
 // All whole entries; gives where they end.
-std::size_t take_entries(const Bytes& bytes, const std::string& name, std::vector<Bytes>& entries) {
+std::size_t take_entries(ByteView bytes, const std::string& name, std::vector<Bytes>& entries) {
   std::size_t at = 0;
   while (at + kHeadBytes <= bytes.size()) {
     const std::size_t size = bytes[at] | std::size_t{bytes[at + 1]} << 8 |
                              std::size_t{bytes[at + 2]} << 16 | std::size_t{bytes[at + 3]} << 24;
     if (size > kEntryBytesMax) throw Error(ErrorCode::journal_corrupt, name + " entry length");
     if (at + kHeadBytes + size > bytes.size()) break;  // torn
-    const ByteView content = ByteView(bytes).subspan(at + kHeadBytes, size);
-    if (!std::ranges::equal(digest_of(content).bytes, ByteView(bytes).subspan(at + 4, 32))) {
+    const ByteView content = bytes.subspan(at + kHeadBytes, size);
+    if (!std::ranges::equal(digest_of(content).bytes, bytes.subspan(at + 4, 32))) {
       throw Error(ErrorCode::journal_corrupt, name + " entry " + std::to_string(entries.size()));
     }
     entries.emplace_back(content.begin(), content.end());
@@ -50,19 +61,9 @@ std::size_t take_entries(const Bytes& bytes, const std::string& name, std::vecto
 
 }  // namespace
 
-std::vector<Bytes> read_file_journal(const std::filesystem::path& file) {
-  const std::string name = file.string();
-  const int descriptor = open(name.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0 && errno == ENOENT) return {};
-  if (descriptor < 0) io_failed("open", name);
+std::vector<Bytes> settlement_entries(ByteView file, const std::string& name) {
   std::vector<Bytes> entries;
-  try {
-    take_entries(read_all(descriptor, name), name, entries);
-  } catch (...) {
-    close(descriptor);
-    throw;
-  }
-  close(descriptor);
+  take_entries(file, name, entries);
   return entries;
 }
 
@@ -74,10 +75,16 @@ FileJournal::FileJournal(const std::filesystem::path& file) : name_(file.string(
     throw Error(ErrorCode::journal_io,
                 name_ + " is in use by another yumoe process: stop it first");
   }
-  const Bytes bytes = read_all(file_, name_);
-  const std::size_t at = take_entries(bytes, name_, entries_);
-  if (at != bytes.size() && ftruncate(file_, static_cast<off_t>(at)) != 0) {
-    io_failed("cut the torn end of", name_);
+  try {
+    const Bytes bytes = read_all(file_, name_);
+    const std::size_t at = take_entries(bytes, name_, entries_);
+    if (at != bytes.size() && ftruncate(file_, static_cast<off_t>(at)) != 0) {
+      io_failed("cut the torn end of", name_);
+    }
+    if (bytes.empty()) sync_folder_of(file);
+  } catch (...) {
+    close(file_);
+    throw;
   }
 }
 

@@ -151,6 +151,13 @@ void SettlementMachine::apply(ByteView entry) {
   try {
     const json value = json::parse(entry.begin(), entry.end());
     const std::string kind = value.at("entry");
+    if (kind == "chain") {
+      Digest genesis;
+      read_hex(value.at("genesis"), genesis.bytes);
+      if (chain_) corrupt("names a second chain");
+      chain_ = genesis;
+      return;
+    }
     if (kind == "intent") {
       Item item;
       item.intent = intent_from(value.at("intent"));
@@ -195,6 +202,13 @@ std::vector<SettlementAction> SettlementMachine::step(const SettlementEvent& eve
 }
 
 // ---- events -------------------------------------------------------------------------------------
+
+void SettlementMachine::on(const ChainSeen& event) {
+  YUMOE_ASSERT(!chain_ || *chain_ == event.genesis);
+  if (chain_) return;
+  chain_ = event.genesis;
+  out_.push_back(Record{entry_of({{"entry", "chain"}, {"genesis", event.genesis.hex()}})});
+}
 
 void SettlementMachine::on(const IntentAdded& event) {
   if (!places_.emplace(event.intent.id, items_.size()).second) return;

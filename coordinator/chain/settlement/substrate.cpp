@@ -41,7 +41,10 @@ json read_storage(ChainNode& node, const Metadata& metadata, const Digest& at,
 
 std::uint64_t number(const json& value) {
   if (value.is_number_unsigned()) return value.get<std::uint64_t>();
-  if (value.is_string()) return std::stoull(value.get<std::string>());
+  std::uint64_t parsed = 0;
+  if (value.is_string() && option_detail::parse_number(value.get<std::string>(), parsed)) {
+    return parsed;
+  }
   throw Error(ErrorCode::message_malformed, "a storage value is not a number");
 }
 
@@ -65,10 +68,18 @@ class SubstrateSettlement::Driver {
         journal_(journal),
         keys_(std::move(keys)),
         options_(std::move(options)),
-        machine_(SettlementMachine::recover(options_.settlement, journal.load())) {}
+        machine_(SettlementMachine::recover(options_.settlement, journal.load())) {
+    if (options_.genesis) see_chain(*options_.genesis);
+  }
 
   void add(const Intent& intent) { feed(IntentAdded{intent}); }
-  void settle(const SubnetWeights& weights) { planned_.push_back(weights); }
+  // Newer weights take the place of older ones that are no intent yet.
+  void settle(const SubnetWeights& weights) {
+    std::erase_if(planned_, [&](const SubnetWeights& older) {
+      return older.netuid == weights.netuid && older.validator == weights.validator;
+    });
+    planned_.push_back(weights);
+  }
   std::vector<Receipt> poll(std::chrono::milliseconds wait_max);
   std::vector<IntentStatus> status() const { return machine_.status(); }
   std::uint32_t head() const { return head_; }
@@ -86,6 +97,7 @@ class SubstrateSettlement::Driver {
   std::optional<SettlementEvent> carry_out(const Finished& finished);
 
   void follow(std::chrono::milliseconds wait_max);
+  void see_chain(const Digest& genesis);
   void see_head(const Digest& hash, std::uint32_t number);
   void look_at_watches();
   void plan();
@@ -147,8 +159,19 @@ void SubstrateSettlement::Driver::follow(std::chrono::milliseconds wait_max) {
   see_head(hash, node_.header(hash).number);
 }
 
+void SubstrateSettlement::Driver::see_chain(const Digest& genesis) {
+  if (const auto& own = machine_.chain(); own && *own != genesis) {
+    throw Error(ErrorCode::peer_refused, "this queue is of the chain with genesis 0x" + own->hex() +
+                                             ", the node is of 0x" + genesis.hex() +
+                                             ": nothing of it is sent there");
+  }
+  genesis_ = genesis;
+  feed(ChainSeen{genesis});
+}
+
 void SubstrateSettlement::Driver::see_head(const Digest& hash, std::uint32_t number) {
   if (number <= head_) return;
+  if (!genesis_) see_chain(node_.genesis_hash());
   const RuntimeVersion version = node_.runtime_version(hash);
   head_ = number;
   head_hash_ = hash;
@@ -236,7 +259,6 @@ std::optional<SettlementEvent> SubstrateSettlement::Driver::carry_out(const Sign
   const Keypair* key = keys_(sign.intent.signer);
   if (!key) return failed("KeyMissing: " + to_ss58(sign.intent.signer), true);
   try {
-    if (!genesis_) genesis_ = node_.genesis_hash();
     const auto metadata = metadata_at(attempt.checkpoint);
     ExtrinsicParameters parameters;
     parameters.nonce = attempt.nonce;

@@ -36,8 +36,10 @@ Intent intent_of(std::string id, const PublicKey& signer, std::string call, json
 }
 
 std::string settlement_id(const SubnetWeights& weights, std::string_view step) {
-  return "weights/" + std::to_string(weights.netuid.value) + "/" + to_ss58(weights.validator) +
-         "/epoch " + std::to_string(weights.ledger_epoch) + "/" + std::string(step);
+  return settlement_prefix(weights.netuid, weights.validator) + "epoch " +
+         std::to_string(weights.ledger_epoch) +
+         (weights.turn > 1 ? "/turn " + std::to_string(weights.turn) : "") + "/" +
+         std::string(step);
 }
 
 std::vector<std::uint16_t> salt_of(ByteView seed, const std::string& id) {
@@ -48,12 +50,6 @@ std::vector<std::uint16_t> salt_of(ByteView seed, const std::string& id) {
     salt.push_back(static_cast<std::uint16_t>(digest.bytes[i] | digest.bytes[i + 1] << 8));
   }
   return salt;
-}
-
-// The last block in which the vector still counts for the running epoch.
-std::uint32_t last_block_of_epoch(const SubnetRule& rule, std::uint32_t block) {
-  if (rule.epochs.tempo == 0) return kNever;
-  return rule.epochs.first_block_of(rule.epochs.epoch_at(block) + 1) - 1;
 }
 
 }  // namespace
@@ -92,6 +88,14 @@ std::uint32_t EpochClock::next_run_after(std::uint32_t block) const {
   if (block < last_epoch_block) return last_epoch_block;
   return clamp_block(last_epoch_block +
                      ((std::uint64_t{block} - last_epoch_block) / tempo + 1) * tempo);
+}
+
+std::uint32_t EpochClock::last_block_of_epoch(std::uint32_t block) const {
+  return tempo == 0 ? kNever : first_block_of(epoch_at(block) + 1) - 1;
+}
+
+std::string settlement_prefix(Netuid netuid, const PublicKey& validator) {
+  return "weights/" + std::to_string(netuid.value) + "/" + to_ss58(validator) + "/";
 }
 
 Digest commit_hash(const PublicKey& who, std::uint16_t index, std::span<const std::uint16_t> uids,
@@ -158,7 +162,8 @@ Intent plan_weights(const SubnetRule& rule, const SubnetWeights& weights, std::u
       break;
     }
   }
-  intent.latest = last_block_of_epoch(rule, block);
+  // The last block in which the vector still counts for the running epoch.
+  intent.latest = rule.epochs.last_block_of_epoch(block);
   intent.pause_blocks = rule.rate_limit;
   return intent;
 }

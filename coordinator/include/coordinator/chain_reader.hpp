@@ -65,10 +65,24 @@ struct ChainBalance {
   std::string reserved;  // rao, decimal
 };
 
+// The newest runtime's metadata, kept from block to block: it is some hundred kilobytes, and changes with
+// the runtime alone. One thread.
+class MetadataCache {
+ public:
+  std::shared_ptr<const Metadata> at(ChainNode& node, const Digest& block,
+                                     std::uint32_t spec_version);
+
+ private:
+  std::shared_ptr<const Metadata> metadata_;
+  std::uint32_t spec_version_ = 0;
+};
+
 class ChainReader {
  public:
-  // Reads everything at `block`; nullopt: the newest finalized one. Throws what ChainNode throws.
-  explicit ChainReader(ChainNode& node, const std::optional<Digest>& block = {});
+  // Reads everything at `block`; nullopt: the newest finalized one. `cache` is used here only.
+  // Throws what ChainNode throws.
+  explicit ChainReader(ChainNode& node, const std::optional<Digest>& block = {},
+                       MetadataCache* cache = nullptr);
   // By number. Throws Error{chain_state_pruned} if the node does not know it.
   static ChainReader at(ChainNode& node, std::uint32_t number);
 

@@ -8,6 +8,9 @@
 // Of a validator's stake a tenth buys the subnet's alpha and the rest is put behind it on root. When
 // scores arrive, that validator's weights are set; blocks pass with the run's own time.
 //
+// With time = chain, blocks are counted on from where the ledger stands when the chain's first one is told,
+// one for one; when none was told for a while, they pass with the run's time again until the next is.
+//
 // Everything else an account does by calls it signs: staking, takes, children, an owner's
 // hyperparameters, proposals and votes. A call carries the number of the account's calls before it, so
 // each is taken once, whatever is repeated or restarted.
@@ -29,7 +32,8 @@ namespace yumoe {
 struct EconomyOptions {
   std::int64_t block_ms = 12'000;
   double participant_funds = 10;
-  std::string time = "simulated";
+  std::string time = "auto";
+  std::string teller;
   std::string owner;
   std::vector<std::string> balances;
   std::vector<std::string> subnets;
@@ -46,10 +50,15 @@ struct EconomyOptions {
             .min = 0,
             .max = 1e6,
             .help = "what the treasury gives a participant for its registration"});
-    option("time", time,
-           {.choices = "simulated|followed",
-            .help = "blocks pass with the run's time, or "
-                    "as a chain's do, told by economy.owner (yumoe ledger follow)"});
+    option(
+        "time", time,
+        {.choices = "auto|simulated|followed|chain",
+         .help = "blocks pass with the run's time; as a chain's do, told by economy.owner (yumoe "
+                 "ledger follow); or as those of [chain], and with the run's time while it is "
+                 "away. auto: chain where chain.target is substrate, else simulated"});
+    option("teller", teller,
+           {.help = "time = chain: address that tells the chain's blocks; empty: the hotkey of "
+                    "[chain]"});
     option("owner", owner,
            {.help = "address whose calls change the run's subnet; empty: nobody's"});
     option("balances", balances,
@@ -109,6 +118,14 @@ class RunLedger {
   // Alpha behind a hotkey, all stakers together.
   std::uint64_t alpha_of(const PublicKey& hotkey) const;
 
+  // Where this ledger's blocks come from at that time.
+  enum class BlockSource { own_time, chain };
+  BlockSource block_source(TimeMs now) const;
+  // Newest block of the chain that was told, 0 before the first.
+  std::uint64_t chain_block() const { return chain_first_ ? chain_newest_ : 0; }
+  // True if `account` may tell the block `number` now.
+  bool may_tell(const PublicKey& account, std::uint64_t number) const;
+
   // What the next epoch would pay, with `weights` (by neuron) set by every validator if given, whatever
   // rate limit or commit-reveal would make them wait for.
   ledger::EpochReport preview(
@@ -150,7 +167,8 @@ class RunLedger {
   ledger::Operation weight_call(const ledger::AccountId& hotkey, std::uint16_t netuid,
                                 std::vector<std::uint16_t> uids,
                                 std::vector<std::uint16_t> values) const;
-  void take(const Called& call);
+  void take(const Called& call, TimeMs now);
+  void take_chain_block(std::uint64_t number, TimeMs now);
   std::optional<std::string> why_not_told(const ledger::AccountId& account,
                                           std::uint64_t number) const;
   std::uint64_t block_due(TimeMs now) const;
@@ -162,7 +180,9 @@ class RunLedger {
   std::optional<TimeMs> start_;
   std::optional<std::uint64_t> chain_first_;  // of a followed chain's blocks that were told
   std::uint64_t chain_newest_ = 0;
+  TimeMs chain_told_;  // when that was
   ledger::AccountId owner_{};
+  std::optional<ledger::AccountId> teller_;  // who tells the chain's blocks, if anybody may
   std::vector<Epoch> epochs_;
   std::vector<Refusal> refusals_;
   RoundId first_round_, last_round_;  // of scores since the last epoch

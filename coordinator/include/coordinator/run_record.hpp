@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cluster/bytes.hpp"
@@ -19,6 +20,8 @@ namespace yumoe {
 
 // Where a run's checkpoints lie: <run>/checkpoints.
 std::filesystem::path checkpoint_folder(const std::filesystem::path& run_folder);
+// Where its settlement with a chain is kept: <run>/settlement.
+std::filesystem::path settlement_folder(const std::filesystem::path& run_folder);
 
 // One object, one thread. Errors are those of JournalReader and read_checkpoint.
 class RunRecord {
@@ -36,6 +39,10 @@ class RunRecord {
   // As JournalReader::blob and ::blobs.
   virtual std::optional<Bytes> blob(const Digest& digest) const = 0;
   virtual std::vector<BlobInfo> blobs() const = 0;
+
+  // A file of settlement_folder(), "journal" or "readings.jsonl", as it stood when the record was opened or
+  // exported; its end may be torn. nullopt: the run has settled nothing.
+  virtual std::optional<Bytes> settlement_file(std::string_view) const { return std::nullopt; }
 
   virtual std::vector<RoundId> checkpoints() const = 0;  // newest first
   virtual Checkpoint checkpoint(RoundId round) const = 0;

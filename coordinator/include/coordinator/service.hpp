@@ -48,9 +48,12 @@ struct Progress {
   std::uint64_t update_bytes_down = 0;    // aggregates, counted at the socket
   std::uint64_t dense_bytes = 0;  // what fp32 would have taken up for the same contributions
   std::uint64_t socket_bytes_in = 0, socket_bytes_out = 0;  // everything
-  double compute_share = 0;     // of the workers' time between first and last round
-  Digest state;                 // of the newest base version
-  std::vector<Member> members;  // by uid
+  double compute_share = 0;  // of the workers' time between first and last round
+  std::uint64_t ledger_block = 0;
+  std::uint64_t chain_block = 0;  // newest that the ledger was told, 0: none
+  bool chain_followed = false;    // the ledger's blocks pass as the chain's do, now
+  Digest state;                   // of the newest base version
+  std::vector<Member> members;    // by uid
 };
 
 class Coordinator {
@@ -66,6 +69,10 @@ class Coordinator {
   // finished and everybody was told. Throws what the journal throws; then nothing that was not
   // durable has been said to anybody.
   bool step(std::chrono::milliseconds wait_max);
+
+  // Tells the run's ledger, as `teller`, that the chain it follows has this many blocks now. Nothing
+  // happens where the ledger follows no chain, another account tells, or it is told already.
+  void tell_chain_block(std::uint64_t number, const Keypair& teller);
 
   bool finished() const;
   Progress progress() const;

@@ -128,6 +128,10 @@ Reaction reaction_to(std::string_view error_name);
 
 // ---- events -----------------------------------------------------------------------------------
 
+// The chain that the other events are of. The queue belongs to the first one for good.
+struct ChainSeen {
+  Digest genesis;
+};
 struct IntentAdded {
   Intent intent;
 };
@@ -192,8 +196,8 @@ struct BlockUnreadable {
 };
 
 using SettlementEvent =
-    std::variant<IntentAdded, HeadSeen, NonceSeen, NonceUnknown, Signed, SigningFailed, Accepted,
-                 Refused, SendUnknown, BlockRead, BlockUnreadable>;
+    std::variant<ChainSeen, IntentAdded, HeadSeen, NonceSeen, NonceUnknown, Signed, SigningFailed,
+                 Accepted, Refused, SendUnknown, BlockRead, BlockUnreadable>;
 
 // ---- actions, to be carried out in order; each but Record, Finished and RefreshRuntime is
 // answered by exactly one event, unless the process dies
@@ -252,6 +256,8 @@ class SettlementMachine {
   std::vector<IntentStatus> status() const;  // in the order of adding
   std::optional<IntentStatus> status(const std::string& intent) const;
   bool idle() const;  // nothing is waiting or in flight
+  // Genesis hash of the chain this queue is of; nullopt: none was seen yet.
+  const std::optional<Digest>& chain() const { return chain_; }
 
  private:
   enum class Phase { waiting, asking, signing, sending, flying, done };
@@ -274,6 +280,7 @@ class SettlementMachine {
     std::optional<Outcome> outcome;
   };
 
+  void on(const ChainSeen& event);
   void on(const IntentAdded& event);
   void on(const HeadSeen& event);
   void on(const NonceSeen& event);
@@ -303,6 +310,7 @@ class SettlementMachine {
   Item* find(const std::string& intent, std::uint32_t attempt, Phase phase);
 
   SettlementOptions options_;
+  std::optional<Digest> chain_;
   std::optional<HeadSeen> head_;
   std::vector<Item> items_;
   std::map<std::string, std::size_t> places_;

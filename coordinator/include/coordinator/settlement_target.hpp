@@ -49,8 +49,9 @@ class FileJournal final : public SettlementJournal {
   std::vector<Bytes> entries_;
 };
 
-// The entries of such a file, also while another process writes it; none if there is no file.
-std::vector<Bytes> read_file_journal(const std::filesystem::path& file);
+// The entries in such a file's bytes, also while another process writes it: a torn end is left out.
+// Throws Error{journal_corrupt} naming `name`.
+std::vector<Bytes> settlement_entries(ByteView file, const std::string& name);
 
 struct Receipt {
   std::string id;
@@ -85,7 +86,8 @@ class LocalSettlement final : public SettlementTarget {
 
 struct SubstrateOptions {
   SettlementOptions settlement;
-  Bytes salt_seed;  // the run's secret for hash commits
+  Bytes salt_seed;                // the run's secret for hash commits
+  std::optional<Digest> genesis;  // of the chain, where it is known already
   std::function<TimeMs()> now;
 };
 
@@ -95,8 +97,9 @@ using KeySource = std::function<const Keypair*(const PublicKey&)>;
 // Carries out the machine's actions against a node. One thread uses it.
 class SubstrateSettlement final : public SettlementTarget {
  public:
-  // Loads the journal at once; throws what SettlementMachine::recover does. `client`, `journal` and
-  // keys outlive it.
+  // Loads the journal at once; throws what SettlementMachine::recover does, and Error{peer_refused} if
+  // it is of another chain than options.genesis. Without that, a node of another chain is trouble():
+  // nothing of this queue is ever sent there. `client`, `journal` and keys outlive it.
   SubstrateSettlement(RpcClient& client, SettlementJournal& journal, KeySource keys,
                       SubstrateOptions options);
   ~SubstrateSettlement() override;

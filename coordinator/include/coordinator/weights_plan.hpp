@@ -29,6 +29,8 @@ struct EpochClock {
   std::uint64_t epoch_at(std::uint32_t block) const;
   // Its first block (predicted, where epochs are counted).
   std::uint32_t first_block_of(std::uint64_t epoch) const;
+  // The last block of the epoch in which `block` lies; never, without epochs.
+  std::uint32_t last_block_of_epoch(std::uint32_t block) const;
   // The newest epoch that has run in the state after `block` (read from that state, where counted).
   std::uint64_t paid_by(std::uint32_t block) const;
   // The first block after `block` in which the epoch runs.
@@ -50,11 +52,15 @@ struct SubnetRule {
 
 struct SubnetWeights {
   Netuid netuid;
-  std::uint64_t ledger_epoch = 0;  // with netuid and validator it names the settlement
+  std::uint64_t ledger_epoch = 0;  // with netuid, validator and turn it names the settlement
+  std::uint64_t turn = 1;          // above 1: every earlier turn of this epoch ended without effect
   PublicKey validator;
   std::vector<std::uint16_t> uids;
   std::vector<std::uint16_t> values;  // one a uid
 };
+
+// What the ids of all settlements of this validator on this subnet begin with.
+std::string settlement_prefix(Netuid netuid, const PublicKey& validator);
 
 // The intent that carries the weights, to be added now. For a hash commit its note holds what
 // plan_reveal() needs. `salt_seed` is the caller's secret, equal at every call for one run, so that

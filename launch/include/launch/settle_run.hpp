@@ -7,8 +7,10 @@
 // (what the chain's epochs paid), status.json (how it stands), salt (the secret of hash commits).
 
 #include <atomic>
+#include <condition_variable>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -20,6 +22,7 @@
 #include "coordinator/run_record.hpp"
 #include "coordinator/settlement_target.hpp"
 #include "coordinator/setup.hpp"
+#include "coordinator/table_file.hpp"
 #include "launch/chain.hpp"
 
 namespace yumoe {
@@ -44,6 +47,7 @@ class RunFollower {
  public:
   // Throws what open_run_record throws.
   explicit RunFollower(const std::filesystem::path& run);
+  const RunRecord& record() const { return *record_; }
   // Reads on. Throws Error{journal_corrupt}.
   void advance();
 
@@ -79,18 +83,30 @@ struct ChainReading {
   std::vector<settlement::NeuronResult> neurons;
   std::vector<std::pair<Uid, WeightRow>> weights;  // rows that are not empty
 };
-ChainReading read_chain(ChainNode& node, Netuid netuid, const PublicKey& hotkey);
+ChainReading read_chain(ChainNode& node, Netuid netuid, const PublicKey& hotkey,
+                        MetadataCache* metadata = nullptr);
 
-std::filesystem::path settlement_folder(const std::filesystem::path& run);
 // A torn last line is passed over. Throws Error{journal_corrupt}.
-std::vector<ChainReading> chain_readings(const std::filesystem::path& run);
+std::vector<ChainReading> chain_readings(const RunRecord& run);
 // Durable when it returns.
 void append_reading(const std::filesystem::path& run, const ChainReading& reading);
 
 // The settlements of a run as its queue has them, also while another process works on it.
-std::vector<settlement::IntentStatus> settlements_of(const std::filesystem::path& run);
+std::vector<settlement::IntentStatus> settlements_of(const RunRecord& run);
 // "epoch N" in a settlement's id; 0 if it has none.
 std::uint64_t ledger_epoch_of(const std::string& intent_id);
+
+// What an audit finds in the settlements of a run whose ledger has had `ledger_epochs` epochs.
+struct SettlementAudit {
+  std::size_t effected = 0, refused = 0, open = 0, readings = 0;
+  std::optional<Digest> chain;  // genesis hash; nullopt: no chain was met
+};
+// Throws Error{invariant_broken} if an epoch of the ledger took effect twice on a subnet, or is none of this
+// run, or an effect is in no block; and Error{journal_corrupt}.
+SettlementAudit audit_settlements(const RunRecord& run, std::uint64_t ledger_epochs);
+
+// The same for people's tools: tables "settlements" and "chain_readings"; none if no chain was met.
+std::vector<Table> settlement_tables(const RunRecord& run);
 
 struct SettlerStatus {
   std::string endpoint;    // empty: the chain is away
@@ -109,7 +125,8 @@ std::string json_of(const SettlerStatus& status);
 class RunSettler {
  public:
   // Throws Error{journal_io} if another process settles this run, and what the queue throws.
-  RunSettler(const std::filesystem::path& run, const ChainOptions& options, Keypair hotkey);
+  // `hotkey` outlives it.
+  RunSettler(const std::filesystem::path& run, const ChainOptions& options, const Keypair& hotkey);
   ~RunSettler();
 
   // Reads the run on, follows the chain for at most `wait_max`, settles what is due, reads back.
@@ -133,18 +150,32 @@ class RunSettler {
   std::unique_ptr<Parts> parts_;
   SettlerStatus status_;
   std::string published_;
+  std::atomic<bool> closed_ = false;
   std::vector<settlement::Receipt> receipts_;
 };
 
-// The same on a thread of its own, for as long as the object lives. What goes wrong is logged.
+// The same on a thread of its own, for as long as the object lives. What goes wrong is logged and begun
+// again from what is on the disk; nothing of it reaches the run.
 class SettlementThread {
  public:
-  SettlementThread(const std::filesystem::path& run, const ChainOptions& options, Keypair hotkey);
+  // `hotkey` outlives it. Throws Error{config_invalid} on endpoints that cannot be.
+  SettlementThread(std::filesystem::path run, ChainOptions options, const Keypair& hotkey);
   ~SettlementThread();  // within a second; what is open is taken up again at the next start
 
+  // The chain's newest finalized block; 0 while the chain is away. From any thread.
+  std::uint32_t head() const { return head_; }
+
  private:
+  void settle_for_ever();
+
+  std::filesystem::path run_;
+  ChainOptions options_;
+  const Keypair& hotkey_;
+  std::mutex mutex_;  // of settler_, between its thread and the destructor
+  std::condition_variable wake_;
   std::unique_ptr<RunSettler> settler_;
   std::atomic<bool> stop_ = false;
+  std::atomic<std::uint32_t> head_ = 0;
   std::thread thread_;
 };
 

@@ -52,6 +52,7 @@ inline constexpr char kBlobKind[] = "updates/kind";              // text of fixe
 inline constexpr char kBlobOffset[] = "updates/bytes_offset";    // u64 [blobs + 1]
 inline constexpr char kBlobBytes[] = "updates/bytes";            // u8 [bytes]
 inline constexpr char kCheckpoints[] = "checkpoints";  // group: "round_0000000012" a checkpoint
+inline constexpr char kSettlement[] = "settlement";    // group: a u8 [bytes] a file; absent: none
 inline constexpr char kTables[] = "tables";            // group: a group a table, a dataset a column
 
 }  // namespace yumoe::run_file
