@@ -199,9 +199,9 @@ Finding slurm() {
   return {"slurm", Health::absent, "no sbatch", "only a cluster with Slurm needs it"};
 }
 
-// The environment that launch/setup makes: $YUMOE_PYTHON_ENV, or the newest complete one in the cache.
-std::optional<fs::path> python_environment() {
-  if (const char* chosen = std::getenv("YUMOE_PYTHON_ENV"); chosen != nullptr && *chosen != '\0') {
+// An environment that launch/setup makes: what `variable` says, or the newest complete one in the cache.
+std::optional<fs::path> environment(const char* variable, const std::string& kind) {
+  if (const char* chosen = std::getenv(variable); chosen != nullptr && *chosen != '\0') {
     return fs::path(chosen);
   }
   const char* cache = std::getenv("XDG_CACHE_HOME");
@@ -211,7 +211,7 @@ std::optional<fs::path> python_environment() {
   std::optional<fs::path> newest;
   std::error_code error;
   for (fs::directory_iterator it(root, error), end; !error && it != end; it.increment(error)) {
-    if (!it->path().filename().string().starts_with("python-")) continue;
+    if (!it->path().filename().string().starts_with(kind + "-")) continue;
     if (!fs::exists(it->path() / "complete", error)) continue;
     if (!newest || fs::last_write_time(*newest / "complete", error) <
                        fs::last_write_time(it->path() / "complete", error)) {
@@ -221,9 +221,9 @@ std::optional<fs::path> python_environment() {
   return newest;
 }
 
-// PATTERN below the environment's site-packages.
-std::optional<fs::path> python_file(const fs::path& inside) {
-  const auto environment = python_environment();
+// A file below an environment's site-packages.
+std::optional<fs::path> file_in(const std::optional<fs::path>& environment,
+                                const fs::path& inside) {
   if (!environment) return std::nullopt;
   std::error_code error;
   for (fs::directory_iterator it(*environment / "lib", error), end; !error && it != end;
@@ -232,6 +232,10 @@ std::optional<fs::path> python_file(const fs::path& inside) {
     if (fs::exists(file, error)) return file;
   }
   return std::nullopt;
+}
+
+std::optional<fs::path> python_file(const fs::path& inside) {
+  return file_in(environment("YUMOE_PYTHON_ENV", "python"), inside);
 }
 
 Finding libtorch() {
@@ -243,13 +247,29 @@ Finding libtorch() {
   return {"libtorch", Health::bad, "not found: yumoe-worker cannot start", "launch/setup"};
 }
 
-Finding nccl() {
-  if (const auto file = python_file("nvidia/nccl/lib/libnccl.so.2")) {
-    return {"nccl", Health::good, file->string(), ""};
+// What `cmake --preset cuda` compiles and links against: of launch/setup cuda, else NCCL as a torch with CUDA
+// brings it.
+Finding cuda_environment() {
+  const std::string get =
+      "only islands of several GPUs need it: launch/setup cuda (500 MB), then "
+      "YUMOE_CUDA_ENV=what it prints and cmake --preset cuda";
+  const char* said = std::getenv("YUMOE_CUDA_ENV");
+  const bool is_said = said != nullptr && *said != '\0';
+  const auto chosen = environment("YUMOE_CUDA_ENV", "cuda");
+  const auto nccl = file_in(chosen, "nvidia/nccl/lib/libnccl.so.2");
+  const auto nvcc = file_in(chosen, "nvidia/cu13/bin/nvcc");
+  if (nccl && nvcc) {
+    return {"cuda build", Health::good, "NCCL and nvcc in " + chosen->string(),
+            is_said ? "" : "export YUMOE_CUDA_ENV=" + chosen->string() + " to build with them"};
   }
-  return {"nccl", Health::absent, "none",
-          "only islands of several GPUs need it: launch/setup on a "
-          "machine with GPUs brings it with torch"};
+  if (chosen && is_said) {
+    return {"cuda build", Health::absent,
+            chosen->string() + " (YUMOE_CUDA_ENV) lacks " + (nccl ? "nvcc" : "NCCL"), get};
+  }
+  if (const auto file = python_file("nvidia/nccl/lib/libnccl.so.2")) {
+    return {"cuda build", Health::absent, "NCCL alone: " + file->string(), get};
+  }
+  return {"cuda build", Health::absent, "neither NCCL nor nvcc", get};
 }
 
 Finding worker_program() {
@@ -322,7 +342,7 @@ void add_doctor_command(CLI::App& app) {
         port(static_cast<std::uint16_t>(TransportOptions{}.port)),
         gpu(),
         mpi(),
-        nccl(),
+        cuda_environment(),
         slurm(),
         libtorch(),
         worker_program(),

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <ctime>
@@ -20,6 +21,9 @@
 #include "coordinator/safetensors.hpp"
 #include "launch/local.hpp"
 #include "launch/settle_run.hpp"
+#include "router/audit.hpp"
+#include "router/evaluation.hpp"
+#include "router/model_file.hpp"
 
 namespace yumoe {
 namespace {
@@ -146,9 +150,18 @@ struct Recomputation {
   std::vector<Digest> aggregates;     // that lead from one to the next
 };
 
+// What training sampled shards again showed. A replay says which of the two it proved.
+struct Recomputed {
+  std::uint32_t equal = 0;             // the same pseudo-gradient, bit for bit
+  std::uint32_t within_tolerance = 0;  // other bits, but every step's loss as the worker listed it
+  std::uint32_t different = 0;
+  std::uint32_t not_possible = 0;  // own data or experts elsewhere: nobody else can train it
+  std::uint32_t all() const { return equal + within_tolerance + different; }
+};
+
 std::vector<Recomputation> sample_recomputations(const RunHistory& history, const RunRecord& record,
                                                  std::uint64_t started_at,
-                                                 const ReplayChoice& choice) {
+                                                 const ReplayChoice& choice, Recomputed& outcome) {
   std::vector<ContributionHistory> candidates;
   for (const ContributionHistory& c : history.contributions()) {
     if (c.filter.empty() && c.round.value >= choice.from && c.round.value <= choice.to) {
@@ -163,7 +176,12 @@ std::vector<Recomputation> sample_recomputations(const RunHistory& history, cons
     candidates.erase(candidates.begin() + static_cast<std::ptrdiff_t>(i));
     const auto bytes = record.blob(c.blob);
     if (!bytes) continue;  // not kept any more
-    const RoundId from = decode_contribution(*bytes).moments_from;
+    const Contribution contribution = decode_contribution(*bytes);
+    const RoundId from = contribution.moments_from;
+    if (contribution.loss_bits.empty()) {
+      ++outcome.not_possible;
+      continue;
+    }
     if (from.value > started_at) sampled.push_back({c, from, {}, {}, {}});
   }
   return sampled;
@@ -192,12 +210,14 @@ void write_file(const std::filesystem::path& path, ByteView bytes) {
   if (!out.flush()) throw Error(ErrorCode::file_io, "write " + path.string());
 }
 
-// Trains a shard, and those before it whose moments it used, again in a yumoe-worker process. True if the
-// pseudo-gradient is the same bits.
-bool recompute(const Recomputation& job, const RunSetup& setup, const RunRecord& record,
-               const ReplayChoice& choice) {
+// Trains a shard, and those before it whose moments it used, again in a yumoe-worker process.
+void recompute(const Recomputation& job, const RunSetup& setup, const RunRecord& record,
+               const ReplayChoice& choice, Recomputed& outcome) {
   // Moments can only come from shards that were given out.
-  if (job.from.value + job.shards.size() != job.contribution.round.value + 1) return false;
+  if (job.from.value + job.shards.size() != job.contribution.round.value + 1) {
+    ++outcome.different;
+    return;
+  }
   const std::filesystem::path folder =
       std::filesystem::temp_directory_path() /
       ("yumoe-recompute-" + job.contribution.blob.hex().substr(0, 16));
@@ -225,6 +245,8 @@ bool recompute(const Recomputation& job, const RunSetup& setup, const RunRecord&
   std::ifstream answer(folder / "delta");
   std::string hex;
   answer >> hex;
+  std::vector<float> losses;
+  for (std::uint32_t bits = 0; answer >> bits;) losses.push_back(std::bit_cast<float>(bits));
   if (*child.poll() != 0 || hex.empty()) {
     throw Error(ErrorCode::device_missing,
                 "the shard could not be trained again; see " + (folder / "log").string());
@@ -232,7 +254,35 @@ bool recompute(const Recomputation& job, const RunSetup& setup, const RunRecord&
   std::filesystem::remove_all(folder);
   const auto bytes = record.blob(job.contribution.blob);
   if (!bytes) throw Error(ErrorCode::journal_corrupt, "the contribution is not kept any more");
-  return decode_contribution(*bytes).delta.hex() == hex;
+  const Contribution claimed = decode_contribution(*bytes);
+  const double tolerance =
+      section_from<EvaluationOptions>(setup.configuration, "evaluation").audit_tolerance;
+  if (claimed.delta.hex() == hex) {
+    ++outcome.equal;
+  } else if (first_difference(claimed.loss_bits, losses, tolerance) == 0) {
+    ++outcome.within_tolerance;
+  } else {
+    ++outcome.different;
+  }
+}
+
+void print_recomputed(const Recomputed& outcome, double tolerance) {
+  std::printf(
+      "%u of %u sampled shards, trained again here with those before them whose moments they kept, "
+      "gave the same pseudo-gradient bit for bit.\n",
+      outcome.equal, outcome.all());
+  if (outcome.within_tolerance > 0) {
+    std::printf(
+        "%u gave other bits, and at every step the loss its worker had listed, within %.3g %%: an "
+        "island, another kind of device or another number of threads. That is not bit for bit.\n",
+        outcome.within_tolerance, 100 * tolerance);
+  }
+  if (outcome.not_possible > 0) {
+    std::printf(
+        "%u more were drawn that nobody can train again: on data of their own, or with experts "
+        "elsewhere.\n",
+        outcome.not_possible);
+  }
 }
 
 void replay_run(ReplayChoice choice) {
@@ -253,7 +303,9 @@ void replay_run(ReplayChoice choice) {
   }
   const std::uint64_t started_at = checkpoint ? checkpoint->round.value : 0;
   if (choice.from == 0) choice.from = started_at + 1;
-  std::vector<Recomputation> jobs = sample_recomputations(history, *record, started_at, choice);
+  Recomputed outcome;
+  std::vector<Recomputation> jobs =
+      sample_recomputations(history, *record, started_at, choice, outcome);
   std::uint64_t verified = 0;
   ReplayWatcher watcher;
   const ModelState* model = nullptr;
@@ -274,9 +326,8 @@ void replay_run(ReplayChoice choice) {
       layout, setup, [&](const auto& visit) { record->for_each(1, visit); },
       [&](const Digest& digest) { return record->blob(digest); }, std::move(checkpoint), watcher,
       choice.to);
-  std::uint32_t same = 0;
-  for (const Recomputation& job : jobs) same += recompute(job, setup, *record, choice);
-  const bool recomputed_all = same == jobs.size();
+  for (const Recomputation& job : jobs) recompute(job, setup, *record, choice, outcome);
+  const bool recomputed_all = outcome.different == 0;
   if (choice.json) {
     nlohmann::json result{{"run", record->run()},
                           {"records", replayed.records},
@@ -286,7 +337,10 @@ void replay_run(ReplayChoice choice) {
                           {"state_digest", replayed.model->base().digest().hex()},
                           {"core_digest", replayed.core->state_digest().hex()},
                           {"recomputed", jobs.size()},
-                          {"recomputed_equal", same},
+                          {"recomputed_equal", outcome.equal},
+                          {"recomputed_within_tolerance", outcome.within_tolerance},
+                          {"recomputed_different", outcome.different},
+                          {"not_recomputable", outcome.not_possible},
                           {"verified", recomputed_all}};
     std::cout << result.dump() << std::endl;
   } else {
@@ -301,17 +355,17 @@ void replay_run(ReplayChoice choice) {
       std::printf(
           "Not proved: that workers trained what they say. --recompute N trains N shards again.\n");
     } else {
-      std::printf(
-          "%u of %zu sampled shards, trained again here with those before them whose moments they "
-          "kept, gave the same pseudo-gradient bit for bit.\n",
-          same, jobs.size());
+      print_recomputed(
+          outcome,
+          section_from<EvaluationOptions>(setup.configuration, "evaluation").audit_tolerance);
     }
     std::fflush(stdout);
   }
   if (!recomputed_all) {
     throw Error(ErrorCode::replay_differs,
-                "a shard trained again gave other bits: another kind of device, another number of "
-                "threads, or work that was not done");
+                std::to_string(outcome.different) +
+                    " shard(s) trained again lost otherwise than their worker says: work that was "
+                    "not done");
   }
 }
 
@@ -324,8 +378,10 @@ void add_replay(CLI::App& app) {
   command->add_option("--from", choice->from,
                       "First round to compute again; starts at the checkpoint before");
   command->add_option("--to", choice->to, "Last round to compute again");
-  command->add_option("--recompute", choice->recompute,
-                      "Train so many sampled shards again, bit for bit");
+  command->add_option(
+      "--recompute", choice->recompute,
+      "Train so many sampled shards again: bit for bit, or, for an island or another "
+      "kind of device, with every step's loss within evaluation.audit_tolerance");
   command->add_option("--data", choice->data, "Token set, for --recompute")->capture_default_str();
   command->add_flag("--json", choice->json, "One JSON object");
   command->footer(
@@ -334,12 +390,62 @@ void add_replay(CLI::App& app) {
   command->callback([choice] { replay_run(*choice); });
 }
 
+// --- models elsewhere ------------------------------------------------------------------------------------
+
+// The newest checkpoint as a model file.
+RoundId write_model_of(const std::string& run, const std::filesystem::path& out) {
+  const auto record = open_run_record(run);
+  const auto rounds = record->checkpoints();
+  if (rounds.empty()) {
+    throw Error(ErrorCode::file_missing,
+                run + " has no checkpoint yet: wait for run.checkpoint_rounds rounds");
+  }
+  const Checkpoint checkpoint = record->checkpoint(rounds.front());
+  const RunSetup setup = RunHistory(*record).setup();
+  ModelFile file;
+  file.facts.run = setup.run;
+  file.facts.configuration = setup.configuration;
+  file.facts.configuration_digest = setup.configuration_digest();
+  file.facts.token_set = setup.token_set;
+  file.base = BaseVersion::from_parts(checkpoint.layout, checkpoint.round, checkpoint.parameters,
+                                      checkpoint.gate_bias, checkpoint.momentum)
+                  .encode();
+  write_model_file(out, file);
+  return checkpoint.round;
+}
+
+// `yumoe-worker ROLE MODEL ...` for a run's folder or .h5 file too: its newest checkpoint.
+void add_with_model(CLI::App& app, const std::string& role, const char* help) {
+  CLI::App* command = app.add_subcommand(role, help);
+  command->allow_extras();
+  command->set_help_flag();  // its own --help knows more
+  command->callback([command, role] {
+    std::vector<std::string> arguments{worker_program().string(), role};
+    std::vector<std::string> rest = command->remaining();
+    const bool has_run =
+        !rest.empty() && !rest.front().starts_with("-") && !is_model_file(rest.front());
+    if (has_run) {
+      const std::filesystem::path file = std::filesystem::temp_directory_path() /
+                                         ("yumoe-model-" + std::to_string(::getpid()) + ".model");
+      write_model_of(rest.front(), file);
+      rest.front() = file.string();
+      rest.push_back("--remove-model");
+    }
+    arguments.insert(arguments.end(), rest.begin(), rest.end());
+    std::vector<char*> argv;
+    for (std::string& argument : arguments) argv.push_back(argument.data());
+    argv.push_back(nullptr);
+    execv(argv[0], argv.data());
+    throw Error(ErrorCode::file_io, "start " + arguments[0]);
+  });
+}
+
 // --- export ----------------------------------------------------------------------------------------------
 
 void add_export(CLI::App& app) {
   struct Choice {
     std::string run, out = "run.h5";
-    bool safetensors = false;
+    bool safetensors = false, model = false;
   };
   auto choice = std::make_shared<Choice>();
   CLI::App* command = app.add_subcommand("export", "Make one file of a run, or of its weights");
@@ -347,10 +453,18 @@ void add_export(CLI::App& app) {
   command->add_option("-o,--out", choice->out, "File to write")->capture_default_str();
   command->add_flag("--safetensors", choice->safetensors,
                     "Write the newest checkpoint's weights as safetensors instead");
+  command->add_flag("--model", choice->model,
+                    "Write the newest checkpoint as a model file instead, to serve or evaluate it "
+                    "elsewhere (docs/remote-experts.md)");
   command->footer(
       "yumoe export runs/mine -o run.h5\nyumoe export runs/mine --safetensors -o "
-      "model.safetensors");
+      "model.safetensors\nyumoe export runs/mine --model -o mine.model");
   command->callback([choice] {
+    if (choice->model) {
+      const RoundId round = write_model_of(choice->run, choice->out);
+      std::cout << choice->out << ": base version " << round.value << std::endl;
+      return;
+    }
     const auto record = open_run_record(choice->run);
     if (choice->safetensors) {
       const auto rounds = record->checkpoints();
@@ -386,6 +500,13 @@ void add_record_commands(CLI::App& app) {
   add_status(app);
   add_replay(app);
   add_export(app);
+  add_with_model(
+      app, "serve-experts",
+      "Compute a run's experts for other machines: yumoe serve-experts RUN --experts 0-3");
+  add_with_model(
+      app, "evaluate",
+      "Held-out loss of a run's newest checkpoint, with experts here or on other machines: "
+      "yumoe evaluate RUN --data token-set");
 }
 
 }  // namespace yumoe

@@ -1,6 +1,6 @@
 // Experts on another process against the same experts called locally: latency of a call that computes
 // nothing, of a small batch, and the throughput of large ones with training, for 1, 2 and 4 clients.
-// One thread computes. `bench_remote_expert server noop|expert` and `client ...` are what it starts.
+// One thread computes. And training over experts that a bad network hides now and then. `bench_remote_expert server noop|expert` and `client ...` are what it starts.
 
 #include <ATen/Parallel.h>
 #include <signal.h>
@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -19,8 +20,10 @@
 #include "bench/row.hpp"
 #include "cluster/error.hpp"
 #include "cluster/random.hpp"
+#include "worker/expert_servers.hpp"
 #include "worker/feed_forward_experts.hpp"
 #include "worker/remote_experts.hpp"
+#include "worker/trainer.hpp"
 
 namespace {
 
@@ -236,6 +239,110 @@ double remote_rate(int clients, int steps) {
   return static_cast<double>(kBatch) * clients * steps / (last - first);
 }
 
+// --- training with experts elsewhere that train themselves, on a network that loses a tenth of the calls ---
+
+ModelOptions faults_model() {
+  ModelOptions model;
+  model.vocabulary = 128;
+  model.context = 64;
+  model.width = 64;
+  model.layers = 2;
+  model.heads = 4;
+  model.key_value_heads = 2;
+  model.experts = 8;
+  model.expert_width = 96;
+  return model;
+}
+
+constexpr std::uint32_t kFaultsSteps = 150;
+constexpr std::uint32_t kServers = 2;
+
+// Words in an order that depends on the position.
+void read_words(std::uint64_t position, std::span<std::uint16_t> tokens) {
+  static const std::vector<std::string> words = {"the ",  "old ",  "red ",  "fox ", "hen ",
+                                                 "sees ", "eats ", "near ", "a ",   "barn. "};
+  Random random(derive_seed("words", {position}));
+  std::string text;
+  while (text.size() < tokens.size()) text += words[random.below(words.size())];
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<std::uint16_t>(text[i]);
+}
+
+struct Curve {
+  std::vector<double> losses;
+  RemoteCounts counts;
+};
+
+// The trunk is trained here, every expert by its server, at each backward it is asked for.
+Curve train_over(const Trouble& trouble) {
+  const Layout layout = Layout::of(faults_model());
+  std::vector<float> parameters(layout.parameters());
+  initialise(layout, 1, parameters);
+  std::vector<std::unique_ptr<ExpertServerThread>> servers;
+  std::vector<ExpertPlace> places;
+  for (std::uint32_t s = 0; s < kServers; ++s) {
+    ExpertSet experts;
+    for (std::uint32_t e = s; e < 8; e += kServers) experts.push_back(e);
+    servers.push_back(std::make_unique<ExpertServerThread>(
+        "base", trouble,
+        [&layout, &parameters, experts] {
+          return feed_forward_experts(layout, parameters, experts, {.device = "cpu", .threads = 1},
+                                      {.learning_rate = 2e-3});
+        },
+        100 + s));
+    ExpertPlace place{servers.back()->address(), {}};
+    for (std::uint32_t layer = 0; layer < 2; ++layer) {
+      for (const std::uint32_t e : experts) place.experts.emplace_back(layer, e);
+    }
+    places.push_back(place);
+  }
+  DispatchOptions dispatch;
+  dispatch.attempts_max = dispatch.strikes_max = 32;
+  dispatch.deadline_min_ms = 50;
+  RemoteExperts remote(places, digest_of(as_bytes(std::string_view("base"))), 64, dispatch);
+  InnerOptions inner;
+  inner.batch_sequences = 4;
+  inner.learning_rate = 2e-3;
+  inner.warmup_steps = 10;
+  inner.total_steps = kFaultsSteps;
+  Trainer trainer(faults_model(), inner, {.device = "cpu", .threads = 1});
+  trainer.load_base(parameters, {});
+  trainer.use_remote(&remote, all_experts(faults_model()));
+  TrainingShard shard;
+  shard.round = RoundId{1};
+  shard.inner_steps = kFaultsSteps;
+  shard.data = {0, 4 * kFaultsSteps};
+  Curve curve;
+  trainer.train(shard, read_words, [&](const StepReport& step) {
+    curve.losses.push_back(step.loss);
+    return true;
+  });
+  curve.counts = remote.counts();
+  return curve;
+}
+
+void faults(bench::Report& report) {
+  const Curve quiet = train_over({});
+  const Curve bad = train_over({.lost = 0.05, .late = 0.02, .requests_lost = 0.05});
+  double most = 0;
+  for (std::size_t i = 0; i < quiet.losses.size(); ++i) {
+    most = std::max(most, std::abs(bad.losses[i] - quiet.losses[i]) / quiet.losses[i]);
+  }
+  const auto calls = static_cast<double>(quiet.counts.requests);
+  char note[160];
+  std::snprintf(
+      note, sizeof note,
+      "%u steps, loss %.3f to %.3f; %llu requests instead of %.0f; 1 in 50 answers 1 s late",
+      kFaultsSteps, quiet.losses.front(), quiet.losses.back(),
+      static_cast<unsigned long long>(bad.counts.requests), calls);
+  report.row("remote_expert a tenth of calls lost and some 1 s late: calls that succeed",
+             calls - static_cast<double>(bad.counts.given_up), calls, bench::Bar::at_least, 1,
+             note);
+  report.row("remote_expert a tenth of calls lost: most that a step's loss differs, in percent",
+             100 * most, 1, bench::Bar::at_most, 1, "against the same training without faults");
+  report.row("remote_expert loss of that training, last against first", quiet.losses.back(),
+             quiet.losses.front(), bench::Bar::at_most, 0.7, "it learns");
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -244,6 +351,11 @@ int main(int argc, char** argv) {
   if (role == "server") return serve(argv[2]);
   if (role == "client") return train_remotely(argv[2], std::atoi(argv[3]));
   bench::Report report;
+  if (role.empty() && argc > 1 && std::string(argv[1]) == "faults") {  // that part alone
+    faults(report);
+    return report.finish();
+  }
+  faults(report);
   latencies(report);
   for (const int clients : {1, 2, 4}) {
     const int steps = 4 / clients + 1;

@@ -76,6 +76,9 @@ TEST_F(Cli, ComplainsInOneLineWithTheNearestNameAndExitCode2) {
       {"launch kubernetes /dev/null --programs /x --name Big", "1 to 40 of a-z"},
       {"config check /dev/null --placement.tiers=9:trusted", "experts are 0 to 7"},
       {"config check /dev/null --placement.tiers=1:friend", "a tier is open, known or trusted"},
+      {"serve-experts /nowhere", "/nowhere"},
+      {"evaluate /nowhere", "/nowhere"},
+      {"export /nowhere --model", "/nowhere"},
       {"keys new", "give either --out FILE or --wallet NAME"},
       {"keys new --out x --type rsa", "rsa not in"},
       {"keys import --uri 'word word' --out x", "do not belong on a command line"},
@@ -123,6 +126,8 @@ TEST_F(Cli, EveryCommandHasHelp) {
                                     "keys show",
                                     "keys import",
                                     "doctor",
+                                    "serve-experts",
+                                    "evaluate",
                                     "version",
                                     "ledger",
                                     "ledger simulate",
@@ -227,6 +232,22 @@ TEST_F(Cli, TheDoctorNamesWhatIsMissingAndTheCommandThatMendsIt) {
   EXPECT_THAT(outcome.output, HasSubstr("-> apt-get install openmpi-bin libopenmpi-dev"));
   EXPECT_THAT(shell(doctor + " --json").output,
               HasSubstr("{\"what\":\"libtorch\",\"health\":\"missing\""));
+}
+
+TEST_F(Cli, TheDoctorFindsWhatTheCudaPresetNeedsAndSaysHowToGetIt) {
+  const std::string nowhere = "env -i PATH=/nowhere HOME=/nowhere ";
+  const Outcome without = shell(nowhere + kProgram + " doctor");
+  EXPECT_THAT(without.output, HasSubstr("absent   cuda build     neither NCCL nor nvcc"));
+  EXPECT_THAT(without.output, HasSubstr("launch/setup cuda"));
+  const fs::path nvidia = folder_ / "cuda-x" / "lib/python3.11/site-packages/nvidia";
+  fs::create_directories(nvidia / "nccl/lib");
+  std::ofstream(nvidia / "nccl/lib/libnccl.so.2") << "x";
+  const std::string said =
+      nowhere + "YUMOE_CUDA_ENV=" + file("cuda-x") + " " + kProgram + " doctor";
+  EXPECT_THAT(shell(said).output, HasSubstr("(YUMOE_CUDA_ENV) lacks nvcc"));
+  fs::create_directories(nvidia / "cu13/bin");
+  std::ofstream(nvidia / "cu13/bin/nvcc") << "x";
+  EXPECT_THAT(shell(said).output, HasSubstr("ok       cuda build     NCCL and nvcc in"));
 }
 
 TEST_F(Cli, LinksNoTensorsAndNothingThatIsSlowToLoad) {

@@ -11,6 +11,7 @@
 
 #include "cluster/error.hpp"
 #include "cluster/random.hpp"
+#include "worker/expert_servers.hpp"
 #include "worker/feed_forward_experts.hpp"
 #include "worker/remote_experts.hpp"
 
@@ -18,7 +19,6 @@ namespace yumoe {
 namespace {
 
 using std::chrono::milliseconds;
-using Clock = std::chrono::steady_clock;
 
 const DeviceOptions kDevice{.device = "cpu", .threads = 1};
 
@@ -53,79 +53,12 @@ std::vector<float> random_numbers(std::size_t count, std::uint64_t seed) {
   return values;
 }
 
-// Loses, damages and delays answers.
-struct Trouble {
-  double lost = 0, damaged = 0, late = 0;
-  int lose_first = 0;  // answers after the first `spare`
-  int spare = 0;
-};
-
-class Troubled final : public ServerTransport {
- public:
-  Troubled(std::unique_ptr<ServerTransport> real, const Trouble& trouble)
-      : real_(std::move(real)), trouble_(trouble) {}
-  std::optional<Received> receive(milliseconds wait_max) override {
-    for (auto it = late_.begin(); it != late_.end() && it->first <= Clock::now();) {
-      real_->send(it->second.first, std::move(it->second.second));
-      it = late_.erase(it);
-    }
-    return real_->receive(std::min(wait_max, milliseconds(10)));
-  }
-  bool send(const Peer& peer, std::vector<Bytes> frames) override {
-    const double luck = random_.uniform();
-    if (trouble_.spare > 0) {
-      --trouble_.spare;
-    } else if (trouble_.lose_first > 0) {
-      --trouble_.lose_first;
-      return true;
-    }
-    if (luck < trouble_.lost) return true;
-    if (luck < trouble_.lost + trouble_.damaged) frames[1][frames[1].size() / 2] ^= 1;
-    if (luck > 1 - trouble_.late) {
-      late_.emplace(Clock::now() + milliseconds(1'000), std::pair(peer, std::move(frames)));
-      return true;
-    }
-    return real_->send(peer, std::move(frames));
-  }
-  CoordinatorAddress address() const override { return real_->address(); }
-  TransportCounts counts() const override { return real_->counts(); }
-
- private:
-  std::unique_ptr<ServerTransport> real_;
-  Trouble trouble_;
-  Random random_{11};
-  std::multimap<Clock::time_point, std::pair<Peer, std::vector<Bytes>>> late_;
-};
-
-class Server {
+class Server : public ExpertServerThread {
  public:
   explicit Server(const std::string& version = "one", const Trouble& trouble = {},
-                  const ExpertTraining& training = {}) {
-    TransportOptions options;
-    options.port = 0;
-    transport_ =
-        std::make_unique<Troubled>(listen_zeromq(options, CurveKeypair::generate()), trouble);
-    address_ = transport_->address();
-    thread_ = std::jthread([this, version, training] {
-      at::set_num_threads(1);
-      const auto compute = compute_of(training);
-      ExpertServer server(*transport_, digest_of(as_bytes(version)), *compute, {});
-      server.serve(stop_);
-    });
-  }
-  ~Server() { stop(); }
-  void stop() {
-    stop_ = true;
-    if (thread_.joinable()) thread_.join();
-    transport_.reset();
-  }
-  ExpertPlace place() const { return {address_, {{0, 0}, {0, 1}, {0, 2}, {0, 3}}}; }
-
- private:
-  std::unique_ptr<ServerTransport> transport_;
-  CoordinatorAddress address_;
-  std::atomic<bool> stop_ = false;
-  std::jthread thread_;
+                  const ExpertTraining& training = {})
+      : ExpertServerThread(version, trouble, [training] { return compute_of(training); }) {}
+  ExpertPlace place() const { return {address(), {{0, 0}, {0, 1}, {0, 2}, {0, 3}}}; }
 };
 
 RemoteExperts experts_at(std::vector<ExpertPlace> places, DispatchOptions options = {}) {
@@ -279,6 +212,65 @@ TEST(RemoteExperts, TrainOnceWhenABackwardIsSaidTwice) {
   rows.call.out = rows.y;
   remote.forward({&rows.call, 1});
   EXPECT_EQ(rows.y, forward_of(*local, rows)) << "trained once, as the local one";
+}
+
+TEST(RemoteExperts, AreSaidInOneLineThatIsReadBack) {
+  EXPECT_EQ(parse_experts("0-2,6,1", 8), (ExpertSet{0, 1, 2, 6}));
+  EXPECT_EQ(text_of_experts({0, 1, 2, 6}), "0-2,6");
+  for (const char* wrong : {"", "a", "3-1", "0-8", "1,", "-1", "1-2-3", "99999999999"}) {
+    EXPECT_THROW(parse_experts(wrong, 8), Error) << wrong;
+  }
+  const std::string address = "tcp://127.0.0.1:5?key=" + std::string(64, 'a');
+  const ExpertPlace place = parse_expert_place("1,3@" + address, 2, 4);
+  EXPECT_EQ(place.address.text(), address);
+  EXPECT_THAT(place.experts, testing::ElementsAre(std::pair(0U, 1U), std::pair(0U, 3U),
+                                                  std::pair(1U, 1U), std::pair(1U, 3U)));
+  EXPECT_THROW(parse_expert_place(address, 2, 4), Error);
+  EXPECT_THROW(parse_expert_place("1@udp://x", 2, 4), Error);
+}
+
+TEST(RemoteExperts, GoOnWithTheServersThatHaveTheVersionAndSayWhatIsWrongWithTheOthers) {
+  Server other("two"), same;
+  ExpertPlace silent = same.place(), wrong = same.place();
+  silent.address.key[3] ^= 1;
+  wrong.experts = {{0, 1}, {0, 7}};
+  ExpertPlace right = same.place();
+  right.experts = {{0, 2}, {0, 3}};
+  RemoteExperts remote = experts_at({other.place(), silent, wrong, right});
+  const ExpertSet there = remote.use(digest_of(as_bytes("one")), milliseconds(1'000));
+  EXPECT_EQ(there, (ExpertSet{2, 3}));
+  EXPECT_THAT(remote.remarks(),
+              testing::ElementsAre(testing::HasSubstr("of base version"),
+                                   testing::HasSubstr("do not answer"),
+                                   testing::HasSubstr("do not hold expert 7"), ""));
+  Rows rows(2, 3, 5);
+  remote.forward({&rows.call, 1});
+  EXPECT_TRUE(rows.call.answered);
+  EXPECT_EQ(remote.use(digest_of(as_bytes("two")), milliseconds(1'000)), (ExpertSet{0, 1, 2, 3}))
+      << "a server that was wrong once is asked again";
+  Rows again(0, 3, 5);
+  remote.forward({&again.call, 1});
+  EXPECT_TRUE(again.call.answered);
+}
+
+TEST(ExpertServer, ServesTheVersionBeforeTheNewestTooAndNoOlderOne) {
+  TransportOptions options;
+  options.port = 0;
+  const auto transport = listen_zeromq(options, CurveKeypair::generate());
+  ExpertServer server(*transport, {});
+  const auto version = [](const char* text) { return digest_of(as_bytes(std::string_view(text))); };
+  std::atomic<bool> stop = false;
+  std::jthread thread([&] {
+    at::set_num_threads(1);
+    server.serve(stop);
+  });
+  RemoteExperts remote({{transport->address(), {{0, 0}}}}, version("one"), 16, {});
+  EXPECT_TRUE(remote.use(version("one"), milliseconds(100)).empty()) << "nothing is served yet";
+  for (const char* name : {"one", "two", "three"}) server.add(version(name), compute_of());
+  EXPECT_TRUE(remote.use(version("one"), milliseconds(400)).empty());
+  EXPECT_EQ(remote.use(version("two"), milliseconds(2'000)), (ExpertSet{0}));
+  EXPECT_EQ(remote.use(version("three"), milliseconds(2'000)), (ExpertSet{0}));
+  stop = true;
 }
 
 }  // namespace

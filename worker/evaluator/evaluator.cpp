@@ -58,9 +58,11 @@ struct Evaluator::State {
   std::vector<std::uint16_t> base_windows;
   std::optional<WindowLosses> base_losses;
 
-  State(const ModelOptions& options, const DeviceOptions& device)
+  State(const ModelOptions& options, const DeviceOptions& device, RemoteExperts* remote,
+        const ExpertSet& elsewhere)
       : layout(Layout::of(options)),
-        model(layout, all_experts(options), {}, open_device(device.device), false) {}
+        model(layout, all_experts(options), {}, open_device(device.device), false, std::nullopt,
+              elsewhere.empty() ? std::nullopt : std::optional(RemoteShare{remote, elsewhere})) {}
 
   void use_base() {
     if (!holds_base) model.load(base);
@@ -86,8 +88,9 @@ WindowLosses Evaluator::State::measure(std::span<const std::uint16_t> windows) {
   return result;
 }
 
-Evaluator::Evaluator(const ModelOptions& model, const DeviceOptions& device)
-    : state_(std::make_unique<State>(model, device)) {
+Evaluator::Evaluator(const ModelOptions& model, const DeviceOptions& device, RemoteExperts* remote,
+                     const ExpertSet& elsewhere)
+    : state_(std::make_unique<State>(model, device, remote, elsewhere)) {
   keep_freed_memory();
   at::set_num_threads(static_cast<int>(device.threads));
 }

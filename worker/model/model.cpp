@@ -8,6 +8,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
+#include <iterator>
 
 #include "cluster/error.hpp"
 #include "model/tokens.hpp"
@@ -56,10 +57,12 @@ double BatchResult::mean() const {
 }
 
 Model::Model(const Layout& layout, ExpertSet held, const RoutingOptions& routing,
-             c10::Device device, bool trains, std::optional<ExpertShare> share)
+             c10::Device device, bool trains, std::optional<ExpertShare> share,
+             std::optional<RemoteShare> remote)
     : layout_(layout),
       held_(std::move(held)),
       share_(std::move(share)),
+      remote_(std::move(remote)),
       device_(device),
       trains_(trains),
       plain_(!device.is_cpu()),
@@ -69,7 +72,15 @@ Model::Model(const Layout& layout, ExpertSet held, const RoutingOptions& routing
   if (share_ && plain_) {
     throw Error(ErrorCode::config_invalid, "an island computes on CPUs: --device must be cpu");
   }
-  placed_ = held_;
+  if (remote_ && (plain_ || share_)) {
+    throw Error(ErrorCode::config_invalid,
+                "experts elsewhere are called by one process on a CPU: not by an island, and "
+                "--device must be cpu");
+  }
+  if (remote_) elsewhere_ = remote_->elsewhere;
+  std::ranges::set_difference(held_, elsewhere_, std::back_inserter(trained_));
+  YUMOE_ASSERT(trained_.size() + elsewhere_.size() == held_.size());
+  placed_ = trained_;
   if (share_) {
     YUMOE_ASSERT(share_->owner.size() == held_.size());
     placed_.clear();
@@ -124,6 +135,10 @@ Parameter Model::joined(const std::string& first, const std::string& last) const
   return parameter;
 }
 
+bool Model::is_trained(std::uint32_t expert) const {
+  return std::binary_search(trained_.begin(), trained_.end(), expert);
+}
+
 Parameter Model::view(const std::string& name) const { return joined(name, name); }
 
 void Model::build_blocks(const RoutingOptions& routing) {
@@ -146,6 +161,8 @@ void Model::build_blocks(const RoutingOptions& routing) {
     block.moe.gate = view(of_layer(l, "gate"));
     block.moe.held = held_;
     if (share_) block.moe.share = &*share_;
+    if (remote_) block.moe.remote = &*remote_;
+    block.moe.index = static_cast<std::uint32_t>(l);
     for (const std::uint32_t expert : placed_) {
       const std::string name = of_layer(l, "expert." + std::to_string(expert));
       block.moe.experts.push_back({view(name + ".gate_up"), view(name + ".down")});

@@ -33,12 +33,19 @@ class Model {
   // With a `share` this is one rank's part of an island's model: the trunk, and of the experts in
   // `held` those that are here. Every rank is given the same batch and takes its sequences of it; results,
   // and gradients of the trunk, are the same on every rank. share.owner.size() == held.size().
+  //
+  // With a `remote` share (of `held`, and not with the other one) those experts are called where they
+  // are. They have no parameters here and are not trained from here. Calls' errors pass through.
   Model(const Layout& layout, ExpertSet held, const RoutingOptions& routing, c10::Device device,
-        bool trains, std::optional<ExpertShare> share = std::nullopt);
+        bool trains, std::optional<ExpertShare> share = std::nullopt,
+        std::optional<RemoteShare> remote = std::nullopt);
 
   const ExpertSet& held() const { return held_; }      // the gates choose among these
   const ExpertSet& placed() const { return placed_; }  // and these are here
   const std::optional<ExpertShare>& share() const { return share_; }
+  const ExpertSet& elsewhere() const { return elsewhere_; }
+  const ExpertSet& trained() const { return trained_; }  // held, on this or another rank
+  bool is_trained(std::uint32_t expert) const;
 
   // Sum of squares of an island's gradients, of all ranks, each expert once. The same on every rank.
   double gradient_squares() const;
@@ -90,8 +97,9 @@ class Model {
   BatchResult run_plain(const Tokens& tokens, std::span<const float> bias, bool trains);
 
   Layout layout_;
-  ExpertSet held_, placed_;
+  ExpertSet held_, placed_, trained_, elsewhere_;
   std::optional<ExpertShare> share_;
+  std::optional<RemoteShare> remote_;
   c10::Device device_;
   bool trains_;
   bool plain_;

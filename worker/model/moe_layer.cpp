@@ -29,6 +29,7 @@ struct Saved : torch::CustomClassHolder {
   at::Tensor hidden;         // [tokens * k, hidden_columns]: before the activation, by expert
   at::Tensor shared_hidden;  // [tokens, hidden_columns of the shared expert]
   IslandPass island;         // instead of hidden, where experts are shared out
+  RemotePass remote;         // likewise
 };
 
 // Buffers that the experts of one pass take turns in, as large as the busiest needs.
@@ -79,6 +80,10 @@ at::Tensor forward(const MoeLayer& layer, const at::Tensor& residual, const at::
   if (keep) saved.x = x;
   if (island) {
     island->finish(out);
+    return out;
+  }
+  if (layer.remote) {
+    remote_forward(layer, routing, x, keep, out, saved.remote);
     return out;
   }
 
@@ -132,7 +137,7 @@ void experts_backward(const Saved& saved, const at::Tensor& d_out, const at::Ten
   }
 }
 
-at::Tensor backward(const Saved& saved, const at::Tensor& d_out) {
+at::Tensor backward(Saved& saved, const at::Tensor& d_out) {
   const MoeLayer& layer = *saved.layer;
   const std::int64_t experts = layer.gate.value.size(0);
   at::Tensor dx = at::empty_like(saved.x);
@@ -150,6 +155,8 @@ at::Tensor backward(const Saved& saved, const at::Tensor& d_out) {
   std::vector<float> d_weight(saved.routing.weight.size());
   if (layer.share) {
     island_backward(layer, saved.routing, saved.island, d_out, dx, d_weight);
+  } else if (layer.remote) {
+    remote_backward(layer, saved.routing, saved.remote, saved.x, d_out, dx, d_weight);
   } else {
     experts_backward(saved, d_out, dx, d_weight);
   }
@@ -192,7 +199,8 @@ struct MoeFunction : torch::autograd::Function<MoeFunction> {
 at::Tensor apply_moe(const MoeLayer& layer, const at::Tensor& residual, const at::Tensor& x,
                      std::span<const float> bias, MoeReport& report) {
   YUMOE_ASSERT(x.is_contiguous());
-  YUMOE_ASSERT(layer.share != nullptr || layer.experts.size() == layer.held.size());
+  YUMOE_ASSERT(layer.share != nullptr || layer.remote != nullptr ||
+               layer.experts.size() == layer.held.size());
   const bool keep = at::GradMode::is_enabled() && (x.requires_grad() || residual.requires_grad());
   return MoeFunction::apply(residual, x, &layer, bias, keep, &report);
 }

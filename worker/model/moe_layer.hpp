@@ -14,6 +14,7 @@
 
 #include "model/expert_parallel.hpp"
 #include "model/kernels.hpp"
+#include "model/remote_share.hpp"
 #include "model/routing.hpp"
 #include "router/layout.hpp"
 
@@ -36,7 +37,9 @@ struct MoeLayer {
   ExpertSet held;                    // the gate chooses among these
   std::vector<FeedForward> experts;  // one for each of held, or of those of held that are here
   std::optional<FeedForward> shared;
-  const ExpertShare* share = nullptr;  // which are here; none: all
+  const ExpertShare* share = nullptr;   // which are here; none: all
+  const RemoteShare* remote = nullptr;  // likewise; not both
+  std::uint32_t index = 0;              // of this layer, as servers of experts know it
 };
 
 // What one forward tells besides its output.

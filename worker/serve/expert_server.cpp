@@ -23,7 +23,26 @@ auto find_in(Entries& entries, const Key& key) {
 
 ExpertServer::ExpertServer(ServerTransport& transport, const Digest& version,
                            ExpertCompute& compute, const Options& options)
-    : transport_(transport), version_(version), compute_(compute), options_(options) {}
+    : transport_(transport), options_(options) {
+  add(version, std::shared_ptr<ExpertCompute>(&compute, [](ExpertCompute*) {}));
+}
+
+ExpertServer::ExpertServer(ServerTransport& transport, const Options& options)
+    : transport_(transport), options_(options) {}
+
+void ExpertServer::add(const Digest& version, std::shared_ptr<ExpertCompute> compute) {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(versions_, [&](const auto& served) { return served.first == version; });
+  versions_.emplace_back(version, std::move(compute));
+  if (versions_.size() > 2) versions_.erase(versions_.begin());
+}
+
+std::shared_ptr<ExpertCompute> ExpertServer::compute_of(const Digest& version) {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::find_if(versions_.begin(), versions_.end(),
+                                  [&](const auto& served) { return served.first == version; });
+  return found == versions_.end() ? nullptr : found->second;
+}
 
 void ExpertServer::serve(const std::atomic<bool>& stop) {
   while (!stop) {
@@ -41,11 +60,12 @@ void ExpertServer::answer(Received received) {
     say(received, call, static_cast<int>(ExpertStatus::malformed), {});
     return;
   }
-  if (call.version != version_) {
+  compute_ = compute_of(call.version);
+  if (compute_ == nullptr) {
     say(received, call, static_cast<int>(ExpertStatus::other_version), {});
-  } else if (!compute_.holds(call.layer, call.expert)) {
+  } else if (!compute_->holds(call.layer, call.expert)) {
     say(received, call, static_cast<int>(ExpertStatus::unknown_expert), {});
-  } else if (call.width != compute_.width()) {
+  } else if (call.width != compute_->width()) {
     say(received, call, static_cast<int>(ExpertStatus::malformed), {});
   } else if (call.backward) {
     answer_backward(received, call, received.frames[1]);
@@ -58,7 +78,7 @@ void ExpertServer::answer(Received received) {
 void ExpertServer::answer_forward(const Received& from, const ExpertCall& call, Bytes x) {
   Bytes y(x.size());
   std::unique_ptr<KeptRows> kept =
-      compute_.forward(call.layer, call.expert, std::move(x), numbers_of(y), call.keep);
+      compute_->forward(call.layer, call.expert, std::move(x), numbers_of(y), call.keep);
   say(from, call, static_cast<int>(ExpertStatus::ok), std::move(y));
   if (kept == nullptr) return;
   kept_.bytes += kept->bytes;
@@ -76,7 +96,7 @@ void ExpertServer::answer_backward(const Received& from, const ExpertCall& call,
   const std::size_t half = std::size_t{call.rows} * call.width * sizeof(float);
   if (call.forward_id == 0) {  // x follows dy
     Bytes x(payload.begin() + static_cast<std::ptrdiff_t>(half), payload.end()), y(half);
-    kept = compute_.forward(call.layer, call.expert, std::move(x), numbers_of(y), true);
+    kept = compute_->forward(call.layer, call.expert, std::move(x), numbers_of(y), true);
   } else if (const auto said = find_in(answers_.entries, key); said != answers_.entries.end()) {
     say(from, call, static_cast<int>(ExpertStatus::ok), said->second);
     return;
@@ -91,7 +111,7 @@ void ExpertServer::answer_backward(const Received& from, const ExpertCall& call,
   const std::span<const float> dy(reinterpret_cast<const float*>(payload.data()),
                                   half / sizeof(float));
   Bytes dx(half);
-  compute_.backward(call.layer, call.expert, *kept, dy, numbers_of(dx));
+  compute_->backward(call.layer, call.expert, *kept, dy, numbers_of(dx));
   if (call.forward_id != 0) {
     answers_.bytes += dx.size();
     answers_.entries.emplace_back(key, dx);
@@ -104,9 +124,14 @@ void ExpertServer::answer_backward(const Received& from, const ExpertCall& call,
 }
 
 void ExpertServer::say(const Received& to, const ExpertCall& call, int status, Bytes payload) {
+  Digest newest;
+  {
+    const std::lock_guard lock(mutex_);
+    if (!versions_.empty()) newest = versions_.back().first;
+  }
   const ExpertAnswer answer{.id = call.id,
                             .status = static_cast<ExpertStatus>(status),
-                            .version = version_,
+                            .version = newest,
                             .credits = options_.credits,
                             .rows = call.rows,
                             .width = call.width};

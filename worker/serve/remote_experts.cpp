@@ -1,7 +1,9 @@
 #include "worker/remote_experts.hpp"
 
 #include <algorithm>
+#include <charconv>
 #include <cstring>
+#include <set>
 #include <thread>
 
 #include "cluster/error.hpp"
@@ -19,12 +21,82 @@ TransportOptions transport_options() {
   return options;
 }
 
+// Ids of calls that ask for a server's version; the dispatcher counts from 1 and never gets there.
+constexpr std::uint64_t kVersionCalls = std::uint64_t{1} << 62;
+constexpr milliseconds kVersionAskedEvery{300};
+// Requests whose answers may still come, remembered to learn how late.
+constexpr std::size_t kSentMax = 4'096;
+
+std::string other_version_text(const std::string& endpoint, const Digest& theirs,
+                               const Digest& ours) {
+  return "experts at " + endpoint + " are of base version " + theirs.hex().substr(0, 16) +
+         ", the caller's of " + ours.hex().substr(0, 16) + ": bring both to one version";
+}
+
 void append(Bytes& to, std::span<const float> rows) {
   const ByteView bytes = as_bytes(rows);
   to.insert(to.end(), bytes.begin(), bytes.end());
 }
 
 }  // namespace
+
+ExpertSet parse_experts(const std::string& text, std::uint32_t experts) {
+  std::set<std::uint32_t> chosen;
+  const auto bad = [&](const std::string& why) {
+    return Error(ErrorCode::usage, "experts \"" + text + "\": " + why);
+  };
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::string_view part = std::string_view(text).substr(begin, end - begin);
+    const std::size_t dash = part.find('-');
+    const auto number = [&](std::string_view digits) {
+      std::uint32_t value = 0;
+      const auto read = std::from_chars(digits.data(), digits.data() + digits.size(), value);
+      if (digits.empty() || read.ec != std::errc{} || read.ptr != digits.data() + digits.size()) {
+        throw bad("must be numbers and ranges, such as 0-3,6");
+      }
+      return value;
+    };
+    const std::uint32_t first = number(part.substr(0, dash));
+    const std::uint32_t last =
+        dash == std::string_view::npos ? first : number(part.substr(dash + 1));
+    if (first > last || last >= experts) {
+      throw bad("the model's are 0 to " + std::to_string(experts - 1));
+    }
+    for (std::uint32_t e = first; e <= last; ++e) chosen.insert(e);
+    begin = end + 1;
+  }
+  return ExpertSet(chosen.begin(), chosen.end());
+}
+
+std::string text_of_experts(const ExpertSet& experts) {
+  std::string text;
+  for (std::size_t i = 0; i < experts.size();) {
+    std::size_t last = i;
+    while (last + 1 < experts.size() && experts[last + 1] == experts[last] + 1) ++last;
+    text += (text.empty() ? "" : ",") + std::to_string(experts[i]);
+    if (last > i) text += "-" + std::to_string(experts[last]);
+    i = last + 1;
+  }
+  return text;
+}
+
+ExpertPlace parse_expert_place(const std::string& text, std::uint32_t layers,
+                               std::uint32_t experts) {
+  const std::size_t at = text.find('@');
+  if (at == std::string::npos) {
+    throw Error(ErrorCode::usage,
+                "experts elsewhere are said as EXPERTS@ADDRESS, such as "
+                "4-7@tcp://HOST:PORT?key=HEX: the server prints it; not " +
+                    text);
+  }
+  ExpertPlace place{CoordinatorAddress::parse(std::string_view(text).substr(at + 1)), {}};
+  const ExpertSet set = parse_experts(text.substr(0, at), experts);
+  for (std::uint32_t layer = 0; layer < layers; ++layer) {
+    for (const std::uint32_t expert : set) place.experts.emplace_back(layer, expert);
+  }
+  return place;
+}
 
 RemoteExperts::RemoteExperts(std::vector<ExpertPlace> places, const Digest& version,
                              std::size_t width, const DispatchOptions& options)
@@ -33,15 +105,11 @@ RemoteExperts::RemoteExperts(std::vector<ExpertPlace> places, const Digest& vers
       width_(width),
       dispatcher_(options, places_.size()),
       refused_(places_.size()) {
-  std::map<std::pair<std::uint32_t, std::uint32_t>, std::vector<std::size_t>> holders;
   const CurveKeypair keys = CurveKeypair::generate();
-  for (std::size_t s = 0; s < places_.size(); ++s) {
-    transports_.push_back(connect_zeromq(places_[s].address, keys, transport_options()));
-    for (const auto& expert : places_[s].experts) holders[expert].push_back(s);
+  for (const ExpertPlace& place : places_) {
+    transports_.push_back(connect_zeromq(place.address, keys, transport_options()));
   }
-  for (const auto& [expert, servers] : holders) {
-    dispatcher_.set_replicas(expert.first, expert.second, servers);
-  }
+  set_replicas();
 }
 
 RemoteExperts::~RemoteExperts() = default;
@@ -141,6 +209,7 @@ void RemoteExperts::send_due(Lock& lock) {
     const Dispatcher::RequestId request = send.request;
     const std::size_t server = send.server;
     sent_[request] = std::move(send);
+    if (sent_.size() > kSentMax) sent_.erase(sent_.begin());
     lock.unlock();  // only the leader touches transports
     const bool went = transports_[server]->send(std::move(frames));
     lock.lock();
@@ -171,10 +240,12 @@ void RemoteExperts::receive_some(Lock& lock) {
 }
 
 void RemoteExperts::refuse(std::size_t server, const ExpertAnswer& answer) {
-  refused_[server] = "experts at " + places_[server].address.endpoint + " are of base version " +
-                     answer.version.hex().substr(0, 16) + ", the caller's of " +
-                     version_.hex().substr(0, 16) + ": bring both to one version";
+  refused_[server] = other_version_text(places_[server].address.endpoint, answer.version, version_);
   log_error(refused_[server]);
+  set_replicas();
+}
+
+void RemoteExperts::set_replicas() {
   std::map<std::pair<std::uint32_t, std::uint32_t>, std::vector<std::size_t>> holders;
   for (std::size_t s = 0; s < places_.size(); ++s) {
     for (const auto& expert : places_[s].experts) {
@@ -185,6 +256,88 @@ void RemoteExperts::refuse(std::size_t server, const ExpertAnswer& answer) {
   for (const auto& [expert, servers] : holders) {
     dispatcher_.set_replicas(expert.first, expert.second, servers);
   }
+}
+
+// Forward of one row of zeros for each expert of the server's first layer, past the dispatcher.
+void RemoteExperts::ask_version(std::size_t server) {
+  const auto& experts = places_[server].experts;
+  for (std::size_t i = 0; i < experts.size(); ++i) {
+    if (experts[i].first != experts.front().first) continue;
+    const ExpertCall call{.id = kVersionCalls + i,
+                          .version = version_,
+                          .layer = experts[i].first,
+                          .expert = experts[i].second,
+                          .rows = 1,
+                          .width = static_cast<std::uint32_t>(width_)};
+    transports_[server]->send(encode(call, Bytes(width_ * sizeof(float))));
+  }
+}
+
+// Whether it said something about a version call; what is wrong goes to refused_.
+bool RemoteExperts::hear_version(std::size_t server, milliseconds wait) {
+  const auto frames = transports_[server]->receive(wait);
+  if (!frames) return false;
+  ExpertAnswer answer;
+  try {
+    answer = decode_expert_answer(*frames);
+  } catch (const Error&) {
+    ++counts_.damaged;
+    return false;
+  }
+  const std::uint64_t position = answer.id - kVersionCalls;
+  if (answer.id < kVersionCalls || position >= places_[server].experts.size()) return false;
+  const std::string& endpoint = places_[server].address.endpoint;
+  switch (answer.status) {
+    case ExpertStatus::ok:
+      // With others of its experts unknown to it, those answers come too.
+      if (!refused_[server].starts_with("experts at " + endpoint + " do not hold"))
+        refused_[server].clear();
+      break;
+    case ExpertStatus::other_version:
+      refused_[server] = other_version_text(endpoint, answer.version, version_);
+      break;
+    case ExpertStatus::unknown_expert:
+      refused_[server] = "experts at " + endpoint + " do not hold expert " +
+                         std::to_string(places_[server].experts[position].second) +
+                         ": say those it prints when it starts";
+      break;
+    default: refused_[server] = "experts at " + endpoint + " are of another model (width)";
+  }
+  return true;
+}
+
+ExpertSet RemoteExperts::use(const Digest& version, milliseconds wait) {
+  const Lock lock(mutex_);
+  YUMOE_ASSERT(open_.empty());
+  version_ = version;
+  sent_.clear();  // late answers speak of another version
+  for (std::size_t s = 0; s < places_.size(); ++s) {
+    refused_[s] = "experts at " + places_[s].address.endpoint +
+                  " do not answer: is the server there, and is its key the one in the address?";
+  }
+  const auto agree = [&] {
+    return std::all_of(refused_.begin(), refused_.end(), [](auto& r) { return r.empty(); });
+  };
+  const auto end = std::chrono::steady_clock::now() + wait;
+  do {
+    for (std::size_t s = 0; s < places_.size(); ++s) {
+      if (!refused_[s].empty()) ask_version(s);
+    }
+    const auto again = std::min(end, std::chrono::steady_clock::now() + kVersionAskedEvery);
+    while (!agree() && std::chrono::steady_clock::now() < again) {
+      for (std::size_t s = 0; s < places_.size(); ++s) hear_version(s, milliseconds(5));
+    }
+  } while (!agree() && std::chrono::steady_clock::now() < end);
+  std::set<std::uint32_t> there;
+  for (std::size_t s = 0; s < places_.size(); ++s) {
+    if (!refused_[s].empty()) {
+      log_warning(refused_[s]);
+      continue;
+    }
+    for (const auto& [layer, expert] : places_[s].experts) there.insert(expert);
+  }
+  set_replicas();
+  return ExpertSet(there.begin(), there.end());
 }
 
 void RemoteExperts::take(std::size_t server, const std::vector<Bytes>& frames) {

@@ -23,9 +23,14 @@ std::atomic<bool> g_stop{false};
 // Ranks of one launch start within seconds of one another; loading LibTorch from a slow disk takes more.
 constexpr std::chrono::milliseconds kIslandStartWait{120'000};
 
+constexpr std::int64_t kExpertPort = 48'160;  // where a server of experts listens unless told
+
 struct Choice {
   std::string coordinator, hotkey, name, data = "token-set", state, device = "auto", tier = "open",
                                          region, behaviour;
+  std::string serve_experts, serve_key;
+  TransportOptions serve{.address = "0.0.0.0", .port = kExpertPort};
+  std::vector<std::string> remote;
   bool own_data = false;
   std::int64_t threads = 1, experts_max = 0, memory_mib_max = 0, inner_steps_max = 0,
                heartbeat_interval_ms = 1'000;
@@ -53,6 +58,11 @@ ParticipantSetup setup_of(const Choice& choice) {
   setup.tier = choice.tier;
   setup.region = choice.region;
   setup.behaviour = choice.behaviour;
+  setup.serve_experts = choice.serve_experts == "all" ? "" : choice.serve_experts;
+  setup.serves = !choice.serve_experts.empty();
+  setup.serve = choice.serve;
+  setup.serve_key = choice.serve_key;
+  setup.remote = choice.remote;
   return setup;
 }
 
@@ -111,6 +121,111 @@ void add_island(CLI::App& app, std::vector<std::string> rank_command) {
     setup->command = {std::filesystem::read_symlink("/proc/self/exe").string()};
     setup->command.insert(setup->command.end(), rest.begin(), rest.end());
     if (const int status = run_island(*setup, g_stop); status != 0) throw CLI::RuntimeError(status);
+  });
+}
+
+// Where a server of experts listens: --PREFIXport and so on.
+void add_listening(CLI::App& command, TransportOptions& options, std::string& key,
+                   const std::string& prefix) {
+  command.add_option(prefix + "address", options.address, "interface that callers come by")
+      ->capture_default_str();
+  command
+      .add_option(prefix + "port", options.port, "TCP port for callers; 0 lets the system choose")
+      ->check(CLI::Range(0, 65'535))
+      ->capture_default_str();
+  command.add_option(prefix + "key", key,
+                     "file of its CURVE key, made if missing, so that callers know it again after "
+                     "a restart; without it another key at each start");
+}
+
+void add_remote(CLI::App& command, std::vector<std::string>& remote) {
+  command
+      .add_option("--remote", remote,
+                  "experts elsewhere, EXPERTS@ADDRESS as their server prints it; may be repeated, "
+                  "also for replicas of the same experts")
+      ->take_all()
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+}
+
+void add_device(CLI::App& command, DeviceOptions& device) {
+  command.add_option("--threads", device.threads, "threads for computing on the CPU")
+      ->check(CLI::Range(1, 1'024))
+      ->capture_default_str();
+}
+
+struct ModelChoice {
+  std::string model;
+  bool remove = false;  // once it is read
+};
+
+void add_model(CLI::App& command, ModelChoice& choice) {
+  command
+      .add_option(
+          "model", choice.model,
+          "a model file, as `yumoe export RUN --model` writes it; `yumoe` itself also takes a "
+          "run's folder or .h5 file here")
+      ->required();
+  command.add_flag("--remove-model", choice.remove)->group("");  // of `yumoe`, for its own
+}
+
+void add_serve_experts(CLI::App& app) {
+  struct Serving {
+    ModelChoice model;
+    ExpertServiceSetup setup;
+    std::string key;
+  };
+  auto choice = std::make_shared<Serving>();
+  choice->setup.transport = {.address = "0.0.0.0", .port = kExpertPort};
+  CLI::App* command = app.add_subcommand(
+      "serve-experts", "Compute a model's experts for other machines (docs/remote-experts.md)");
+  add_model(*command, choice->model);
+  command->add_option("--experts", choice->setup.experts, "such as 0-3,6; default: all");
+  add_listening(*command, choice->setup.transport, choice->key, "--");
+  add_device(*command, choice->setup.device);
+  command->footer("yumoe serve-experts runs/mine --experts 0-3 --key server.key");
+  command->callback([choice] {
+    open_log("experts", LogLevel::info);
+    choice->setup.model = choice->model.model;
+    choice->setup.key = choice->key;
+    choice->setup.remove_model = choice->model.remove;
+    serve_experts(choice->setup, g_stop);
+  });
+}
+
+void add_evaluate(CLI::App& app) {
+  struct Evaluating {
+    ModelChoice model;
+    EvaluationSetup setup;
+    std::string data = "token-set";
+    std::int64_t wait_ms = 10'000;
+    bool json = false;
+  };
+  auto choice = std::make_shared<Evaluating>();
+  CLI::App* command = app.add_subcommand(
+      "evaluate", "Held-out loss of a model, its experts here or on other machines");
+  add_model(*command, choice->model);
+  command->add_option("--data", choice->data, "folder of the run's token set")
+      ->capture_default_str();
+  add_remote(*command, choice->setup.remote);
+  command
+      ->add_option("--windows", choice->setup.windows,
+                   "how many to read; 0: as many as the run's validators")
+      ->capture_default_str();
+  command->add_option("--wait-ms", choice->wait_ms, "for servers of experts to answer at first")
+      ->check(CLI::Range(100, 600'000))
+      ->capture_default_str();
+  add_device(*command, choice->setup.device);
+  command->add_flag("--json", choice->json, "One JSON object");
+  command->footer(
+      "yumoe evaluate runs/mine --data token-set --remote '4-7@tcp://HOST:48160?key=HEX'");
+  command->callback([choice] {
+    open_log("evaluate", choice->json ? LogLevel::error : LogLevel::warning);
+    choice->setup.model = choice->model.model;
+    choice->setup.remove_model = choice->model.remove;
+    choice->setup.data = choice->data;
+    choice->setup.wait = std::chrono::milliseconds(choice->wait_ms);
+    print_evaluation(evaluate_model(choice->setup), choice->json);
   });
 }
 
@@ -178,6 +293,11 @@ void add_role(CLI::App& app, const std::string& role, const char* help,
         ->capture_default_str();
     command->add_option("--region", choice->region,
                         "where it stands, as the run's placement knows it");
+    command->add_option("--serve-experts", choice->serve_experts,
+                        "experts that other machines may call here, such as 0-3,6, or all "
+                        "(docs/remote-experts.md)");
+    add_listening(*command, choice->serve, choice->serve_key, "--serve-");
+    add_remote(*command, choice->remote);
   }
   command->callback([choice, role, run] {
     open_log(role + " " + choice->name, LogLevel::info);
@@ -207,6 +327,8 @@ int run_program(int argc, char** argv) {
   CLI::App app("Trains or measures for a Yumoe run.", "yumoe-worker");
   app.require_subcommand(1);
   add_recompute(app);
+  add_serve_experts(app);
+  add_evaluate(app);
   add_role(app, "worker", "Train shards of a run; under mpirun, as one worker of all its ranks",
            start_worker);
   add_role(app, "validator", "Measure what workers contribute", start_validator);

@@ -1,3 +1,4 @@
+#include <bit>
 #include <fstream>
 
 #include "cluster/error.hpp"
@@ -40,9 +41,14 @@ void recompute_shard(const std::filesystem::path& job, const std::filesystem::pa
                                                 static_cast<std::uint32_t>(facts.model.context));
   Trainer trainer(facts.model, facts.training, device);
   TrainingShard shard = first.shard;
+  std::vector<float> losses;
   for (int i = 0;; ++i) {
     trainer.load_base(base.parameters(), base.gate_bias());
-    trainer.train(shard, windows);
+    losses.clear();
+    trainer.train(shard, windows, [&](const StepReport& report) {
+      losses.push_back(static_cast<float>(report.loss));
+      return true;
+    });
     const std::filesystem::path aggregate = job / ("aggregate-" + std::to_string(i));
     if (!std::filesystem::exists(aggregate)) break;
     base.apply(decode_aggregate(layout, read_file(aggregate)), facts.outer);
@@ -52,6 +58,7 @@ void recompute_shard(const std::filesystem::path& job, const std::filesystem::pa
   trainer.pseudo_gradient(delta);
   std::ofstream out(job / "delta");
   out << digest_of_delta(layout, shard.experts, delta).hex() << "\n";
+  for (const float loss : losses) out << std::bit_cast<std::uint32_t>(loss) << "\n";
   if (!out.flush()) throw Error(ErrorCode::file_io, "write " + (job / "delta").string());
 }
 

@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <bit>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -8,6 +7,7 @@
 
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
+#include "router/audit.hpp"
 #include "service/shared.hpp"
 #include "worker/evaluator.hpp"
 #include "worker/memory.hpp"
@@ -241,7 +241,8 @@ class Validator {
       std::vector<float> delta(layout_.parameters(), 0.0f);
       trainer.pseudo_gradient(delta);
       audit.delta = digest_of_delta(layout_, item.shard.experts, delta);
-      audit.first_step = first_difference(claimed.loss_bits, losses);
+      audit.first_step =
+          first_difference(claimed.loss_bits, losses, facts_.evaluation.audit_tolerance);
       // The same bits, or, on another kind of device, the same losses within the tolerance.
       if (audit.delta == claimed.delta) audit.first_step = 0;
       audit.verdict = audit.first_step == 0 ? AuditVerdict::same : AuditVerdict::different;
@@ -255,25 +256,6 @@ class Validator {
                   " was not audited: " + error.what());
     }
     return audit;
-  }
-
-  // First step whose loss differs by more than the tolerance, counted from 1; 0: none. All losses are at
-  // hand, so nothing is gained by halving.
-  std::uint32_t first_difference(const std::vector<std::uint32_t>& claimed,
-                                 const std::vector<float>& losses) const {
-    const auto differs = [&](std::size_t step) {
-      if (step >= claimed.size()) return true;
-      const float said = std::bit_cast<float>(claimed[step]);
-      // Roundings grow from step to step; a loss that was made up is off at once.
-      const double most =
-          facts_.evaluation.audit_tolerance * std::min(1.0, 0.05 * static_cast<double>(step + 1));
-      return !(std::abs(said - losses[step]) <= most * std::abs(losses[step]));
-    };
-    std::size_t first = 0;
-    while (first < losses.size() && !differs(first)) ++first;
-    return first == losses.size() && claimed.size() == losses.size()
-               ? 0
-               : static_cast<std::uint32_t>(first + 1);
   }
 
   struct Fetched {

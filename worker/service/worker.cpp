@@ -7,6 +7,7 @@
 #include "cluster/log.hpp"
 #include "cluster/profile.hpp"
 #include "router/placement.hpp"
+#include "service/remote.hpp"
 #include "service/shared.hpp"
 #include "service/worker_state.hpp"
 #include "worker/memory.hpp"
@@ -55,6 +56,7 @@ class Worker {
                   "this run audits its workers and cannot train on data it does not have: leave "
                   "--own-data out, or ask for evaluation.own_data_allowed = true");
     }
+    open_remote();
     log_info("joined run " + welcome_.run + " as uid " + std::to_string(welcome_.uid.value) +
              (trainer_.ranks() > 1 ? ", an island of " + std::to_string(trainer_.ranks()) + " ranks"
                                    : ""));
@@ -204,6 +206,41 @@ class Worker {
     link_.tell(profile_);
   }
 
+  void open_remote() {
+    if (setup_.serves) {
+      service_ = std::make_unique<ExpertService>(setup_.serve_experts, setup_.serve,
+                                                 setup_.serve_key, layout_, setup_.device);
+      log_info("serves experts, once a round is planned; callers say --remote '" +
+               service_->place() + "'");
+    }
+    if (setup_.remote.empty()) return;
+    if (!facts_.evaluation.own_data_allowed) {
+      throw Error(ErrorCode::config_invalid,
+                  "this run audits its workers, and what was trained with experts elsewhere nobody "
+                  "can train again to the bit: leave --remote out, or ask for "
+                  "evaluation.own_data_allowed = true");
+    }
+    if (setup_.island != nullptr && setup_.island->size() > 1) {
+      throw Error(ErrorCode::usage, "--remote is for a worker of one process, not for an island");
+    }
+    remote_ = std::make_unique<RemoteExperts>(
+        parse_expert_places(setup_.remote, facts_.model), Digest{},
+        static_cast<std::size_t>(facts_.model.width), dispatch_for_training());
+  }
+
+  // Callers of this round find its base here, and this worker finds it elsewhere, as far as others are there.
+  void meet_others() {
+    if (service_ != nullptr) service_->offer(follower_.base());
+    if (remote_ == nullptr) return;
+    ExpertSet there = remote_->use(follower_.base().digest(), remote_wait_);
+    // Who was not there is not waited for as long again.
+    const bool all_there = std::ranges::all_of(remote_->remarks(), &std::string::empty);
+    remote_wait_ = all_there ? kRemoteWait : std::max(remote_wait_ / 4, kRemoteWaitLeast);
+    log_info("gates also over experts " + (there.empty() ? "of nobody" : text_of_experts(there)) +
+             ", as far as they are not its own");
+    trainer_.use_remote(remote_.get(), std::move(there));
+  }
+
   // After a restart: what was committed to before is on disk.
   void offer_saved(const Directive& directive) {
     const auto& saved = state_.saved();
@@ -222,6 +259,8 @@ class Worker {
       beat_.version = follower_.base().round();
       trainer_.load_base(follower_.base().parameters(), follower_.base().gate_bias());
       laps.lap("base");
+      meet_others();
+      if (service_ != nullptr || remote_ != nullptr) laps.lap("others");
       const TrainingResult result = train(shard);
       // Stopped, or not wanted any more.
       if (result.steps != shard.inner_steps && setup_.behaviour != "fewer_steps") return;
@@ -236,7 +275,8 @@ class Worker {
     } catch (const Error& error) {
       // Costs this shard and nothing else; the next round brings another.
       if (error.code() != ErrorCode::not_finite && error.code() != ErrorCode::stale_round &&
-          error.code() != ErrorCode::file_missing && error.code() != ErrorCode::digest_mismatch) {
+          error.code() != ErrorCode::file_missing && error.code() != ErrorCode::digest_mismatch &&
+          error.code() != ErrorCode::version_mismatch) {
         throw;
       }
       log_error("round " + std::to_string(shard.round.value) + " is lost: " + error.what());
@@ -286,7 +326,7 @@ class Worker {
     contribution.moments_from = result.moments_from;
     contribution.expert_tokens = result.expert_tokens;
     contribution.delta = digest_of_delta(layout_, shard.experts, delta_);
-    if (!setup_.own_data) contribution.loss_bits = loss_bits_;
+    if (!setup_.own_data && remote_ == nullptr) contribution.loss_bits = loss_bits_;
     if (!setup_.behaviour.empty()) misbehave_before(shard, residual, contribution);
     laps.lap("difference");
     contribution.update = encode_update(layout_, shard.experts, residual, facts_.codec);
@@ -299,7 +339,15 @@ class Worker {
     log_info("round " + std::to_string(shard.round.value) + ": " + std::to_string(result.steps) +
              " steps, loss " + std::to_string(result.loss_first) + " to " +
              std::to_string(result.loss_last) + ", " +
-             std::to_string(state_.saved()->contribution.size()) + " bytes; ms: " + laps.text());
+             std::to_string(state_.saved()->contribution.size()) + " bytes; ms: " + laps.text() +
+             remote_text());
+  }
+
+  std::string remote_text() const {
+    if (remote_ == nullptr) return "";
+    const RemoteCounts counts = remote_->counts();
+    return "; experts elsewhere: " + std::to_string(counts.requests) + " requests so far, " +
+           std::to_string(counts.given_up) + " calls not answered";
   }
 
   // --- how a worker misbehaves, for tests of the run's defences ------------------------------------------
@@ -338,6 +386,8 @@ class Worker {
   }
 
   static constexpr milliseconds kWayMax{10'000};
+  static constexpr milliseconds kRemoteWait{5'000};  // for servers to reach a round's base
+  static constexpr milliseconds kRemoteWaitLeast{250};
   static constexpr std::uint32_t kSpeedSteps = 50;
   static constexpr double kSpeedMax_s = 1.5;
 
@@ -350,6 +400,9 @@ class Worker {
   const Layout layout_;
   const TokenSet tokens_;
   const WindowReader windows_;
+  std::unique_ptr<ExpertService> service_;
+  std::unique_ptr<RemoteExperts> remote_;
+  milliseconds remote_wait_ = kRemoteWait;
   Trainer trainer_;
   WorkerState state_;
   Follower follower_;

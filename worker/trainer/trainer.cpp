@@ -2,8 +2,10 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <string>
@@ -46,6 +48,7 @@ struct Trainer::State {
   Collective* group = nullptr;           // of an island
   std::vector<std::int32_t> owner = {};  // [held], on an island
   std::vector<std::int64_t> seen = {};   // [experts]: tokens in the last shard, all layers
+  RemoteShare remote = {};               // experts elsewhere that shards may call
   std::optional<island::StepDeadline> deadline = {};
   Uid uid = {};
   RoundId moments_from = {};  // of `adam`
@@ -63,6 +66,7 @@ struct Trainer::State {
   void check(const TrainingShard& shard) const;
   void start(const TrainingShard& shard, bool keeps_moments);
   bool is_same_share(const TrainingShard& shard) const;
+  ExpertSet elsewhere_for(const TrainingShard& shard) const;
   bool can_keep_moments(const TrainingShard& shard) const;
   double rate(const TrainingShard& shard, std::uint32_t step) const;
   void balance(const BatchResult& batch, TrainingResult& result) const;
@@ -83,8 +87,15 @@ void Trainer::State::check(const TrainingShard& shard) const {
   }
 }
 
+ExpertSet Trainer::State::elsewhere_for(const TrainingShard& shard) const {
+  ExpertSet elsewhere;
+  std::ranges::set_difference(remote.elsewhere, shard.experts, std::back_inserter(elsewhere));
+  return elsewhere;
+}
+
 bool Trainer::State::is_same_share(const TrainingShard& shard) const {
-  return model && model->held() == shard.experts && (!group || model->share()->owner == owner);
+  return model && model->trained() == shard.experts && model->elsewhere() == elsewhere_for(shard) &&
+         (!group || model->share()->owner == owner);
 }
 
 void Trainer::State::start(const TrainingShard& shard, bool keeps_moments) {
@@ -95,7 +106,15 @@ void Trainer::State::start(const TrainingShard& shard, bool keeps_moments) {
                                  .router_z_loss = inner.router_z_loss};
     std::optional<ExpertShare> share;
     if (group != nullptr) share = ExpertShare{.group = group, .owner = owner};
-    model.emplace(layout, shard.experts, routing, device, true, std::move(share));
+    ExpertSet held = shard.experts, elsewhere = elsewhere_for(shard);
+    std::optional<RemoteShare> called;
+    if (!elsewhere.empty()) {
+      held.insert(held.end(), elsewhere.begin(), elsewhere.end());
+      std::sort(held.begin(), held.end());
+      called = RemoteShare{remote.experts, std::move(elsewhere)};
+    }
+    model.emplace(layout, std::move(held), routing, device, true, std::move(share),
+                  std::move(called));
   }
   model->load(base);
   if (!keeps_moments) {
@@ -147,7 +166,9 @@ void Trainer::State::balance(const BatchResult& batch, TrainingResult& result) c
     for (const std::int64_t count : counts) all += count;
     for (std::size_t e = 0; e < held.size(); ++e) {
       const std::size_t place = l * experts + held[e];
-      result.expert_tokens[place] += static_cast<std::uint32_t>(counts[e]);
+      if (model->is_trained(held[e])) {
+        result.expert_tokens[place] += static_cast<std::uint32_t>(counts[e]);
+      }
       const std::int64_t missing = all - counts[e] * static_cast<std::int64_t>(held.size());
       if (missing != 0) result.gate_bias[place] += missing > 0 ? rate : -rate;
     }
@@ -173,6 +194,15 @@ Trainer& Trainer::operator=(Trainer&&) noexcept = default;
 Trainer::~Trainer() = default;
 
 int Trainer::ranks() const { return state_->group == nullptr ? 1 : state_->group->size(); }
+
+void Trainer::use_remote(RemoteExperts* experts, ExpertSet elsewhere) {
+  YUMOE_ASSERT(state_->group == nullptr || elsewhere.empty());
+  if (experts != state_->remote.experts) {  // the model points to the old one
+    state_->model.reset();
+    state_->adam.reset();
+  }
+  state_->remote = {experts, std::move(elsewhere)};
+}
 
 void Trainer::keep_alive() { state_->say(island::Command::idle); }
 
@@ -307,7 +337,7 @@ void Trainer::pseudo_gradient(std::span<float> whole) const {
     return;
   }
   local_parameters(whole);
-  for (const TensorSpec* tensor : state.layout.tensors_of(state.model->held())) {
+  for (const TensorSpec* tensor : state.layout.tensors_of(state.model->trained())) {
     for (std::uint64_t i = tensor->offset; i < tensor->offset + tensor->elements; ++i) {
       whole[i] = state.base[i] - whole[i];
     }

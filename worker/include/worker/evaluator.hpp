@@ -13,6 +13,7 @@
 #include "router/codec.hpp"
 #include "router/layout.hpp"
 #include "worker/device_options.hpp"
+#include "worker/remote_experts.hpp"
 
 namespace yumoe {
 
@@ -46,12 +47,14 @@ double bits_per_byte(double nats_per_token, double bytes_per_token);
 
 class Evaluator {
  public:
-  Evaluator(const ModelOptions& model, const DeviceOptions& device);
+  // Experts of `elsewhere` are called by `remote`, which must outlive this; all others are here.
+  Evaluator(const ModelOptions& model, const DeviceOptions& device, RemoteExperts* remote = nullptr,
+            const ExpertSet& elsewhere = {});
   Evaluator(Evaluator&&) noexcept;
   Evaluator& operator=(Evaluator&&) noexcept;
   ~Evaluator();
 
-  // As Trainer::load_base. All experts are held.
+  // As Trainer::load_base.
   void load_base(std::span<const float> parameters, std::span<const float> gate_bias);
 
   // The base's losses on windows [count * (context + 1)], one after the other. Remembered: asking

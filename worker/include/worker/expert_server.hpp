@@ -8,8 +8,10 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "cluster/bytes.hpp"
 #include "cluster/transport.hpp"
@@ -42,8 +44,15 @@ class ExpertServer {
     std::size_t kept_bytes_max = std::size_t{1} << 30;      // for backward; the oldest go first
     std::size_t answers_bytes_max = std::size_t{64} << 20;  // of backward, to say them again
   };
+  // `compute` must outlive it.
   ExpertServer(ServerTransport& transport, const Digest& version, ExpertCompute& compute,
                const Options& options);
+  // Serves nothing until the first add().
+  ExpertServer(ServerTransport& transport, const Options& options);
+
+  // Serves this version too, and of those added before only the last: callers of a round that is ending
+  // are answered while others go on. From any thread.
+  void add(const Digest& version, std::shared_ptr<ExpertCompute> compute);
 
   // Until `stop`, looked at ten times a second.
   void serve(const std::atomic<bool>& stop);
@@ -60,11 +69,13 @@ class ExpertServer {
   void answer_forward(const Received& from, const struct ExpertCall& call, Bytes x);
   void answer_backward(const Received& from, const struct ExpertCall& call, const Bytes& payload);
   void say(const Received& to, const struct ExpertCall& call, int status, Bytes payload);
+  std::shared_ptr<ExpertCompute> compute_of(const Digest& version);
 
   ServerTransport& transport_;
-  const Digest version_;
-  ExpertCompute& compute_;
   const Options options_;
+  std::mutex mutex_;                                                         // over `versions_`
+  std::vector<std::pair<Digest, std::shared_ptr<ExpertCompute>>> versions_;  // the newest last
+  std::shared_ptr<ExpertCompute> compute_;                                   // of the call in work
   Recent<std::unique_ptr<KeptRows>> kept_;
   Recent<Bytes> answers_;  // so that a backward said twice trains once
 };

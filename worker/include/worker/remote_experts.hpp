@@ -4,6 +4,7 @@
 // All member functions may be called from any thread; calls of several threads for one expert travel
 // together. Nothing waits longer than dispatch allows: a call ends answered or given up.
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <map>
@@ -16,6 +17,7 @@
 #include "cluster/transport.hpp"
 #include "router/dispatch.hpp"
 #include "router/expert_message.hpp"
+#include "router/layout.hpp"
 
 namespace yumoe {
 
@@ -23,6 +25,14 @@ struct ExpertPlace {
   CoordinatorAddress address;                                    // of a server of experts
   std::vector<std::pair<std::uint32_t, std::uint32_t>> experts;  // layer, expert
 };
+
+// "0-3,6" for a model with so many experts: sorted, each once. Throws Error{usage} saying what is wrong.
+ExpertSet parse_experts(const std::string& text, std::uint32_t experts);
+std::string text_of_experts(const ExpertSet& experts);
+
+// "4-7@tcp://HOST:PORT?key=HEX", as a server of experts prints it: these experts of all layers.
+ExpertPlace parse_expert_place(const std::string& text, std::uint32_t layers,
+                               std::uint32_t experts);
 
 // Rows for one expert and what becomes of them.
 struct ExpertRows {
@@ -52,6 +62,14 @@ class RemoteExperts {
   void forward(std::span<ExpertRows> calls);
   void backward(std::span<ExpertRows> calls);
 
+  // Computes with `version` from now on, once servers have it: asks every one, again until `wait` is
+  // over, and goes on with those that agree. Returns the experts that at least one of them has; what
+  // is wrong with the others is logged and kept in `remarks`. Not while calls are under way.
+  ExpertSet use(const Digest& version, std::chrono::milliseconds wait);
+  const std::vector<std::string>& remarks() const {
+    return refused_;
+  }  // [places]: "" if all is well
+
   RemoteCounts counts() const;
 
  private:
@@ -69,9 +87,12 @@ class RemoteExperts {
   void refuse(std::size_t server, const ExpertAnswer& answer);
   std::vector<Bytes> frames_of(const Dispatcher::Send& send);
   Dispatcher::Time now() const;
+  void set_replicas();
+  void ask_version(std::size_t server);
+  bool hear_version(std::size_t server, std::chrono::milliseconds wait);
 
   const std::vector<ExpertPlace> places_;
-  const Digest version_;
+  Digest version_;
   const std::size_t width_;
   std::vector<std::unique_ptr<ClientTransport>> transports_;
 

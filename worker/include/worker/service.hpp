@@ -8,8 +8,10 @@
 
 #include "cluster/collective.hpp"
 #include "cluster/identity.hpp"
+#include "cluster/ids.hpp"
 #include "cluster/transport.hpp"
 #include "worker/device_options.hpp"
+#include "worker/remote_experts.hpp"
 
 namespace yumoe {
 
@@ -27,7 +29,12 @@ struct ParticipantSetup {
   std::string tier = "open";
   std::string region;
   std::chrono::milliseconds join_wait{60'000};
-  Collective* island = nullptr;  // of which this process is rank 0; the other ranks follow
+  bool serves = false;        // whether other machines may call experts here
+  std::string serve_experts;  // which; "": all
+  TransportOptions serve;
+  std::filesystem::path serve_key;  // as in ExpertServiceSetup
+  std::vector<std::string> remote;  // EXPERTS@ADDRESS, called beside those it holds
+  Collective* island = nullptr;     // of which this process is rank 0; the other ranks follow
   // For tests of the run's defences alone: how a worker misbehaves, a name of the attack library; "": not.
   std::string behaviour;
 };
@@ -37,9 +44,45 @@ struct ParticipantSetup {
 void run_worker(ParticipantSetup setup, Keypair keys, const std::atomic<bool>& stop);
 // Trains the last of some shards again. JOB holds, as `yumoe replay` writes them, `welcome`, `base` of the
 // first shard, `shard-0` (a directive), and for each further one `aggregate-0`, which leads to the next
-// base, and `shard-1`. The digest of the last pseudo-gradient goes to JOB/delta. Throws Error.
+// base, and `shard-1`. The digest of the last pseudo-gradient goes to JOB/delta, and after it a line with the
+// fp32 bits of each of its steps' losses. Throws Error.
 void recompute_shard(const std::filesystem::path& job, const std::filesystem::path& data,
                      const DeviceOptions& device);
+
+// Serves a model file's experts to whoever connects until `stop`. Prints one line with what callers have to
+// say to reach it. Backward gives dx and changes nothing.
+struct ExpertServiceSetup {
+  std::filesystem::path model;
+  bool remove_model = false;  // the file, once it is read
+  std::string experts;        // "0-3,6"; "": all
+  std::filesystem::path key;  // its CURVE key, made if missing; "": another at each start
+  TransportOptions transport;
+  DeviceOptions device;
+};
+void serve_experts(const ExpertServiceSetup& setup, const std::atomic<bool>& stop);
+
+// Held-out loss of a model file, its experts here or elsewhere.
+struct EvaluationSetup {
+  std::filesystem::path model, data;
+  bool remove_model = false;
+  std::vector<std::string> remote;         // EXPERTS@ADDRESS
+  std::uint64_t windows = 0;               // 0: as many as the run's validators use
+  std::chrono::milliseconds wait{10'000};  // for servers to answer
+  DeviceOptions device;
+};
+struct EvaluationReport {
+  std::string run;
+  RoundId version;
+  std::uint64_t windows = 0;
+  double loss = 0, bits_per_byte = 0;  // nats a token
+  ExpertSet here, elsewhere;
+  RemoteCounts calls;
+  double seconds = 0;
+};
+// Throws Error{usage} if some expert is neither here nor answered for, and what TokenSet::open throws.
+EvaluationReport evaluate_model(const EvaluationSetup& setup);
+// For people, or one JSON object.
+void print_evaluation(const EvaluationReport& report, bool json);
 
 // Exit status of a rank whose island lost another one.
 inline constexpr int kIslandBroken = 75;

@@ -20,6 +20,7 @@
 #include "router/layout.hpp"
 #include "router/shard.hpp"
 #include "worker/device_options.hpp"
+#include "worker/remote_experts.hpp"
 #include "worker/windows.hpp"
 
 namespace yumoe {
@@ -73,6 +74,11 @@ class Trainer {
 
   // Writes the local parameters of the last shard likewise.
   void local_parameters(std::span<float> whole) const;
+
+  // From the next shard on, gates choose among the shard's experts and these of `elsewhere`, which are
+  // called where they are and not trained from here (docs/remote-experts.md). Bits then depend on who
+  // answered. `experts` must outlive this or the next call; null: no more. Not on an island.
+  void use_remote(RemoteExperts* experts, ExpertSet elsewhere);
 
   // Tells the other ranks of an island that rank 0 lives. To be called every few seconds between shards.
   void keep_alive();

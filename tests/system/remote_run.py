@@ -1,0 +1,192 @@
+"""Experts of a run on other machines (here: other processes): a run is exported, its experts are served by two
+servers, a model evaluated with them loses what it loses alone, also when a server dies; and a worker of a run
+trains with the experts that another worker serves. remote_run.py BIN_DIR"""
+
+import argparse
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from whole_run import Failure, Scene, check
+
+
+def wait_for(what, ready, seconds=60):
+    until = time.time() + seconds
+    while time.time() < until:
+        found = ready()
+        if found:
+            return found
+        time.sleep(0.2)
+    raise Failure(f"no {what} after {seconds} s")
+
+
+class Server:
+    """A process that serves experts, and what callers have to say."""
+
+    def __init__(self, scene, *arguments):
+        self.process = scene.start("serve-experts", *arguments, "--address", "127.0.0.1", "--port", 0)
+        self.said = []
+        for line in self.process.stdout:
+            self.said.append(line)
+            if "--remote '" in line:
+                self.place = line.split("'")[1]
+                break
+        else:
+            raise Failure(f"no server: {self.process.stderr.read()}")
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        _, err = self.process.communicate(timeout=30)
+        return self.process.returncode, err
+
+
+def evaluate(scene, model, *arguments):
+    done = scene.yumoe("evaluate", model, "--data", scene.folder / "tokens", "--json", *arguments)
+    check(done.returncode == 0, f"evaluate {arguments}: {done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def test_model(scene):
+    """a model evaluated with experts on two servers loses what it loses alone"""
+    run = scene.folder / "served"
+    done = scene.yumoe("run", scene.config(3), "--out", run, "--json", timeout=120)
+    check(done.returncode == 0, f"run: {done.stderr[-1500:]}")
+    model = scene.folder / "served.model"
+    check(scene.yumoe("export", run, "--model", "-o", model).returncode == 0, "export --model")
+    alone = evaluate(scene, run)
+    check(alone["experts_here"] == [0, 1, 2, 3] and alone["requests"] == 0, f"alone: {alone}")
+    summary = json.loads(done.stdout.strip().splitlines()[-1])
+    check(abs(alone["loss"] - summary["eval_loss"]) < 1e-5, f"validators saw {summary['eval_loss']}, not {alone['loss']}")
+
+    key = scene.folder / "server.key"
+    one, two = Server(scene, model, "--experts", "1-2", "--key", key), Server(scene, run, "--experts", "2,3")
+    check(one.place.startswith("1-2@tcp://127.0.0.1:"), one.place)
+    far = evaluate(scene, model, "--remote", one.place, "--remote", two.place)
+    check(far["experts_here"] == [0] and far["experts_elsewhere"] == [1, 2, 3], f"far: {far}")
+    check(abs(far["loss"] - alone["loss"]) < 1e-5, f"alone {alone['loss']}, with servers {far['loss']}")
+    check(far["requests"] > 0 and far["not_answered"] == 0, f"far: {far}")
+
+    status, err = one.end()
+    check(status == 0, f"a server that is asked to end: {status} {err}")
+    gone = scene.yumoe("evaluate", model, "--data", scene.folder / "tokens", "--remote", one.place, "--wait-ms", 800)
+    check(gone.returncode == 2 and "do not answer" in gone.stderr, f"gone: {gone.returncode} {gone.stderr}")
+    again = Server(scene, model, "--experts", "1-2", "--key", key)
+    check(again.place.split("key=")[1] == one.place.split("key=")[1], "another key after a restart")
+    again.end()
+
+    more = scene.yumoe("run", scene.config(3), "--out", scene.folder / "other", "--run.seed=5", "--json", timeout=120)
+    check(more.returncode == 0, f"another run: {more.stderr[-1500:]}")
+    other = scene.yumoe("evaluate", scene.folder / "other", "--data", scene.folder / "tokens", "--remote", two.place,
+                        "--wait-ms", 800)
+    check(other.returncode == 2 and "of base version" in other.stderr, f"other version: {other.stderr}")
+    two.end()
+
+    for arguments, said in ((("serve-experts", model, "--experts", "0-9"), "the model's are 0 to 3"),
+                            (("serve-experts", scene.folder / "none"), "none"),
+                            (("evaluate", model, "--data", scene.folder / "tokens", "--remote", "tcp://x"), "EXPERTS@ADDRESS"),
+                            (("evaluate", model, "--data", scene.folder / "nowhere"), "nowhere")):
+        wrong = scene.yumoe(*arguments)
+        check(wrong.returncode == 2 and said in wrong.stderr, f"{arguments}: {wrong.returncode} {wrong.stderr}")
+    damaged = bytearray(model.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    model.write_bytes(damaged)
+    wrong = scene.yumoe("evaluate", model, "--data", scene.folder / "tokens")
+    check(wrong.returncode != 0 and "damaged" in wrong.stderr, f"damaged: {wrong.stderr}")
+
+
+def worker(scene, address, name, hotkey, *more):
+    log = open(scene.folder / f"{name}.log", "w")
+    return subprocess.Popen([scene.bin / "yumoe-worker", "worker", "--coordinator", address, "--hotkey", hotkey, "--name",
+                             name, "--data", scene.folder / "tokens", "--state", scene.folder / f"state-{name}",
+                             *map(str, more)], stdout=log, stderr=log)
+
+
+def log_of(scene, name):
+    return (scene.folder / f"{name}.log").read_text(errors="replace")
+
+
+def test_training(scene):
+    """a worker trains with experts that another serves, and goes on without them when that one is killed"""
+    run = scene.folder / "training"
+    coordinator = scene.start("run", scene.config(100_000), "--out", run, "--evaluation.own_data_allowed=true")
+    others = []
+    try:
+        address = None
+        while address is None:
+            line = coordinator.stdout.readline()
+            check(line != "", f"run ended: {coordinator.poll()}")
+            address = line.split()[-1] if line.startswith("join at") else None
+        for pipe in (coordinator.stdout, coordinator.stderr):
+            threading.Thread(target=pipe.read, daemon=True).start()
+        serving = worker(scene, address, "serving", "//Alice", "--serve-experts", "all", "--serve-address", "127.0.0.1",
+                         "--serve-port", 0)
+        others.append(serving)
+        place = wait_for("server", lambda: "--remote '" in log_of(scene, "serving") and
+                         log_of(scene, "serving").split("--remote '")[1].split("'")[0])
+        calling = worker(scene, address, "calling", "//Bob", "--experts-max", 2, "--remote", place)
+        others.append(calling)
+        wait_for("round with experts elsewhere", lambda: any(
+            " steps, loss " in line and "0 requests" not in line and " 0 calls not answered" in line
+            for line in log_of(scene, "calling").splitlines()))
+        check("gates also over experts 0-3" in log_of(scene, "calling"), log_of(scene, "calling"))
+        serving.kill()
+        serving.wait()
+        before = log_of(scene, "calling").count(" steps, loss ")
+        wait_for("round without them", lambda: log_of(scene, "calling").count(" steps, loss ") > before + 1 and
+                 "gates also over experts of nobody" in log_of(scene, "calling"))
+        status = json.loads(scene.yumoe("status", run, "--json").stdout)
+        bob = next(p for p in status["participants"] if p["name"] == "calling")
+        check(bob["steps"] > 0 and bob["active"], f"not counted: {bob}")
+        wrong = subprocess.run([scene.bin / "yumoe-worker", "worker", "--coordinator", address, "--hotkey", "//Eve",
+                                 "--data", scene.folder / "tokens", "--state", scene.folder / "e", "--remote", "7@" + place.split("@")[1]],
+                                capture_output=True, text=True, timeout=60)
+        check(wrong.returncode == 2 and "0 to 3" in wrong.stderr, f"wrong place: {wrong.stderr[-500:]}")
+    except Failure as failure:
+        raise Failure(f"{failure}\n--- calling\n{log_of(scene, 'calling')[-2500:]}" if others[1:] else str(failure))
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+        coordinator.send_signal(signal.SIGINT)
+        coordinator.wait(60)
+    replay = scene.yumoe("replay", run, "--recompute", 2, "--data", scene.folder / "tokens", "--json")
+    check(replay.returncode == 0, f"replay: {replay.stderr}")
+    result = json.loads(replay.stdout.strip().splitlines()[-1])
+    check(result["recomputed_different"] == 0, f"replay: {result}")
+
+    audited = scene.start("run", scene.config(100_000), "--out", scene.folder / "audited")
+    try:
+        address = next(line.split()[-1] for line in audited.stdout if line.startswith("join at"))
+        refused = worker(scene, address, "refused", "//Bob", "--remote", place)
+        others.append(refused)
+        check(refused.wait(60) != 0 and "own_data_allowed" in log_of(scene, "refused"), log_of(scene, "refused"))
+    finally:
+        audited.send_signal(signal.SIGINT)
+        audited.communicate(timeout=60)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bin_dir")
+    choice = parser.parse_args()
+    failed = False
+    for test in (test_model, test_training):
+        scene = Scene(choice.bin_dir, 1)
+        start = time.time()
+        try:
+            test(scene)
+            print(f"ok    {test.__doc__} ({time.time() - start:.0f} s)", flush=True)
+        except (Failure, subprocess.TimeoutExpired) as failure:
+            failed = True
+            print(f"FAILED {test.__doc__}: {failure}\n  again: remote_run.py {choice.bin_dir}")
+        scene.close()
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

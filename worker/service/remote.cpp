@@ -1,0 +1,223 @@
+#include "service/remote.hpp"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "cluster/error.hpp"
+#include "cluster/log.hpp"
+#include "router/model_file.hpp"
+#include "worker/evaluator.hpp"
+#include "worker/feed_forward_experts.hpp"
+#include "worker/memory.hpp"
+#include "worker/windows.hpp"
+
+namespace yumoe {
+namespace {
+
+using std::chrono::milliseconds;
+
+// 64 hex digits in a file of mode 0600.
+CurveKeypair curve_keys(const std::filesystem::path& file) {
+  if (file.empty()) return CurveKeypair::generate();
+  if (std::ifstream in(file); in) {
+    std::string hex;
+    in >> hex;
+    Bytes secret;
+    try {
+      secret = from_hex(hex);
+    } catch (const Error&) {
+      secret.clear();
+    }
+    CurveKey key;
+    if (secret.size() != key.size()) {
+      throw Error(ErrorCode::key_invalid,
+                  file.string() + ": not 64 hex digits; remove it to make a new one");
+    }
+    std::copy(secret.begin(), secret.end(), key.begin());
+    return CurveKeypair::from_secret(key);
+  }
+  const CurveKeypair keys = CurveKeypair::generate();
+  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+  const std::string hex = to_hex(keys.secret_key) + "\n";
+  const bool written = descriptor >= 0 && ::write(descriptor, hex.data(), hex.size()) ==
+                                              static_cast<ssize_t>(hex.size());
+  const int reason = errno;
+  if (descriptor >= 0) ::close(descriptor);
+  if (!written)
+    throw Error(ErrorCode::file_io, "write " + file.string() + ": " + std::strerror(reason));
+  return keys;
+}
+
+TransportOptions for_rows(TransportOptions options) {
+  options.message_bytes_max = 1 << 30;
+  return options;
+}
+
+ExpertSet experts_of(const std::string& text, const ModelOptions& model) {
+  if (text.empty()) return all_experts(model);
+  return parse_experts(text, static_cast<std::uint32_t>(model.experts));
+}
+
+struct OpenModel {
+  RunFacts facts;
+  Layout layout;
+  BaseVersion base;
+  Welcome welcome;
+
+  explicit OpenModel(ModelFile file)
+      : facts(RunFacts::from(file.facts)),
+        layout(Layout::of(facts.model)),
+        base(BaseVersion::decode(layout, file.base)),
+        welcome(std::move(file.facts)) {}
+};
+
+OpenModel open_model(const std::filesystem::path& path, bool remove) {
+  ModelFile file = read_model_file(path);
+  if (remove) std::filesystem::remove(path);
+  return OpenModel(std::move(file));
+}
+
+}  // namespace
+
+DispatchOptions dispatch_for_training() {
+  DispatchOptions options;
+  options.attempts_max = 16;
+  options.strikes_max = 16;
+  options.deadline_min_ms = 50;
+  return options;
+}
+
+std::vector<ExpertPlace> parse_expert_places(const std::vector<std::string>& texts,
+                                             const ModelOptions& model) {
+  std::vector<ExpertPlace> places;
+  for (const std::string& text : texts) {
+    places.push_back(parse_expert_place(text, static_cast<std::uint32_t>(model.layers),
+                                        static_cast<std::uint32_t>(model.experts)));
+  }
+  return places;
+}
+
+ExpertService::ExpertService(const std::string& experts, const TransportOptions& transport,
+                             const std::filesystem::path& key, const Layout& layout,
+                             const DeviceOptions& device)
+    : layout_(layout),
+      device_(device),
+      experts_(experts_of(experts, layout.model())),
+      transport_(listen_zeromq(for_rows(transport), curve_keys(key))),
+      server_(*transport_, {}) {}
+
+ExpertService::~ExpertService() {
+  stop_ = true;
+  if (thread_.joinable()) thread_.join();
+}
+
+void ExpertService::offer(const BaseVersion& base) {
+  server_.add(base.digest(),
+              feed_forward_experts(layout_, base.parameters(), experts_, device_, {}));
+  if (!thread_.joinable()) thread_ = std::jthread([this] { server_.serve(stop_); });
+}
+
+std::string ExpertService::place() const {
+  return text_of_experts(experts_) + "@" + transport_->address().text();
+}
+
+void serve_experts(const ExpertServiceSetup& setup, const std::atomic<bool>& stop) {
+  keep_freed_memory();
+  const OpenModel model = open_model(setup.model, setup.remove_model);
+  ExpertService service(setup.experts, setup.transport, setup.key, model.layout, setup.device);
+  service.offer(model.base);
+  std::cout << "experts of run " << model.welcome.run << ", base version "
+            << model.base.round().value << ", for callers to say:\n  --remote '" << service.place()
+            << "'"
+            << (setup.transport.address == "0.0.0.0" ? "\nwith this machine's address for 0.0.0.0"
+                                                     : "")
+            << std::endl;
+  while (!stop) std::this_thread::sleep_for(milliseconds(100));
+}
+
+EvaluationReport evaluate_model(const EvaluationSetup& setup) {
+  const OpenModel model = open_model(setup.model, setup.remove_model);
+  EvaluationReport report;
+  report.run = model.welcome.run;
+  report.version = model.base.round();
+  std::optional<RemoteExperts> remote;
+  if (!setup.remote.empty()) {
+    remote.emplace(parse_expert_places(setup.remote, model.facts.model), model.base.digest(),
+                   static_cast<std::size_t>(model.facts.model.width), dispatch_for_training());
+    report.elsewhere = remote->use(model.base.digest(), setup.wait);
+    for (const std::string& remark : remote->remarks()) {
+      if (!remark.empty()) throw Error(ErrorCode::usage, remark);
+    }
+  }
+  std::ranges::set_difference(all_experts(model.facts.model), report.elsewhere,
+                              std::back_inserter(report.here));
+  ParticipantSetup data;
+  data.data = setup.data;
+  const TokenSet tokens = open_data(data, model.facts, model.welcome);
+  const auto context = static_cast<std::uint32_t>(model.facts.model.context);
+  const std::uint64_t wanted =
+      setup.windows > 0 ? setup.windows
+                        : static_cast<std::uint64_t>(model.facts.evaluation.heldout_windows);
+  report.windows = std::min(wanted, tokens.windows(Split::heldout, context));
+  if (report.windows == 0) {
+    throw Error(ErrorCode::data_invalid, setup.data.string() + " has no held-out windows");
+  }
+  // Those that the run's validators read.
+  const std::vector<std::uint16_t> windows = read_windows(
+      windows_in_order(tokens, derive_seed("heldout order", {0}), Split::heldout, context), 0,
+      report.windows, context);
+  Evaluator evaluator(model.facts.model, setup.device, remote ? &*remote : nullptr,
+                      report.elsewhere);
+  evaluator.load_base(model.base.parameters(), model.base.gate_bias());
+  const auto start = std::chrono::steady_clock::now();
+  report.loss = evaluator.base(windows).mean();
+  report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  report.bits_per_byte = bits_per_byte(report.loss, tokens.bytes_per_token(Split::heldout));
+  if (remote) report.calls = remote->counts();
+  return report;
+}
+
+void print_evaluation(const EvaluationReport& report, bool json) {
+  if (json) {
+    std::cout << nlohmann::json{{"run", report.run},
+                                {"version", report.version.value},
+                                {"windows", report.windows},
+                                {"loss", report.loss},
+                                {"bits_per_byte", report.bits_per_byte},
+                                {"experts_here", report.here},
+                                {"experts_elsewhere", report.elsewhere},
+                                {"requests", report.calls.requests},
+                                {"not_answered", report.calls.given_up},
+                                {"seconds", report.seconds}}
+                     .dump()
+              << std::endl;
+    return;
+  }
+  std::printf("run %s, base version %llu: loss %.4f nats a token, %.4f bits a byte, %llu windows\n",
+              report.run.c_str(), static_cast<unsigned long long>(report.version.value),
+              report.loss, report.bits_per_byte, static_cast<unsigned long long>(report.windows));
+  std::printf("experts here: %s; elsewhere: %s", text_of_experts(report.here).c_str(),
+              report.elsewhere.empty() ? "none" : text_of_experts(report.elsewhere).c_str());
+  if (!report.elsewhere.empty()) {
+    std::printf(
+        " (%llu requests, %llu calls not answered%s)",
+        static_cast<unsigned long long>(report.calls.requests),
+        static_cast<unsigned long long>(report.calls.given_up),
+        report.calls.given_up > 0 ? ": their experts were left out of the tokens concerned" : "");
+  }
+  std::printf("; %.1f s\n", report.seconds);
+  std::fflush(stdout);
+}
+
+}  // namespace yumoe

@@ -1,0 +1,46 @@
+#pragma once
+// Experts of this process for other machines, and those of other machines for this process.
+
+#include <atomic>
+#include <memory>
+#include <thread>
+
+#include "router/base_version.hpp"
+#include "service/shared.hpp"
+#include "worker/expert_server.hpp"
+#include "worker/remote_experts.hpp"
+
+namespace yumoe {
+
+// Answers in a thread of its own from the first offer() on.
+class ExpertService {
+ public:
+  // Throws Error{usage}, Error{port_taken}, Error{key_invalid}.
+  ExpertService(const std::string& experts, const TransportOptions& transport,
+                const std::filesystem::path& key, const Layout& layout,
+                const DeviceOptions& device);
+  ~ExpertService();
+
+  // Serves this version and, of those before, the last.
+  void offer(const BaseVersion& base);
+
+  // EXPERTS@ADDRESS, what callers have to say.
+  std::string place() const;
+
+ private:
+  const Layout& layout_;
+  const DeviceOptions device_;
+  const ExpertSet experts_;
+  std::unique_ptr<ServerTransport> transport_;
+  ExpertServer server_;
+  std::atomic<bool> stop_ = false;
+  std::jthread thread_;
+};
+
+// Patient enough to train with: a slow machine is not a dead one.
+DispatchOptions dispatch_for_training();
+
+std::vector<ExpertPlace> parse_expert_places(const std::vector<std::string>& texts,
+                                             const ModelOptions& model);
+
+}  // namespace yumoe
