@@ -54,7 +54,8 @@ def test_island(scene):
     run = scene.folder / "run"
     config = scene.folder / "run.toml"
     config.write_text(CONFIG.format(rounds=100_000, data=scene.folder / "tokens", text=scene.folder / "text")
-                      .replace("batch_sequences = 2", "batch_sequences = 3"))
+                      .replace("batch_sequences = 2", "batch_sequences = 3")
+                      .replace("lease_ms = 3000", "lease_ms = 15000"))
     process = scene.start("run", config, "--out", run)
     address = None
     for line in process.stdout:
@@ -73,16 +74,29 @@ def test_island(scene):
             stdout=out, stderr=subprocess.STDOUT, env=environ)
     try:
         answered = lambda: log.read_text().count(" steps, loss ")
+
+        def as_one_worker(condition):
+            """`condition`, and that the coordinator sees one worker, late perhaps but never gone."""
+            def holds():
+                status = json.loads(scene.yumoe("status", run, "--json").stdout)
+                seen = [p for p in status["participants"] if p["name"] == "island"]
+                check(len(seen) == 1 and seen[0]["active"], f"the island at the coordinator: {seen}")
+                return condition()
+            return holds
+
         wait_for("the island's first contribution", lambda: island_lives(island) and "an island of 3 ranks" in log.read_text() and answered() > 1, 60)
         os.kill(ranks_of(island.pid)[1], signal.SIGKILL)
         killed = time.time()
-        wait_for("the island without the killed rank", lambda: "an island of 2 ranks" in log.read_text(), 60)
+        wait_for("the island without the killed rank",
+                 as_one_worker(lambda: "an island of 2 ranks" in log.read_text()), 60)
         formed = time.time() - killed
+        check("process rank 1" in log.read_text() and "lost one" in log.read_text(), "the killed rank was not named")
         before = answered()
         wait_for("a contribution of two ranks", lambda: answered() > before, 60)
         os.kill(ranks_of(island.pid)[1], signal.SIGSTOP)
         hung = time.time()
-        wait_for("the island without the hanging rank", lambda: "starting again with 1" in log.read_text(), 180)
+        wait_for("the island without the hanging rank",
+                 as_one_worker(lambda: "starting again with 1" in log.read_text()), 180)
         noticed = time.time() - hung
         check("rank 1 of 2" in log.read_text(), "the hanging rank was not named")
         before = answered()
@@ -99,11 +113,18 @@ def test_island(scene):
         _, err = process.communicate(timeout=60)
     check(process.returncode == 0, f"run failed: {err[-2000:]}")
     check(island.returncode == 0, f"the island did not end when asked to: {island.returncode}\n{log.read_text()[-2000:]}")
-    replay = scene.yumoe("replay", run, "--verify", "--json")
+    replay = scene.yumoe("replay", run, "--verify", "--json", "--recompute", "8", "--data", scene.folder / "tokens",
+                         timeout=240)
     check(replay.returncode == 0, f"replay failed: {replay.stderr}")
+    recomputed = json.loads(replay.stdout.strip().splitlines()[-1])
+    check(recomputed["recomputed"] == 8 and recomputed["recomputed_different"] == 0, f"recomputed: {recomputed}")
     status = json.loads(scene.yumoe("status", run, "--json").stdout)
+    seen = next(p for p in status["participants"] if p["name"] == "island")
+    check(not seen["active"], f"an island that is asked to end says so: {seen}")
     check(json.loads(replay.stdout.strip().splitlines()[-1])["state_digest"] == status["state_digest"],
           "replay reached another state")
+    print(f"  trained again: {recomputed['recomputed_equal']} the same bits, "
+          f"{recomputed['recomputed_within_tolerance']} of an island within the tolerance")
     print(f"  formed again {formed:.1f} s after a kill; a hanging rank was given up after {noticed:.1f} s")
 
 

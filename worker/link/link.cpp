@@ -242,7 +242,7 @@ class Link::Impl {
         speak();
         counts_ = transport_->counts();
       }
-      if (joined_) say(Leave{leave_reason_});
+      if (joined_ && !leave_reason_.empty()) say(Leave{leave_reason_});
       // Gives the socket a moment to put the farewell on the wire; nobody waits for an answer.
       std::this_thread::sleep_for(milliseconds(50));
     } catch (const std::exception& error) {

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <thread>
 
 #include "cluster/error.hpp"
@@ -45,9 +46,14 @@ pid_t start(std::vector<std::string> command) {
   return child;
 }
 
-// Its exit status as a shell sees it. A stop is passed on once.
+// Ranks asked to end have this long before mpirun is told to end them.
+constexpr milliseconds kEndWait{10'000};
+
+// Its exit status as a shell sees it. A stop is passed on: by SIGUSR1, which mpirun hands to the ranks, so that
+// they end by themselves and say goodbye; then by SIGTERM.
 int wait_for(pid_t child, const std::atomic<bool>& stop) {
-  bool told = false;
+  bool terminated = false;
+  std::optional<std::chrono::steady_clock::time_point> told;
   while (true) {
     int status = 0;
     const pid_t ended = waitpid(child, &status, WNOHANG);
@@ -55,9 +61,14 @@ int wait_for(pid_t child, const std::atomic<bool>& stop) {
     if (ended < 0 && errno != EINTR) {
       throw Error(ErrorCode::file_io, std::string("wait for mpirun: ") + std::strerror(errno));
     }
+    const auto now = std::chrono::steady_clock::now();
     if (stop && !told) {
+      kill(child, SIGUSR1);
+      told = now;
+    }
+    if (told && !terminated && now - *told >= kEndWait) {
       kill(child, SIGTERM);
-      told = true;
+      terminated = true;
     }
     std::this_thread::sleep_for(milliseconds(50));
   }

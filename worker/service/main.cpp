@@ -19,6 +19,7 @@ namespace yumoe {
 namespace {
 
 std::atomic<bool> g_stop{false};
+std::atomic<bool> g_terminated{false};  // by SIGTERM, as mpirun ends the ranks beside a lost one
 
 // Ranks of one launch start within seconds of one another; loading LibTorch from a slow disk takes more.
 constexpr std::chrono::milliseconds kIslandStartWait{120'000};
@@ -31,7 +32,7 @@ struct Choice {
   std::string serve_experts, serve_key;
   TransportOptions serve{.address = "0.0.0.0", .port = kExpertPort};
   std::vector<std::string> remote;
-  bool own_data = false;
+  bool own_data = false, comes_back = false;
   std::int64_t threads = 1, experts_max = 0, memory_mib_max = 0, inner_steps_max = 0,
                heartbeat_interval_ms = 1'000;
   double speed_share = 1;
@@ -69,6 +70,7 @@ ParticipantSetup setup_of(const Choice& choice) {
 // One process, or the rank of an island that mpirun started it as: rank 0 speaks for all.
 void start_worker(const Choice& choice) {
   ParticipantSetup setup = setup_of(choice);
+  if (choice.comes_back) setup.replaced = &g_terminated;
   if (launched_ranks() == 1) {
     run_worker(setup, open_key(choice.hotkey), g_stop);
     return;
@@ -120,6 +122,7 @@ void add_island(CLI::App& app, std::vector<std::string> rank_command) {
     }
     setup->command = {std::filesystem::read_symlink("/proc/self/exe").string()};
     setup->command.insert(setup->command.end(), rest.begin(), rest.end());
+    setup->command.push_back("--comes-back");
     if (const int status = run_island(*setup, g_stop); status != 0) throw CLI::RuntimeError(status);
   });
 }
@@ -291,6 +294,7 @@ void add_role(CLI::App& app, const std::string& role, const char* help,
                      "trusted, known or open; counts as far as the run knows the hotkey")
         ->check(CLI::IsMember({"trusted", "known", "open"}))
         ->capture_default_str();
+    command->add_flag("--comes-back", choice->comes_back)->group("");  // of `island`
     command->add_option("--region", choice->region,
                         "where it stands, as the run's placement knows it");
     command->add_option("--serve-experts", choice->serve_experts,
@@ -376,6 +380,8 @@ int main(int argc, char** argv) {
     return 1;
   }
   std::signal(SIGINT, [](int) { yumoe::g_stop = true; });
-  std::signal(SIGTERM, [](int) { yumoe::g_stop = true; });
+  std::signal(SIGTERM, [](int) { yumoe::g_terminated = yumoe::g_stop = true; });
+  std::signal(SIGUSR1,
+              [](int) { yumoe::g_stop = true; });  // `island` asks its ranks by way of mpirun
   return yumoe::run_program(argc, argv);
 }

@@ -64,6 +64,27 @@ class Worker {
   }
 
   void run() {
+    try {
+      work();
+    } catch (const Error& error) {
+      if (error.code() == ErrorCode::collective_failed) {
+        link_.leave_because(setup_.replaced != nullptr ? "" : error.what());
+      }
+      throw;
+    }
+  }
+
+ private:
+  // Before the link ends: whether to say so.
+  struct Farewell {
+    const std::atomic<bool>* replaced;
+    Link& link;
+    ~Farewell() {
+      if (replaced != nullptr && *replaced) link.leave_because("");
+    }
+  };
+
+  void work() {
     measure_machine();
     std::uint64_t seen = 0;
     while (!stop_) {
@@ -88,7 +109,6 @@ class Worker {
     link_.settle(milliseconds(2'000));
   }
 
- private:
   static Join join_of(const ParticipantSetup& setup) {
     Join join;
     join.role = Role::worker;
@@ -395,6 +415,7 @@ class Worker {
   const std::atomic<bool>& stop_;
   const std::uint64_t resident_before_mib_;  // before anything of the run's size was made
   Link link_;
+  const Farewell farewell_{setup_.replaced, link_};
   const Welcome welcome_;
   const RunFacts facts_;
   const Layout layout_;

@@ -57,7 +57,7 @@ class Link {
   // Says another profile, now and whenever it joins again.
   void tell(const WorkerProfile& profile);
 
-  // What it says when it leaves, instead of "stopped".
+  // What it says when it leaves, instead of "stopped"; empty: nothing, since it will be back.
   void leave_because(std::string reason);
 
   // The way to the coordinator: the shortest of a few round trips, and the best rate of a few pieces each

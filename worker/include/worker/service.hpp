@@ -34,7 +34,10 @@ struct ParticipantSetup {
   TransportOptions serve;
   std::filesystem::path serve_key;  // as in ExpertServiceSetup
   std::vector<std::string> remote;  // EXPERTS@ADDRESS, called beside those it holds
-  Collective* island = nullptr;     // of which this process is rank 0; the other ranks follow
+  // Not null: who started this process starts another in its place if the island breaks. Then it says no
+  // goodbye, and the coordinator sees a worker that is late. Set: it is being ended for that reason.
+  const std::atomic<bool>* replaced = nullptr;
+  Collective* island = nullptr;  // of which this process is rank 0; the other ranks follow
   // For tests of the run's defences alone: how a worker misbehaves, a name of the attack library; "": not.
   std::string behaviour;
 };
@@ -88,8 +91,8 @@ void print_evaluation(const EvaluationReport& report, bool json);
 inline constexpr int kIslandBroken = 75;
 
 // Starts `ranks` processes of `command` by mpirun and, when one is lost, the rest of them again: the island
-// goes on with one rank less from the round it was in. Returns mpirun's exit status of the last time, 0
-// when `stop` was set.
+// goes on with one rank less from the round it was in, and to the coordinator it is one worker that was late.
+// Returns mpirun's exit status of the last time, 0 when `stop` was set.
 struct IslandSetup {
   std::string mpirun = "mpirun";
   std::vector<std::string> mpirun_options;
