@@ -252,6 +252,12 @@ class Coordinator::Impl {
     if (joined.role == Role::validator) {
       const auto stake = setup_.stakes.find(to_ss58(joined.hotkey));
       joined.stake = stake == setup_.stakes.end() ? 0 : stake->second;
+      if (joined.stake == 0) {
+        log_warning("validator " + session.join.name +
+                    " has no stake in this run, so its measurements pay " +
+                    "nobody: give it one before the run starts, [[validator]] address = \"" +
+                    to_ss58(joined.hotkey) + "\"");
+      }
     }
     if (const auto refused = core_->refusal_of(joined, now_)) {
       refuse(peer, refused->code, refused->message);

@@ -9,6 +9,7 @@
 
 #include "cli/commands.hpp"
 #include "cluster/error.hpp"
+#include "launch/config.hpp"
 #include "router/tokenizer.hpp"
 
 namespace yumoe {
@@ -99,12 +100,15 @@ void print_set(const TokenSet& set) {
 
 void add_build(CLI::App& group) {
   struct Choices {
+    std::string file;
     DataOptions options;
     bool replace = false;
   };
   auto choices = std::make_shared<Choices>();
   CLI::App* build = group.add_subcommand("build", "Turn text into a token set");
-  build->add_option("--out", choices->options.path, "Folder to make")->required();
+  build->add_option("file", choices->file,
+                    "A run's TOML file: what its [data] says; no other options");
+  auto* out = build->add_option("--out", choices->options.path, "Folder to make");
   build
       ->add_option("--source", choices->options.sources,
                    "apt (the default packages), apt:PACKAGE, or a folder of text files")
@@ -125,9 +129,19 @@ void add_build(CLI::App& group) {
   build->footer(
       "yumoe data build --out token-set\n"
       "yumoe data build --source ~/novels --source apt:dict-foldoc --out mine "
-      "--vocabulary 8000");
-  build->callback([choices] {
-    const DataOptions options = options_from<DataOptions>(texts_of(choices->options));
+      "--vocabulary 8000\n"
+      "yumoe data build lab.toml");
+  build->callback([choices, build, out] {
+    const bool is_file = !choices->file.empty();
+    const auto given = build->count_all() - 1 - (choices->replace ? 1 : 0);
+    if (is_file ? given > 1 : out->count() == 0) {
+      throw Error(
+          ErrorCode::usage,
+          is_file ? "build what " + choices->file + " says: change its [data], give no options"
+                  : "say where the token set is to be made: --out FOLDER, or a run's TOML file");
+    }
+    const DataOptions options = is_file ? read_config(choices->file, {}).data
+                                        : options_from<DataOptions>(texts_of(choices->options));
     build_token_set(options, choices->replace, print_progress);
     print_set(TokenSet::open(options.path));
   });

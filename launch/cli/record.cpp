@@ -291,7 +291,12 @@ void replay_run(ReplayChoice choice) {
   const RunSetup& setup = history.setup();
   const Layout& layout = history.layout();
   const std::uint64_t last = history.core().version().value;
-  if (choice.to == 0 || choice.to > last) choice.to = last;
+  if (choice.from > last || choice.to > last || (choice.to > 0 && choice.from > choice.to)) {
+    throw Error(ErrorCode::usage, "replay rounds " + std::to_string(choice.from) + " to " +
+                                      std::to_string(choice.to) + ": " + record->run() +
+                                      " has rounds 1 to " + std::to_string(last));
+  }
+  if (choice.to == 0) choice.to = last;
   std::optional<Checkpoint> checkpoint;
   if (choice.from > 1) {
     for (const RoundId round : record->checkpoints()) {
@@ -444,13 +449,14 @@ void add_with_model(CLI::App& app, const std::string& role, const char* help) {
 
 void add_export(CLI::App& app) {
   struct Choice {
-    std::string run, out = "run.h5";
+    std::string run, out;
     bool safetensors = false, model = false;
   };
   auto choice = std::make_shared<Choice>();
   CLI::App* command = app.add_subcommand("export", "Make one file of a run, or of its weights");
   command->add_option("run", choice->run, "A run's folder")->required();
-  command->add_option("-o,--out", choice->out, "File to write")->capture_default_str();
+  command->add_option("-o,--out", choice->out,
+                      "File to write. Default: run.h5, model.safetensors or run.model");
   command->add_flag("--safetensors", choice->safetensors,
                     "Write the newest checkpoint's weights as safetensors instead");
   command->add_flag("--model", choice->model,
@@ -460,6 +466,11 @@ void add_export(CLI::App& app) {
       "yumoe export runs/mine -o run.h5\nyumoe export runs/mine --safetensors -o "
       "model.safetensors\nyumoe export runs/mine --model -o mine.model");
   command->callback([choice] {
+    if (choice->out.empty()) {
+      choice->out = choice->model         ? "run.model"
+                    : choice->safetensors ? "model.safetensors"
+                                          : "run.h5";
+    }
     if (choice->model) {
       const RoundId round = write_model_of(choice->run, choice->out);
       std::cout << choice->out << ": base version " << round.value << std::endl;

@@ -3,6 +3,7 @@
 #include <set>
 
 #include "cluster/error.hpp"
+#include "cluster/identity.hpp"
 #include "router/token_manifest.hpp"
 
 namespace yumoe {
@@ -118,7 +119,20 @@ Broken of_processes(const RunConfig& config) {
     }
   }
   for (std::size_t i = 0; i < config.validators.size(); ++i) {
-    if (auto broken = check("validator." + std::to_string(i), config.validators[i])) return broken;
+    const std::string key = "validator." + std::to_string(i);
+    const ValidatorOptions& validator = config.validators[i];
+    if (auto broken = check(key, validator)) return broken;
+    if (validator.address.empty()) continue;
+    if (!validator.hotkey.empty()) {
+      return BrokenRelation{key, key +
+                                     " has an address, so it runs elsewhere, and a hotkey to start "
+                                     "it here with: keep one of them"};
+    }
+    try {
+      from_ss58(validator.address);
+    } catch (const Error& error) {
+      return BrokenRelation{key, key + ".address: " + error.what()};
+    }
   }
   return std::nullopt;
 }

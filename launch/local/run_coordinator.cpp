@@ -64,28 +64,12 @@ class Supervised {
   bool given_up_ = false;
 };
 
-// Flags of one local process; open_hotkey() has made its key file.
-std::vector<std::string> common_flags(const char* role, const std::string& name,
-                                      const std::string& hotkey, const std::string& device,
-                                      std::int64_t threads, const RunConfig& config,
-                                      const CoordinatorAddress& address,
-                                      const std::filesystem::path& folder) {
-  const std::string key = hotkey.empty() ? (folder / "keys" / name).string() : hotkey;
-  return {role,
-          "--coordinator",
-          address.text(),
-          "--hotkey",
-          key,
-          "--name",
-          name,
-          "--device",
-          device,
-          "--threads",
-          std::to_string(threads),
-          "--state",
-          (folder / "state" / name).string(),
-          "--heartbeat-interval-ms",
-          std::to_string(config.transport.heartbeat_interval_ms)};
+template <typename Options>
+std::vector<std::string> common_flags(const Options& options) {
+  std::vector<std::string> flags{"--name",       options.name, "--device",
+                                 options.device, "--threads",  std::to_string(options.threads)};
+  if (!options.hotkey.empty()) flags.insert(flags.end(), {"--hotkey", options.hotkey});
+  return flags;
 }
 
 std::deque<Supervised> start_local(const RunConfig& config, const CoordinatorAddress& address,
@@ -97,31 +81,25 @@ std::deque<Supervised> start_local(const RunConfig& config, const CoordinatorAdd
       static_cast<std::int64_t>(config.workers.size() + config.validators.size());
   const std::int64_t fair_mib =
       static_cast<std::int64_t>(measure_memory().free_mib) / std::max<std::int64_t>(1, processes);
-  for (const WorkerOptions& worker : config.workers) {
-    auto flags = common_flags("worker", worker.name, worker.hotkey, worker.device, worker.threads,
-                              config, address, folder);
-    const auto add = [&](const char* flag, const std::string& value) {
-      flags.push_back(flag);
-      flags.push_back(value);
-    };
-    add("--data", worker.data.empty() ? config.data.path : worker.data);
-    if (!worker.data.empty()) flags.push_back("--own-data");
-    add("--speed-share", number(worker.speed_share));
-    add("--experts-max", std::to_string(worker.experts_max));
-    add("--memory-mib-max",
-        std::to_string(worker.memory_mib_max > 0 ? worker.memory_mib_max : fair_mib));
-    add("--inner-steps-max", std::to_string(worker.inner_steps_max));
-    add("--tier", worker.tier);
-    if (!worker.region.empty()) add("--region", worker.region);
-    children.emplace_back(worker.name, std::move(flags), folder / "logs" / (worker.name + ".log"));
+  const auto start = [&](const char* role, auto options) {
+    if (options.hotkey.empty()) options.hotkey = (folder / "keys" / options.name).string();
+    std::vector<std::string> arguments{role,
+                                       "--coordinator",
+                                       address.text(),
+                                       "--state",
+                                       (folder / "state" / options.name).string(),
+                                       "--heartbeat-interval-ms",
+                                       std::to_string(config.transport.heartbeat_interval_ms)};
+    for (std::string& flag : flags_of(options, config.data)) arguments.push_back(std::move(flag));
+    children.emplace_back(options.name, std::move(arguments),
+                          folder / "logs" / (options.name + ".log"));
+  };
+  for (WorkerOptions worker : config.workers) {
+    if (worker.memory_mib_max == 0) worker.memory_mib_max = fair_mib;
+    start("worker", worker);
   }
   for (const ValidatorOptions& validator : config.validators) {
-    auto flags = common_flags("validator", validator.name, validator.hotkey, validator.device,
-                              validator.threads, config, address, folder);
-    flags.push_back("--data");
-    flags.push_back(config.data.path);
-    children.emplace_back(validator.name, std::move(flags),
-                          folder / "logs" / (validator.name + ".log"));
+    if (validator.address.empty()) start("validator", validator);
   }
   return children;
 }
@@ -153,12 +131,37 @@ class BlockSourceNews {
 
 }  // namespace
 
+std::vector<std::string> flags_of(const WorkerOptions& worker, const DataOptions& data) {
+  auto flags = common_flags(worker);
+  const auto add = [&](const char* flag, const std::string& value) {
+    flags.insert(flags.end(), {flag, value});
+  };
+  add("--data", worker.data.empty() ? data.path : worker.data);
+  if (!worker.data.empty()) flags.push_back("--own-data");
+  add("--speed-share", number(worker.speed_share));
+  add("--experts-max", std::to_string(worker.experts_max));
+  add("--memory-mib-max", std::to_string(worker.memory_mib_max));
+  add("--inner-steps-max", std::to_string(worker.inner_steps_max));
+  add("--tier", worker.tier);
+  if (!worker.region.empty()) add("--region", worker.region);
+  return flags;
+}
+
+std::vector<std::string> flags_of(const ValidatorOptions& validator, const DataOptions& data) {
+  auto flags = common_flags(validator);
+  flags.insert(flags.end(), {"--data", data.path});
+  return flags;
+}
+
 RunSetup setup_of(const RunConfig& config, const std::string& run, const Digest& token_set,
                   const std::filesystem::path& folder) {
   std::map<std::string, double> stakes;
   for (const ValidatorOptions& validator : config.validators) {
-    const Keypair keys = open_hotkey(validator.hotkey, folder, validator.name);
-    stakes[to_ss58(keys.public_key())] = validator.stake;
+    const PublicKey hotkey =
+        validator.address.empty()
+            ? open_hotkey(validator.hotkey, folder, validator.name).public_key()
+            : from_ss58(validator.address);
+    stakes[to_ss58(hotkey)] = validator.stake;
   }
   // A run with a chain counts its blocks, told by the hotkey that settles.
   RunConfig shared = config;

@@ -58,7 +58,7 @@ TEST_F(Cli, ComplainsInOneLineWithTheNearestNameAndExitCode2) {
       {"dta", "unknown command 'dta', did you mean 'data'. Try `yumoe --help`"},
       {"data bild", "unknown command 'bild', did you mean 'build'. Try `yumoe data --help`"},
       {"data build --out x --vocabluary=3", "did you mean '--vocabulary'"},
-      {"data build", "--out is required. Try `yumoe data build --help`"},
+      {"data build", "where the token set is to be made: --out FOLDER"},
       {"", "A subcommand is required"},
       {"data show /nowhere", "/nowhere/manifest.json"},
       {"data build --out x --vocabulary 3", "vocabulary = 3 must be between 300 and 65535"},

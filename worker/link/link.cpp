@@ -19,6 +19,7 @@ using std::chrono::milliseconds;
 
 constexpr milliseconds kPollMax{20};
 constexpr milliseconds kSayAgain{2'000};  // an unanswered message is repeated after so long
+constexpr milliseconds kAnswerExpected{5'000};
 constexpr milliseconds kStopSeenWithin{100};
 constexpr milliseconds kProgressSeenWithin{200};
 constexpr std::size_t kPiecesInFlight = 4;
@@ -61,7 +62,14 @@ class Link::Impl {
 
   Welcome welcome(milliseconds wait_max) {
     std::unique_lock lock(mutex_);
-    wait(lock, Monotonic::now() + wait_max, [&] { return welcome_ || failure_; });
+    const auto until = Monotonic::now() + wait_max;
+    const auto is_decided = [&] { return welcome_ || failure_; };
+    wait(lock, std::min(until, Monotonic::now() + kAnswerExpected), is_decided);
+    if (!is_decided() && Monotonic::now() < until) {
+      log_warning("no answer yet from " + address_.text() +
+                  ": is the coordinator running there, and is the key its own? Trying on");
+      wait(lock, until, is_decided);
+    }
     throw_failure();
     if (!welcome_) {
       throw Error(
@@ -293,6 +301,7 @@ class Link::Impl {
     directive_ = std::move(directive);
     joined_ = true;
     const Directive& d = *directive_;
+    if (d.finished) leave_reason_ = "the run is finished";
     // What the coordinator has need not be offered; nor what is too late for it. Until then a late one is
     // offered although the directive speaks of a newer shard.
     std::erase_if(offered_, [&](const auto& entry) {

@@ -2,23 +2,38 @@
 
 #include <ATen/Context.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <dlfcn.h>
 
 #include "cluster/error.hpp"
 
 namespace yumoe {
+namespace {
+
+// LibTorch's CUDA part is a library of its own that announces itself when it is loaded. The program is
+// linked with the CPU part alone, so that one build runs with either wheel. Why it is not there, or "".
+const std::string& cuda_missing() {
+  static const std::string why = [] {
+    if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+      const char* said = dlerror();
+      return "LibTorch has no CUDA part here (" + std::string(said == nullptr ? "" : said) + ")";
+    }
+    return std::string(at::hasCUDA() ? "" : "no CUDA device is there");
+  }();
+  return why;
+}
+
+}  // namespace
 
 c10::Device open_device(const std::string& name) {
   if (name == "cpu") return c10::Device(c10::kCPU);
-  if (name == "auto") return c10::Device(at::hasCUDA() ? c10::kCUDA : c10::kCPU);
+  if (name == "auto") return c10::Device(cuda_missing().empty() ? c10::kCUDA : c10::kCPU);
   if (name != "cuda" && !name.starts_with("cuda:")) {
     throw Error(ErrorCode::config_invalid,
                 "device = " + name + " must be auto, cpu, cuda or cuda:N");
   }
-  if (!at::hasCUDA()) {
+  if (!cuda_missing().empty()) {
     throw Error(ErrorCode::device_missing,
-                "open " + name +
-                    ": no CUDA device, or LibTorch was built without CUDA; use cpu, or "
-                    "see `yumoe doctor`");
+                "open " + name + ": " + cuda_missing() + "; use cpu, or see `yumoe doctor`");
   }
   const int count = at::detail::getCUDAHooks().deviceCount();
   int index = 0;

@@ -90,10 +90,12 @@ struct WorkerOptions {
   }
 };
 
-// A validator that `yumoe run` starts on this machine.
+// A validator that `yumoe run` starts on this machine, or, if its address is given, one that joins from
+// elsewhere with its own key and is only given its stake.
 struct ValidatorOptions {
   std::string name;
   std::string hotkey;
+  std::string address;
   std::string device = "auto";
   std::int64_t threads = 1;
   double stake = 1'000;
@@ -102,6 +104,9 @@ struct ValidatorOptions {
   void visit(Visitor& option) {
     option("name", name, {.help = "shown in logs and tables; empty: validator-1, ..."});
     option("hotkey", hotkey, {.help = "as a worker's"});
+    option(
+        "address", address,
+        {.help = "SS58 address of a validator that joins from elsewhere: it is not started here"});
     option("device", device, {.choices = "auto|cpu|cuda", .help = "as a worker's"});
     option("threads", threads,
            {.unit = "threads", .min = 1, .max = 1'024, .help = "for computing on the CPU"});

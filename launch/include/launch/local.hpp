@@ -53,7 +53,12 @@ struct RunHooks {
   const std::atomic<bool>* stop = nullptr;        // set by Ctrl-C: ends the run in good order
 };
 
-// A setup from a configuration: what `RunSetup::from` wants, stakes of the local validators included.
+// What yumoe-worker is to be told of a section, as its flags; no coordinator, no state.
+std::vector<std::string> flags_of(const WorkerOptions& worker, const DataOptions& data);
+std::vector<std::string> flags_of(const ValidatorOptions& validator, const DataOptions& data);
+
+// A setup from a configuration: what `RunSetup::from` wants, stakes of the validators included. Throws
+// Error{key_invalid} for an address that is none.
 RunSetup setup_of(const RunConfig& config, const std::string& run, const Digest& token_set,
                   const std::filesystem::path& folder);
 
