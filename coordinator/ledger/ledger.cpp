@@ -295,7 +295,8 @@ std::string_view name_of(const Operation& operation) {
                                          "BatchReveal",
                                          "BatchSet",
                                          "BatchCommit",
-                                         "Pulse"};
+                                         "Pulse",
+                                         "RemoveStakeFull"};
   static_assert(std::size(kNames) == std::variant_size_v<Operation>);
   return kNames[operation.index()];
 }

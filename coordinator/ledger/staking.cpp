@@ -267,6 +267,15 @@ Outcome<Done> apply_to(LedgerState& state, const RemoveStake& operation) {
   return Done{};
 }
 
+Outcome<Done> apply_to(LedgerState& state, const RemoveStakeFull& operation) {
+  const Subnet* subnet = books::find(state, operation.netuid);
+  if (subnet == nullptr) return LedgerError::SubnetNotExists;
+  RemoveStake all{operation.coldkey, operation.hotkey, operation.netuid,
+                  books::stake_of(*subnet, operation.hotkey, operation.coldkey), std::nullopt};
+  if (operation.limit_price) all.limit = Limit{*operation.limit_price, false};
+  return apply_to(state, all);
+}
+
 Outcome<Done> apply_to(LedgerState& state, const UnstakeAll& operation) {
   if (!books::known(state, operation.hotkey)) return LedgerError::HotKeyAccountNotExists;
   Subnet& root = state.subnets.at(kRootNetuid);

@@ -9,6 +9,7 @@ namespace yumoe::ledger {
 
 Outcome<Done> apply_to(LedgerState& state, const AddStake& operation);
 Outcome<Done> apply_to(LedgerState& state, const RemoveStake& operation);
+Outcome<Done> apply_to(LedgerState& state, const RemoveStakeFull& operation);
 Outcome<Done> apply_to(LedgerState& state, const UnstakeAll& operation);
 Outcome<Done> apply_to(LedgerState& state, const MoveStake& operation);
 Outcome<Done> apply_to(LedgerState& state, const TransferStake& operation);

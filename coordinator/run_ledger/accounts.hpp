@@ -16,6 +16,10 @@ inline ledger::AccountId keyless(const std::string& name) {
   return digest_of(as_bytes(name)).bytes;
 }
 inline ledger::AccountId treasury() { return keyless("yumoe treasury"); }
+inline ledger::AccountId owner_hotkey() { return keyless("yumoe subnet owner hotkey"); }
+inline ledger::AccountId other_owner_hotkey(const std::string& subnet) {
+  return keyless("yumoe owner hotkey of " + subnet);
+}
 inline ledger::AccountId other_owner(const std::string& subnet) {
   return keyless("yumoe owner of " + subnet);
 }

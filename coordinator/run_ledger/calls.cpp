@@ -1,5 +1,6 @@
 // Calls of accounts on a run's ledger, and the ledger's bytes in a checkpoint.
 #include "cluster/error.hpp"
+#include "coordinator/ledger_advice.hpp"
 #include "coordinator/run_ledger.hpp"
 #include "ledger/archive.hpp"
 #include "router/protocol.hpp"
@@ -16,23 +17,29 @@ constexpr std::uint32_t kSnapshotVersion = 3;
 constexpr std::uint8_t kChainBlockTag = 255;          // no operation has it
 constexpr std::uint64_t kChainBlocksMax = 1'000'000;  // told at once
 
-// A run's weights are its validators' scores, nothing beside them; money and beacon are nobody's to make.
+// The weights of the run's own subnet are its validators' scores, nothing beside them; money and beacon
+// are nobody's to make.
 std::optional<std::string> why_not_callable(const ledger::Operation& operation) {
   using namespace ledger;
-  if (std::holds_alternative<Fund>(operation) || std::holds_alternative<Pulse>(operation)) {
-    return std::string(name_of(operation)) + " is not for accounts to call";
-  }
-  if (std::holds_alternative<SetWeights>(operation) ||
-      std::holds_alternative<CommitWeights>(operation) ||
-      std::holds_alternative<RevealWeights>(operation) ||
-      std::holds_alternative<CommitTimelocked>(operation) ||
-      std::holds_alternative<BatchReveal>(operation) ||
-      std::holds_alternative<BatchSet>(operation) ||
-      std::holds_alternative<BatchCommit>(operation)) {
-    return "a run's weights come from its validators' scores: " + std::string(name_of(operation)) +
-           " is not called";
-  }
-  return std::nullopt;
+  return std::visit(
+      [&](const auto& one) -> std::optional<std::string> {
+        using One = std::decay_t<decltype(one)>;
+        const std::string name(name_of(operation));
+        if constexpr (std::is_same_v<One, Fund> || std::is_same_v<One, Pulse>) {
+          return name + " is not for accounts to call";
+        } else if constexpr (std::is_same_v<One, BatchSet> || std::is_same_v<One, BatchCommit>) {
+          return name + " is not called here: one subnet at a time";
+        } else if constexpr (requires {
+                               one.mechanism;
+                               one.netuid;
+                             }) {
+          if (one.netuid == RunLedger::kNetuid) {
+            return "a run's weights come from its validators' scores: " + name + " is not called";
+          }
+        }
+        return std::nullopt;
+      },
+      operation);
 }
 
 std::optional<std::uint64_t> chain_block_of(ByteView operation) {
@@ -121,7 +128,7 @@ std::optional<std::string> RunLedger::refusal_of(const Called& call, TimeMs now)
   trial.pass_time(now);
   const auto outcome = trial.ledger_.apply(operation);
   if (outcome) return std::nullopt;
-  return std::string(ledger::name_of(operation)) + ": " + std::string(name_of(outcome.error()));
+  return refusal_text(ledger::name_of(operation), outcome.error());
 }
 
 bool RunLedger::has_taken(const Called& call) const {

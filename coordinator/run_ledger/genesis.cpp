@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "cluster/error.hpp"
+#include "coordinator/ledger_rules.hpp"
 #include "coordinator/run_ledger.hpp"
 #include "run_ledger/accounts.hpp"
 
@@ -17,8 +18,6 @@ constexpr double kTaoMax = 20e6;
 constexpr std::size_t kOthersMax = 32;
 constexpr std::size_t kBalancesMax = 10'000;
 constexpr std::uint64_t kMinersMax = 63;
-
-AccountId owner_hotkey() { return keyless("yumoe subnet owner hotkey"); }
 
 [[noreturn]] void fail(const std::string& what) { throw Error(ErrorCode::config_invalid, what); }
 
@@ -142,9 +141,7 @@ void RunLedger::found_other(Other other) {
   fund(owner, std::max(price, other.lock) + rao_of(100));
   other.netuid = 1;
   while (ledger_.state().subnets.contains(other.netuid)) ++other.netuid;
-  must(ledger_.apply(
-           ledger::RegisterNetwork{owner, keyless("yumoe owner hotkey of " + other.name), 1}),
-       what);
+  must(ledger_.apply(ledger::RegisterNetwork{owner, other_owner_hotkey(other.name), 1}), what);
   must(ledger_.apply(ledger::StartCall{owner, other.netuid}), "the start of " + what);
   state = ledger_.state();
   state.parameters.network_rate_limit = wait;
@@ -153,8 +150,10 @@ void RunLedger::found_other(Other other) {
   ledger_ = ledger::Ledger::from_state(std::move(state), ledger_.new_subnet_parameters());
   for (const auto& [name, value] : other.parameters) {
     if (!ledger_.override_parameter(other.netuid, name, value)) {
-      fail("economy.subnets: " + what + " has no parameter " + name + " = " +
-           std::to_string(value));
+      const LedgerRule* rule = ledger_rule(name);
+      fail("economy.subnets: " + what + ": " + rule_text(name, value) +
+           (rule != nullptr && rule->network ? " is the whole network's: set it in [ledger]"
+                                             : " does not go with its other parameters"));
     }
   }
   // The first price of a registration is high and doubles: theirs are bought at the least one.
@@ -178,29 +177,6 @@ void RunLedger::found_other(Other other) {
          "the root stake of " + what);
   }
   others_.push_back(std::move(other));
-}
-
-std::pair<std::string, std::uint64_t> rule_from(std::string_view text) {
-  const std::size_t equals = text.find('=');
-  const std::string name(text.substr(0, equals));
-  const auto fail_usage = [&] {
-    throw Error(ErrorCode::usage, std::string(text) + ": expected NAME=VALUE, such as kappa=0.6");
-  };
-  if (equals == std::string_view::npos) fail_usage();
-  const std::string_view value = text.substr(equals + 1);
-  std::uint64_t whole = 0;
-  if (option_detail::parse_number(value, whole)) return {name, whole};
-  if (value == "true" || value == "false") return {name, value == "true" ? 1U : 0U};
-  double share = 0;
-  if (!option_detail::parse(value, share) || !(share >= 0 && share <= 1)) fail_usage();
-  if (name == "bonds_moving_average")
-    return {name, static_cast<std::uint64_t>(std::llround(share * 1e6))};
-  if (name == "tao_weight" || name == "childkey_burn") {
-    return {name, share >= 1 ? ~std::uint64_t{0}
-                             : static_cast<std::uint64_t>(
-                                   std::floor(share * 18'446'744'073'709'551'616.0))};
-  }
-  return {name, static_cast<std::uint64_t>(std::floor(share * 65'535))};
 }
 
 }  // namespace yumoe

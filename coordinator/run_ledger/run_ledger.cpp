@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "cluster/error.hpp"
+#include "coordinator/ledger_rules.hpp"
 #include "run_ledger/accounts.hpp"
 
 namespace yumoe {
@@ -183,34 +184,65 @@ std::string RunLedger::subnet_name(std::uint16_t netuid) const {
   return "subnet-" + std::to_string(netuid);
 }
 
-ledger::EpochReport RunLedger::preview(
+RunLedger::Preview RunLedger::preview(
     const std::optional<std::vector<std::pair<std::uint16_t, std::uint16_t>>>& weights) const {
-  if (!weights) return ledger_.preview(kNetuid, {});
+  Preview preview;
   // Weights that were set a moment ago, or are committed first, are still the ones asked about.
   ledger::Ledger trial = ledger_;
-  trial.override_parameter(kNetuid, "weights_set_rate_limit", 0);
-  trial.override_parameter(kNetuid, "commit_reveal_weights_enabled", 0);
-  std::vector<ledger::Operation> operations;
-  for (const ledger::Neuron& neuron : trial.state().subnets.at(kNetuid).neurons) {
+  if (weights) {
+    trial.override_parameter(kNetuid, "weights_set_rate_limit", 0);
+    trial.override_parameter(kNetuid, "commit_reveal_weights_enabled", 0);
+    const ledger::Subnet& subnet = ledger_.state().subnets.at(kNetuid);
+    const bool any = std::any_of(subnet.neurons.begin(), subnet.neurons.end(),
+                                 [](const ledger::Neuron& neuron) { return neuron.permit; });
     ledger::SetWeights call;
-    call.hotkey = neuron.hotkey;
     call.netuid = kNetuid;
-    call.version_key = trial.state().subnets.at(kNetuid).parameters.weights_version_key;
+    call.version_key = subnet.parameters.weights_version_key;
     for (const auto& [uid, weight] : *weights) {
       call.uids.push_back(uid);
       call.values.push_back(weight);
     }
-    operations.push_back(call);
+    for (std::size_t uid = 0; uid < subnet.neurons.size(); ++uid) {
+      call.hotkey = subnet.neurons[uid].hotkey;
+      const auto outcome = trial.apply(call);
+      if (outcome) {
+        if (subnet.neurons[uid].permit) ++preview.taken;
+      } else if (subnet.neurons[uid].permit || !any) {
+        preview.refused.emplace_back(uid, outcome.error());
+      }
+    }
   }
-  return trial.preview(kNetuid, operations);
+  preview.report = trial.preview(kNetuid, {});
+  return preview;
+}
+
+std::string RunLedger::account_name(const AccountId& account) const {
+  if (account == owner_) return "owner";
+  if (account == owner_hotkey()) return "owner's hotkey";
+  if (account == treasury()) return "treasury";
+  for (const Other& other : others_) {
+    if (account == other_owner(other.name)) return other.name + " owner";
+    if (account == other_owner_hotkey(other.name)) return other.name + " owner's hotkey";
+    if (account == other_judge(other.name)) return other.name + " validator";
+    for (unsigned i = 0; i < other.miners; ++i) {
+      if (account == other_miner(other.name, i)) return other.name + " miner " + std::to_string(i);
+    }
+  }
+  return "";
 }
 
 void RunLedger::override_rule(const std::string& name, std::uint64_t value) {
   if (ledger_.override_parameter(kNetuid, name, value)) return;
-  if (ledger_.override_parameter(std::nullopt, name, value)) return;
-  throw Error(ErrorCode::usage, "no ledger rule is called '" + name + "', or " +
-                                    std::to_string(value) +
-                                    " is out of its bounds; the names are those of docs/ledger.md");
+  const LedgerRule* rule = ledger_rule(name);
+  if (rule != nullptr && rule->network && ledger_.override_parameter(std::nullopt, name, value)) {
+    return;
+  }
+  if (rule == nullptr)
+    throw Error(ErrorCode::usage, "no rule of the ledger is called '" + name + "'");
+  throw Error(ErrorCode::usage, rule_text(name, value) +
+                                    " does not go with the run's other rules, or "
+                                    "is not " +
+                                    bounds_text(*rule));
 }
 
 }  // namespace yumoe

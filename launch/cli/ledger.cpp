@@ -3,71 +3,29 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cstdio>
-#include <fstream>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "cli/commands.hpp"
+#include "cli/ledger_reading.hpp"
 #include "cluster/error.hpp"
-#include "coordinator/history.hpp"
+#include "coordinator/ledger_advice.hpp"
 #include "coordinator/ledger_audit.hpp"
-#include "coordinator/run_ledger.hpp"
-#include "coordinator/run_record.hpp"
-#include "coordinator/setup.hpp"
+#include "coordinator/ledger_rules.hpp"
 #include "launch/settle_run.hpp"
 
 namespace yumoe {
 namespace {
-
-using Rules = std::vector<std::pair<std::string, std::uint64_t>>;
-
-// A run's ledger, read from its record: the core goes along to say who is who.
-struct Reading {
-  RunSetup setup;
-  Layout layout;
-  Run core;
-  RunLedger ledger;
-  TimeMs last;  // of the newest record
-
-  Reading(const RunRecord& record, const Rules& rules)
-      : setup(RunSetup::from_journal(record.run(), record.metadata())),
-        layout(Layout::of(setup.model)),
-        core(layout, setup.settings),
-        ledger(setup.ledger, setup.economy) {
-    for (const auto& [name, value] : rules) ledger.override_rule(name, value);
-    drive(record, core, [this](const Record& r, const Event& event) {
-      ledger.apply(event, core, r.time);
-      last = r.time;
-    });
-  }
-  Reading(const Reading&) = delete;
-
-  std::string name_of_neuron(std::uint16_t neuron) const {
-    for (const auto& [uid, participant] : core.participants()) {
-      if (ledger.neuron_of(participant.hotkey) == neuron) return participant.name;
-    }
-    return neuron == 0 ? "(owner)" : "?";
-  }
-};
-
-std::unique_ptr<Reading> read(const std::string& run, const Rules& rules = {}) {
-  return std::make_unique<Reading>(*open_run_record(run), rules);
-}
-
-std::string tao(std::uint64_t rao) {
-  char text[48];
-  std::snprintf(text, sizeof text, "%" PRIu64 ".%09" PRIu64, rao / 1'000'000'000,
-                rao % 1'000'000'000);
-  return text;
-}
 
 std::string rounds_text(const RunLedger::Epoch& epoch) {
   if (epoch.first_round.value == 0) return "none";
   return std::to_string(epoch.first_round.value) + "-" + std::to_string(epoch.last_round.value);
 }
 
-nlohmann::json json_of(const Reading& reading, const ledger::EpochReport& report) {
+nlohmann::json json_of(const LedgerReading& reading, const ledger::EpochReport& report) {
   nlohmann::json payouts = nlohmann::json::array();
   for (const ledger::Payout& p : report.payouts) {
     payouts.push_back({{"uid", p.uid},
@@ -85,24 +43,18 @@ nlohmann::json json_of(const Reading& reading, const ledger::EpochReport& report
           {"payouts", payouts}};
 }
 
-void print_payouts(const Reading& reading, const ledger::EpochReport& report) {
+void print_payouts(const LedgerReading& reading, const ledger::EpochReport& report) {
   std::printf("%4s %-14s %20s %20s %20s\n", "uid", "name", "incentive", "dividends",
               "root dividends");
   for (const ledger::Payout& p : report.payouts) {
     std::printf("%4u %-14.14s %20s %20s %20s%s\n", p.uid, reading.name_of_neuron(p.uid).c_str(),
-                tao(p.incentive).c_str(), tao(p.dividend_alpha).c_str(),
-                tao(p.dividend_root).c_str(), p.withheld ? "  (withheld: the owner's own)" : "");
+                amount_text(p.incentive).c_str(), amount_text(p.dividend_alpha).c_str(),
+                amount_text(p.dividend_root).c_str(),
+                p.withheld ? "  (withheld: the owner's own)" : "");
   }
 }
 
 // --- the commands ---------------------------------------------------------------------------------------
-
-struct Choice {
-  std::string run;
-  bool json = false;
-  std::string weights, hotkey;
-  std::vector<std::string> set;
-};
 
 double price_of(const ledger::Subnet& subnet) {
   const auto& r = subnet.reserves;
@@ -111,7 +63,7 @@ double price_of(const ledger::Subnet& subnet) {
   return (1 - quote) / quote * static_cast<double>(r.tao) / static_cast<double>(r.alpha);
 }
 
-nlohmann::json subnets_json(const Reading& reading) {
+nlohmann::json subnets_json(const LedgerReading& reading) {
   nlohmann::json rows = nlohmann::json::array();
   for (const auto& [netuid, subnet] : reading.ledger.ledger().state().subnets) {
     if (netuid == 0) continue;
@@ -127,20 +79,53 @@ nlohmann::json subnets_json(const Reading& reading) {
   return rows;
 }
 
-void print_subnets(const Reading& reading) {
+void print_subnets(const LedgerReading& reading) {
   std::printf("%6s %-16s %14s %20s %22s %8s\n", "netuid", "name", "price TAO", "pool TAO",
               "TAO a block", "neurons");
   for (const auto& [netuid, subnet] : reading.ledger.ledger().state().subnets) {
     if (netuid == 0) continue;
     std::printf("%6u %-16.16s %14.6f %20s %22s %8zu\n", netuid,
                 reading.ledger.subnet_name(netuid).c_str(), price_of(subnet),
-                tao(subnet.reserves.tao).c_str(), tao(subnet.tao_in_emission).c_str(),
-                subnet.neurons.size());
+                amount_text(subnet.reserves.tao).c_str(),
+                amount_text(subnet.tao_in_emission).c_str(), subnet.neurons.size());
   }
 }
 
-void show(const Choice& choice) {
-  const auto reading = read(choice.run);
+// One line for each kind: a run's first epochs refuse weights by the dozen.
+void print_refusals(const LedgerReading& reading) {
+  struct Kind {
+    std::uint64_t count = 0, first = 0, last = 0;
+    std::set<std::string> who;
+  };
+  std::map<std::pair<std::string, ledger::LedgerError>, Kind> kinds;
+  for (const RunLedger::Refusal& r : reading.ledger.refusals()) {
+    Kind& kind = kinds[{r.operation, r.error}];
+    if (kind.count++ == 0) kind.first = r.block;
+    kind.last = r.block;
+    kind.who.insert(reading.label_of(from_ss58(r.who).bytes));
+  }
+  for (const auto& [key, kind] : kinds) {
+    std::string who;
+    for (const std::string& name : kind.who) {
+      if (who.size() > 60) {
+        who += ", ...";
+        break;
+      }
+      who += (who.empty() ? "" : ", ") + name;
+    }
+    std::printf("refused %" PRIu64 " times, blocks %" PRIu64 " to %" PRIu64 ": %s of %s\n",
+                kind.count, kind.first, kind.last, refusal_text(key.first, key.second).c_str(),
+                who.c_str());
+    const auto& epochs = reading.ledger.epochs();
+    if (key.second == ledger::LedgerError::NeuronNoValidatorPermit &&
+        (epochs.empty() || kind.last <= epochs.front().report.block)) {
+      std::printf("  as expected: nobody holds a permit before the first epoch\n");
+    }
+  }
+}
+
+void show(const LedgerChoice& choice) {
+  const auto reading = read_ledger(choice.run);
   const ledger::LedgerState& state = reading->ledger.ledger().state();
   const ledger::Subnet& subnet = state.subnets.at(RunLedger::kNetuid);
   const auto& epochs = reading->ledger.epochs();
@@ -170,6 +155,7 @@ void show(const Choice& choice) {
       out["proposals"].push_back({{"number", number},
                                   {"name", p.name},
                                   {"value", p.value},
+                                  {"text", rule_text(p.name, p.value)},
                                   {"decided_at", p.proposed_at + state.parameters.proposal_delay},
                                   {"votes", p.votes.size()}});
     }
@@ -179,8 +165,8 @@ void show(const Choice& choice) {
     return;
   }
   std::printf("block %" PRIu64 ", %zu epochs; pool %s TAO and %s alpha, %s alpha outside it\n",
-              state.block, epochs.size(), tao(subnet.reserves.tao).c_str(),
-              tao(subnet.reserves.alpha).c_str(), tao(subnet.alpha_out).c_str());
+              state.block, epochs.size(), amount_text(subnet.reserves.tao).c_str(),
+              amount_text(subnet.reserves.alpha).c_str(), amount_text(subnet.alpha_out).c_str());
   if (chain_block > 0) {
     std::printf("blocks pass %s; the newest told is the chain's %" PRIu64 "\n",
                 of_chain ? "as the chain's do" : "with the run's own time, the chain being away",
@@ -188,8 +174,8 @@ void show(const Choice& choice) {
   }
   if (state.subnets.size() > 2) print_subnets(*reading);
   for (const auto& [number, p] : state.proposals) {
-    std::printf("proposal %" PRIu64 ": %s = %" PRIu64 ", %zu votes, decided at block %" PRIu64 "\n",
-                number, p.name.c_str(), p.value, p.votes.size(),
+    std::printf("proposal %" PRIu64 ": %s, %zu votes, decided at block %" PRIu64 "\n", number,
+                rule_text(p.name, p.value).c_str(), p.votes.size(),
                 p.proposed_at + state.parameters.proposal_delay);
   }
   if (epochs.empty()) {
@@ -201,40 +187,11 @@ void show(const Choice& choice) {
                 epochs.back().report.block, rounds_text(epochs.back()).c_str());
     print_payouts(*reading, epochs.back().report);
   }
-  for (const auto& r : reading->ledger.refusals()) {
-    std::printf("refused at block %" PRIu64 ": %s of %s: %s\n", r.block, r.operation.c_str(),
-                r.who.c_str(), std::string(ledger::name_of(r.error)).c_str());
-  }
+  print_refusals(*reading);
 }
 
-void balances(const Choice& choice) {
-  const auto reading = read(choice.run);
-  const ledger::LedgerState& state = reading->ledger.ledger().state();
-  nlohmann::json rows = nlohmann::json::array();
-  if (!choice.json) {
-    std::printf("%4s %-14s %-48s %20s %20s\n", "uid", "name", "hotkey", "alpha", "free TAO");
-  }
-  for (const auto& [uid, participant] : reading->core.participants()) {
-    const auto coldkey = state.coldkeys.find(participant.hotkey.bytes);
-    const std::uint64_t free = coldkey == state.coldkeys.end() ? 0 : coldkey->second.free;
-    const std::uint64_t alpha = reading->ledger.alpha_of(participant.hotkey);
-    if (choice.json) {
-      rows.push_back({{"name", participant.name},
-                      {"hotkey", to_ss58(participant.hotkey)},
-                      {"alpha", alpha},
-                      {"free", free}});
-    } else {
-      const auto neuron = reading->ledger.neuron_of(participant.hotkey);
-      std::printf("%4s %-14.14s %-48s %20s %20s\n", neuron ? std::to_string(*neuron).c_str() : "-",
-                  participant.name.c_str(), to_ss58(participant.hotkey).c_str(), tao(alpha).c_str(),
-                  tao(free).c_str());
-    }
-  }
-  if (choice.json) std::cout << rows.dump() << std::endl;
-}
-
-void history(const Choice& choice) {
-  const auto reading = read(choice.run);
+void history(const LedgerChoice& choice) {
+  const auto reading = read_ledger(choice.run);
   for (const RunLedger::Epoch& epoch : reading->ledger.epochs()) {
     if (choice.json) {
       nlohmann::json line = json_of(*reading, epoch.report);
@@ -250,91 +207,83 @@ void history(const Choice& choice) {
   std::cout << std::flush;
 }
 
-// "UID WEIGHT" a line, or a JSON list of [uid, weight].
-std::vector<std::pair<std::uint16_t, std::uint16_t>> read_weights(const std::string& path) {
-  std::ifstream in(path);
-  if (!in) throw Error(ErrorCode::file_missing, path);
-  std::vector<std::pair<std::uint16_t, std::uint16_t>> weights;
-  std::string line;
-  for (int number = 1; std::getline(in, line); ++number) {
-    if (line.empty() || line.front() == '#') continue;
-    unsigned uid = 0, weight = 0;
-    if (std::sscanf(line.c_str(), "%u %u", &uid, &weight) != 2 || uid > 65'535 || weight > 65'535) {
-      throw Error(ErrorCode::usage, path + " line " + std::to_string(number) +
-                                        ": expected UID and WEIGHT, both 0 to 65535");
-    }
-    weights.emplace_back(uid, weight);
-  }
-  return weights;
-}
-
-void preview(const Choice& choice) {
-  const auto reading = read(choice.run);
-  std::optional<std::vector<std::pair<std::uint16_t, std::uint16_t>>> weights;
-  if (!choice.weights.empty()) weights = read_weights(choice.weights);
-  ledger::EpochReport report = reading->ledger.preview(weights);
+void preview(const LedgerChoice& choice) {
+  const auto reading = read_ledger(choice.run);
+  const ledger::Subnet& subnet = reading->ledger.ledger().state().subnets.at(RunLedger::kNetuid);
+  std::optional<UidWeights> weights;
+  if (!choice.weights.empty()) weights = read_weights(choice.weights, subnet.neurons.size());
+  std::optional<std::uint16_t> only;
   if (!choice.hotkey.empty()) {
-    const auto neuron = reading->ledger.neuron_of(from_ss58(choice.hotkey));
-    if (!neuron)
-      throw Error(ErrorCode::usage, "hotkey " + choice.hotkey + " is not registered in this run");
-    std::erase_if(report.payouts, [&](const ledger::Payout& p) { return p.uid != *neuron; });
-  }
-  if (choice.json) {
-    std::cout << json_of(*reading, report).dump() << std::endl;
-  } else {
-    std::printf("if the epoch ran after the next block (alpha):\n");
-    print_payouts(*reading, report);
-  }
-}
-
-Rules rules_of(const std::vector<std::string>& texts) {
-  Rules rules;
-  for (const std::string& text : texts) rules.push_back(rule_from(text));
-  return rules;
-}
-
-void whatif(const Choice& choice) {
-  const auto before = read(choice.run);
-  const auto after = read(choice.run, rules_of(choice.set));
-  if (!choice.json)
-    std::printf("%-14s %20s %20s %22s\n", "name", "as recorded", "under this rule", "difference");
-  nlohmann::json rows = nlohmann::json::array();
-  for (const auto& [uid, participant] : before->core.participants()) {
-    const std::uint64_t was = before->ledger.alpha_of(participant.hotkey);
-    const std::uint64_t is = after->ledger.alpha_of(participant.hotkey);
-    const auto difference = static_cast<std::int64_t>(is) - static_cast<std::int64_t>(was);
-    if (choice.json) {
-      rows.push_back({{"name", participant.name},
-                      {"hotkey", to_ss58(participant.hotkey)},
-                      {"recorded", was},
-                      {"whatif", is},
-                      {"difference", difference}});
-    } else {
-      std::printf(
-          "%-14.14s %20s %20s %22s\n", participant.name.c_str(), tao(was).c_str(), tao(is).c_str(),
-          ((difference < 0 ? "-" : "+") + tao(static_cast<std::uint64_t>(std::abs(difference))))
-              .c_str());
+    const auto found = subnet.uids.find(reading->account_from(choice.hotkey, "--hotkey"));
+    if (found == subnet.uids.end()) {
+      throw Error(ErrorCode::usage, "--hotkey " + choice.hotkey + " is not registered in this run");
     }
+    only = found->second;
   }
-  if (choice.json) std::cout << rows.dump() << std::endl;
+  RunLedger::Preview preview = reading->ledger.preview(weights);
+  if (weights && preview.taken == 0) {
+    std::string why;
+    for (const auto& [uid, error] : preview.refused) {
+      if (!why.empty()) why += "; ";
+      why += reading->name_of_neuron(uid) + ": " + refusal_text("SetWeights", error);
+      if (why.size() > 300) break;
+    }
+    throw Error(ErrorCode::usage, choice.weights + ": nobody could set these weights now: " + why);
+  }
+  if (only) {
+    std::erase_if(preview.report.payouts, [&](const ledger::Payout& p) { return p.uid != *only; });
+  }
+  if (choice.json) {
+    nlohmann::json out = json_of(*reading, preview.report);
+    out["refused"] = nlohmann::json::array();
+    for (const auto& [uid, error] : preview.refused) {
+      out["refused"].push_back({{"uid", uid},
+                                {"name", reading->name_of_neuron(uid)},
+                                {"error", ledger::name_of(error)},
+                                {"advice", advice_on(error)}});
+    }
+    std::cout << out.dump() << std::endl;
+    return;
+  }
+  std::printf("if the epoch ran after the next block (alpha):\n");
+  print_payouts(*reading, preview.report);
+  for (const auto& [uid, error] : preview.refused) {
+    std::printf("uid %u, %s, keeps its own weights: %s\n", uid,
+                reading->name_of_neuron(uid).c_str(), refusal_text("SetWeights", error).c_str());
+  }
 }
 
-void audit(const Choice& choice) {
-  const auto record = open_run_record(choice.run);
-  const LedgerAudit found = audit_ledger(*record);
-  const SettlementAudit settled = audit_settlements(*record, found.epochs);
+// What an audit can find; everything else went wrong before it began.
+bool is_finding(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::invariant_broken:
+    case ErrorCode::signature_invalid:
+    case ErrorCode::replay_differs:
+    case ErrorCode::journal_corrupt:
+    case ErrorCode::checkpoint_corrupt: return true;
+    default: return false;
+  }
+}
+
+void audit(const LedgerChoice& choice) {
+  LedgerAudit found;
+  try {
+    found = audit_ledger(*open_run_record(choice.run));
+  } catch (const Error& error) {
+    if (!choice.json || !is_finding(error.code())) throw;
+    std::cout << nlohmann::json{{"broken",
+                                 {{"error", name_of(error.code())}, {"message", error.what()}}}}
+                     .dump()
+              << std::endl;
+    throw CLI::RuntimeError(1);
+  }
   if (choice.json) {
-    nlohmann::json out{{"block", found.blocks},       {"epochs", found.epochs},
-                       {"calls", found.calls},        {"snapshots", found.snapshots},
-                       {"issuance", found.issuance},  {"broken", nullptr},
-                       {"digest", found.digest.hex()}};
-    out["settlements"] = {{"effected", settled.effected},
-                          {"refused", settled.refused},
-                          {"open", settled.open},
-                          {"readings", settled.readings},
-                          {"genesis", settled.chain ? nlohmann::json("0x" + settled.chain->hex())
-                                                    : nlohmann::json()}};
-    std::cout << out.dump() << std::endl;
+    std::cout << nlohmann::json{{"block", found.blocks},       {"epochs", found.epochs},
+                                {"calls", found.calls},        {"snapshots", found.snapshots},
+                                {"issuance", found.issuance},  {"broken", nullptr},
+                                {"digest", found.digest.hex()}}
+                     .dump()
+              << std::endl;
     return;
   }
   std::printf("%" PRIu64 " blocks and %" PRIu64
@@ -342,22 +291,8 @@ void audit(const Choice& choice) {
               "unit of alpha has its place.\n%" PRIu64 " signed calls hold; %" PRIu64
               " checkpoints' snapshots "
               "are what was computed.\nissuance %s TAO, ledger digest %s\n",
-              found.blocks, found.epochs, found.calls, found.snapshots, tao(found.issuance).c_str(),
-              found.digest.hex().c_str());
-  if (!settled.chain) return;
-  std::printf(
-      "%zu settlements took effect on the chain 0x%s..., no epoch twice; %zu refused, %zu open.\n",
-      settled.effected, settled.chain->hex().substr(0, 16).c_str(), settled.refused, settled.open);
-}
-
-CLI::App* add(CLI::App& group, const char* name, const char* help, const char* example,
-              void (*run)(const Choice&), const std::shared_ptr<Choice>& choice) {
-  CLI::App* command = group.add_subcommand(name, help);
-  command->add_option("run", choice->run, "A run's folder, or an exported .h5 file")->required();
-  command->add_flag("--json", choice->json, "JSON; amounts in rao");
-  command->footer(example);
-  command->callback([choice, run] { run(*choice); });
-  return command;
+              found.blocks, found.epochs, found.calls, found.snapshots,
+              amount_text(found.issuance).c_str(), found.digest.hex().c_str());
 }
 
 }  // namespace
@@ -365,26 +300,25 @@ CLI::App* add(CLI::App& group, const char* name, const char* help, const char* e
 void add_ledger_commands(CLI::App& app) {
   CLI::App* group = app.add_subcommand("ledger", "What a run pays, and what it would pay");
   group->require_subcommand(1);
-  const auto choice = std::make_shared<Choice>();
-  add(*group, "show", "The subnet, the last epoch, and what was refused",
-      "yumoe ledger show runs/mine", show, choice);
-  add(*group, "balances", "Alpha and free TAO of each participant",
-      "yumoe ledger balances runs/mine", balances, choice);
-  add(*group, "history", "Each epoch: who earned what, from which rounds",
-      "yumoe ledger history runs/mine --json", history, choice);
-  CLI::App* command = add(*group, "preview", "What would be paid if the epoch ran now",
-                          "yumoe ledger preview runs/mine --weights weights.txt", preview, choice);
+  const auto choice = std::make_shared<LedgerChoice>();
+  add_ledger_command(*group, "show", "The subnet, the last epoch, and what was refused",
+                     "yumoe ledger show runs/mine", show, choice);
+  add_ledger_accounts(*group);
+  add_ledger_command(*group, "history", "Each epoch: who earned what, from which rounds",
+                     "yumoe ledger history runs/mine --json", history, choice);
+  CLI::App* command =
+      add_ledger_command(*group, "preview", "What would be paid if the epoch ran now",
+                         "yumoe ledger preview runs/mine --weights weights.txt\n"
+                         "yumoe ledger preview runs/mine --hotkey large",
+                         preview, choice);
   command->add_option("--weights", choice->weights,
                       "File of UID WEIGHT lines, set by every validator");
-  command->add_option("--hotkey", choice->hotkey, "Only this one");
-  command = add(*group, "whatif", "Read the run again under another rule",
-                "yumoe ledger whatif runs/mine --set kappa=0.6 --set tempo=50", whatif, choice);
-  command->add_option("--set", choice->set, "NAME=VALUE of a rule; a share may be given as 0.6")
-      ->required();
+  command->add_option("--hotkey", choice->hotkey, "Only this one: a name or an address");
   add_ledger_simulate(*group);
   add_ledger_calls(*group);
-  add(*group, "audit", "Compute everything again from the journal and check every invariant",
-      "yumoe ledger audit runs/mine", audit, choice);
+  add_ledger_command(*group, "audit",
+                     "Compute everything again from the journal and check every invariant",
+                     "yumoe ledger audit runs/mine", audit, choice);
 }
 
 }  // namespace yumoe

@@ -8,8 +8,10 @@
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.hpp"
+#include "cli/ledger_reading.hpp"
 #include "cluster/error.hpp"
 #include "coordinator/history.hpp"
+#include "coordinator/ledger_rules.hpp"
 #include "coordinator/run_ledger.hpp"
 #include "launch/ledger_call.hpp"
 #include "launch/local.hpp"
@@ -25,9 +27,10 @@ struct Choice {
   bool json = false;
   std::string hotkey, to, from, tao, alpha, limit, value, text;
   std::uint16_t netuid = RunLedger::kNetuid, to_netuid = RunLedger::kNetuid;
+  bool other_netuid = false;  // --to-netuid was given
   std::uint64_t number = 0;
-  bool all = false, to_root = false, partial = false, raise = false, lower = false, yes = false,
-       no = false;
+  bool all = false, full = false, to_root = false, partial = false, raise = false, lower = false,
+       yes = false, no = false;
   std::vector<std::string> list;
   std::vector<std::uint16_t> netuids;
 };
@@ -45,20 +48,6 @@ std::uint64_t units_from(const std::string& text, const char* what) {
                                       "': must be a decimal of at most nine places, such as 12.5");
   }
   return units;
-}
-
-// Shares as the chain counts them; a text with a point is a decimal share, another one is taken as it is.
-std::uint64_t share_from(const std::string& text, double whole, const char* what) {
-  double share = 0;
-  std::uint64_t number = 0;
-  if (text.find('.') == std::string::npos && option_detail::parse_number(text, number))
-    return number;
-  if (!option_detail::parse(text, share) || !(share >= 0 && share <= 1)) {
-    throw Error(ErrorCode::usage,
-                std::string(what) + " '" + text + "': must be a share such as 0.1");
-  }
-  return share >= 1 && whole > 65'535 ? ~std::uint64_t{0}
-                                      : static_cast<std::uint64_t>(share * whole);
 }
 
 // An address, or the name of a participant of the run in this folder.
@@ -112,18 +101,31 @@ ledger::Operation stake(const Choice& c, const AccountId& self) {
 }
 
 ledger::Operation unstake(const Choice& c, const AccountId& self) {
-  if (c.all != c.alpha.empty())
-    throw Error(ErrorCode::usage, "give either --alpha AMOUNT or --all");
+  if (int{c.all} + int{c.full} + int{!c.alpha.empty()} != 1) {
+    throw Error(ErrorCode::usage, "give either --alpha AMOUNT or --all or --full");
+  }
+  if (c.all && (!c.limit.empty() || c.partial)) {
+    throw Error(ErrorCode::usage, "--all sells on every subnet, without a limit: --full has one");
+  }
   if (c.all) return ledger::UnstakeAll{self, hotkey_or(c, self), c.to_root};
+  if (c.full && c.partial)
+    throw Error(ErrorCode::usage, "--full is whole or not at all: no --partial");
+  if (c.full) {
+    std::optional<std::uint64_t> limit;
+    if (!c.limit.empty()) limit = units_from(c.limit, "--limit");
+    return ledger::RemoveStakeFull{self, hotkey_or(c, self), c.netuid, limit};
+  }
   if (c.to_root) throw Error(ErrorCode::usage, "--to-root belongs to --all");
   return ledger::RemoveStake{self, hotkey_or(c, self), c.netuid, units_from(c.alpha, "--alpha"),
                              limit_from(c)};
 }
 
+std::uint16_t destination(const Choice& c) { return c.other_netuid ? c.to_netuid : c.netuid; }
+
 ledger::Operation move(const Choice& c, const AccountId& self) {
   const AccountId from = c.from.empty() ? self : account_from(c, c.from, "--from");
-  return ledger::MoveStake{self,     from,     account_from(c, c.to, "--to"),
-                           c.netuid, c.netuid, units_from(c.alpha, "--alpha")};
+  return ledger::MoveStake{self,     from,           account_from(c, c.to, "--to"),
+                           c.netuid, destination(c), units_from(c.alpha, "--alpha")};
 }
 
 ledger::Operation swap(const Choice& c, const AccountId& self) {
@@ -137,8 +139,8 @@ ledger::Operation transfer(const Choice& c, const AccountId& self) {
     throw Error(ErrorCode::usage, "give either --tao or --alpha");
   const AccountId to = account_from(c, c.to, "--to");
   if (!c.tao.empty()) return ledger::TransferBalance{self, to, units_from(c.tao, "--tao")};
-  return ledger::TransferStake{self,     to,       hotkey_or(c, self),
-                               c.netuid, c.netuid, units_from(c.alpha, "--alpha")};
+  return ledger::TransferStake{
+      self, to, hotkey_or(c, self), c.netuid, destination(c), units_from(c.alpha, "--alpha")};
 }
 
 ledger::Operation enrol(const Choice& c, const AccountId& self) {
@@ -149,14 +151,12 @@ ledger::Operation enrol(const Choice& c, const AccountId& self) {
 
 ledger::Operation take(const Choice& c, const AccountId& self) {
   if (c.raise == c.lower) throw Error(ErrorCode::usage, "give either --raise or --lower");
-  const std::uint64_t take = share_from(c.value, 65'535, "TAKE");
-  if (take > 65'535) throw Error(ErrorCode::usage, "TAKE is a share, or at most 65535");
+  const std::uint64_t take = share_units(c.value, 65'535, "take " + c.value);
   return ledger::SetTake{self, hotkey_or(c, self), static_cast<std::uint16_t>(take), c.raise};
 }
 
 ledger::Operation child_take(const Choice& c, const AccountId& self) {
-  const std::uint64_t take = share_from(c.value, 65'535, "TAKE");
-  if (take > 65'535) throw Error(ErrorCode::usage, "TAKE is a share, or at most 65535");
+  const std::uint64_t take = share_units(c.value, 65'535, "take " + c.value);
   return ledger::SetChildkeyTake{self, hotkey_or(c, self), c.netuid,
                                  static_cast<std::uint16_t>(take)};
 }
@@ -168,14 +168,23 @@ ledger::Operation children(const Choice& c, const AccountId& self) {
     if (equals == std::string::npos)
       throw Error(ErrorCode::usage, "--child " + child + ": expected HOTKEY=SHARE");
     call.children.push_back(
-        {share_from(child.substr(equals + 1), 18'446'744'073'709'551'616.0, "--child"),
+        {share_units(child.substr(equals + 1), ~std::uint64_t{0}, "--child " + child),
          account_from(c, child.substr(0, equals), "--child")});
   }
   return call;
 }
 
 ledger::Operation set(const Choice& c, const AccountId& self) {
-  const auto [name, value] = rule_from(c.text);
+  const auto [name, value] = rule_named(c.text);
+  const LedgerRule* rule = ledger_rule(name);
+  if (rule == nullptr || rule->network) {
+    throw Error(ErrorCode::usage, name +
+                                      " is a rule of the whole network: root stake proposes it, " +
+                                      "yumoe ledger propose RUN " + c.text);
+  }
+  if (!rule->owner) {
+    throw Error(ErrorCode::usage, name + " is not for a subnet's owner to set: see docs/ledger.md");
+  }
   return ledger::SetHyperparameter{self, c.netuid, name, value};
 }
 
@@ -189,6 +198,17 @@ ledger::Operation trigger(const Choice& c, const AccountId& self) {
 
 ledger::Operation autostake(const Choice& c, const AccountId& self) {
   return ledger::SetAutostake{self, c.netuid, hotkey_or(c, self)};
+}
+
+ledger::Operation weigh(const Choice& c, const AccountId& self) {
+  ledger::SetWeights call;
+  call.hotkey = self;
+  call.netuid = c.netuid;
+  for (const auto& [uid, weight] : read_weights(c.text, std::nullopt)) {
+    call.uids.push_back(uid);
+    call.values.push_back(weight);
+  }
+  return call;
 }
 
 ledger::Operation claim(const Choice& c, const AccountId& self) {
@@ -211,7 +231,19 @@ ledger::Operation start(const Choice& c, const AccountId& self) {
 }
 
 ledger::Operation propose(const Choice& c, const AccountId& self) {
-  const auto [name, value] = rule_from(c.text);
+  const auto [name, value] = rule_named(c.text);
+  const LedgerRule* rule = ledger_rule(name);
+  if (rule != nullptr && !rule->network) {
+    std::string names;
+    for (const LedgerRule& one : ledger_rules()) {
+      if (one.network) names += one.name + ", ";
+    }
+    throw Error(
+        ErrorCode::usage,
+        name + " is a rule of each subnet, " +
+            (rule->owner ? "which its owner sets (yumoe ledger set)" : "fixed when it is made") +
+            "; what can be proposed: " + names + "emission_enabled/NETUID");
+  }
   return ledger::Propose{self, name, value};
 }
 
@@ -222,22 +254,39 @@ ledger::Operation vote(const Choice& c, const AccountId& self) {
 
 // --- the commands ---------------------------------------------------------------------------------------
 
+// The value as it was understood, of calls that change a rule.
+std::optional<std::string> rule_of(const ledger::Operation& operation) {
+  if (const auto* set = std::get_if<ledger::SetHyperparameter>(&operation)) {
+    return rule_text(set->name, set->value);
+  }
+  if (const auto* propose = std::get_if<ledger::Propose>(&operation)) {
+    return rule_text(propose->name, propose->value);
+  }
+  return std::nullopt;
+}
+
 void call(const Choice& choice, Build build) {
   const Keypair key = key_from(choice);
   const ledger::Operation operation = build(choice, key.public_key().bytes);
   const CallReport report = call_run(choice.run, key, encode(operation));
   const LedgerAnswer& answer = report.answer;
+  if (!answer.error.empty()) {
+    std::cerr << "yumoe: " << (report.live ? "the coordinator" : "the stopped run's ledger")
+              << " refused: " << answer.error << std::endl;
+    throw CLI::RuntimeError(1);
+  }
   if (choice.json) {
-    std::cout << nlohmann::ordered_json{{"operation", ledger::name_of(operation)},
-                                        {"account", to_ss58(key.public_key())},
-                                        {"call", answer.nonce - 1},
-                                        {"block", answer.block},
-                                        {"free_rao", answer.free},
-                                        {"live", report.live}}
-                     .dump()
-              << std::endl;
+    nlohmann::ordered_json row{{"operation", ledger::name_of(operation)},
+                               {"account", to_ss58(key.public_key())},
+                               {"call", answer.nonce - 1},
+                               {"block", answer.block},
+                               {"free_rao", answer.free},
+                               {"live", report.live}};
+    if (const auto rule = rule_of(operation)) row["rule"] = *rule;
+    std::cout << row.dump() << std::endl;
     return;
   }
+  if (const auto rule = rule_of(operation)) std::printf("%s\n", rule->c_str());
   std::printf("%s taken at block %llu as call %llu of %s, %s; free now: %llu.%09llu TAO\n",
               std::string(ledger::name_of(operation)).c_str(),
               static_cast<unsigned long long>(answer.block),
@@ -269,6 +318,15 @@ void hotkey_of(CLI::App& command, Choice& c) {
 void netuid_of(CLI::App& command, Choice& c) {
   command.add_option("--netuid", c.netuid, "Subnet; 0 is root")->capture_default_str();
 }
+void to_netuid_of(CLI::App& command, const std::shared_ptr<Choice>& c) {
+  command.add_option_function<std::uint16_t>(
+      "--to-netuid",
+      [c](const std::uint16_t& netuid) {
+        c->to_netuid = netuid;
+        c->other_netuid = true;
+      },
+      "Subnet it goes to, through both pools; default: the same");
+}
 void alpha_of(CLI::App& command, Choice& c, bool required = true) {
   command.add_option("--alpha", c.alpha, "How much, in the subnet's alpha")->required(required);
 }
@@ -295,6 +353,7 @@ void add_staking(CLI::App& group) {
                  unstake, c);
   hotkey_of(*command, *c), netuid_of(*command, *c), limit_of(*command, *c),
       alpha_of(*command, *c, false);
+  command->add_flag("--full", c->full, "All of this hotkey's stake on the subnet, or nothing");
   command->add_flag("--all", c->all, "All of this hotkey's stake on every subnet");
   command->add_flag("--to-root", c->to_root, "With --all: stake the TAO on root");
 
@@ -303,7 +362,7 @@ void add_staking(CLI::App& group) {
                  "yumoe ledger move runs/mine --key first --to second --alpha 1", move, c);
   command->add_option("--from", c->from, "Hotkey it is behind now; default: the key's own");
   command->add_option("--to", c->to, "Hotkey it goes behind")->required();
-  netuid_of(*command, *c), alpha_of(*command, *c);
+  netuid_of(*command, *c), alpha_of(*command, *c), to_netuid_of(*command, c);
 
   c = std::make_shared<Choice>();
   command =
@@ -318,6 +377,7 @@ void add_staking(CLI::App& group) {
   command->add_option("--to", c->to, "Who gets it")->required();
   command->add_option("--tao", c->tao, "How much free TAO");
   hotkey_of(*command, *c), netuid_of(*command, *c), alpha_of(*command, *c, false);
+  to_netuid_of(*command, c);
 }
 
 void add_hotkeys(CLI::App& group) {
@@ -354,6 +414,14 @@ void add_hotkeys(CLI::App& group) {
   hotkey_of(*command, *c), netuid_of(*command, *c);
 
   c = std::make_shared<Choice>();
+  command =
+      &add(group, "weigh", "A validator of another subnet than the run's sets its weights",
+           "yumoe ledger weigh runs/mine --key my-key --netuid 2 --weights weights.txt", weigh, c);
+  command->add_option("--netuid", c->netuid, "Subnet; the run's own takes its validators' scores")
+      ->required();
+  command->add_option("--weights", c->text, "File of UID WEIGHT lines")->required();
+
+  c = std::make_shared<Choice>();
   command = &add(group, "claim", "Claim root dividends of subnets",
                  "yumoe ledger claim runs/mine --key first --netuids 1 2", claim, c);
   command->add_option("--netuids", c->netuids, "One to five")->required();
@@ -371,7 +439,10 @@ void add_owners(CLI::App& group) {
   auto c = std::make_shared<Choice>();
   CLI::App* command = &add(group, "set", "A subnet's owner sets one of its parameters",
                            "yumoe ledger set runs/mine kappa=0.6 --key owner-key", set, c);
-  command->add_option("rule", c->text, "NAME=VALUE; a share may be given as 0.6")->required();
+  command
+      ->add_option("rule", c->text,
+                   "NAME=VALUE, such as kappa=0.6 or yuma=3; docs/ledger.md lists them")
+      ->required();
   netuid_of(*command, *c);
 
   c = std::make_shared<Choice>();

@@ -268,7 +268,7 @@ double predicted_alpha(const WhyReading& reading) {
   const auto neuron =
       reading.ledger().neuron_of(reading.core().participants().at(reading.uid()).hotkey);
   if (!neuron) return 0;
-  for (const ledger::Payout& payout : reading.ledger().preview(std::nullopt).payouts) {
+  for (const ledger::Payout& payout : reading.ledger().preview(std::nullopt).report.payouts) {
     if (payout.uid == *neuron) return static_cast<double>(payout.incentive) / 1e9;
   }
   return 0;

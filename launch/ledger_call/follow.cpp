@@ -15,7 +15,12 @@ void follow_chain(ChainNode& node, const std::string& run, const Keypair& owner,
     if (number > newest) {
       newest = number;
       try {
-        if (!told(number, call_run(run, owner, chain_block_call(number)))) return;
+        const CallReport report = call_run(run, owner, chain_block_call(number));
+        if (!report.answer.error.empty()) {
+          throw Error(ErrorCode::peer_refused,
+                      "block " + std::to_string(number) + ": " + report.answer.error);
+        }
+        if (!told(number, report)) return;
       } catch (const Error& error) {
         if (error.code() != ErrorCode::peer_unreachable) throw;
         log_warning(std::string("block ") + std::to_string(number) +

@@ -35,9 +35,7 @@ class Conversation {
     LedgerCall call;
     call.nonce = answer_to(LedgerCall{}).nonce;
     call.operation = operation;
-    LedgerAnswer answer = answer_to(call);
-    if (!answer.error.empty()) refused(answer.error);
-    return answer;
+    return answer_to(call);
   }
 
  private:
@@ -133,7 +131,10 @@ LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Key
     last = record.time;
     return true;
   });
-  if (journal.size() == 0) refused("the run in " + run_folder.string() + " has not started yet");
+  if (journal.size() == 0) {
+    throw Error(ErrorCode::usage, "the run in " + run_folder.string() +
+                                      " has not started yet: there is no ledger to call");
+  }
   const TimeMs now = std::max(last, SystemClock{}.now());
   Called call;
   call.account = account.public_key();
@@ -142,7 +143,9 @@ LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Key
   call.evidence =
       seal(account, Nonce{}, 1, now,
            encode(ToCoordinator{LedgerCall{journal.run(), call.nonce, call.operation}}));
-  if (const auto why = ledger.refusal_of(call, now)) refused(*why);
+  if (const auto why = ledger.refusal_of(call, now)) {
+    return {call.nonce, *why, ledger.ledger().state().block, ledger.free_of(call.account)};
+  }
   const Bytes payload = encode(Event{call});
   const Entry entry{now, std::string(kind_of(Event{call})), payload};
   journal.append({&entry, 1});

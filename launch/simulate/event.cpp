@@ -25,6 +25,7 @@ constexpr std::array kOperations = {
     OperationKeys{"AddStake", "coldkey hotkey subnet amount_tao limit_price_tao"},
     OperationKeys{"RemoveStake", "coldkey hotkey subnet amount_alpha limit_price_tao"},
     OperationKeys{"UnstakeAll", "coldkey hotkey to_root?"},
+    OperationKeys{"RemoveStakeFull", "coldkey hotkey subnet limit_price_tao"},
     OperationKeys{"MoveStake",
                   "coldkey origin_hotkey destination_hotkey origin_subnet "
                   "destination_subnet amount_alpha"},

@@ -114,6 +114,18 @@ TEST_F(Refusals, RemoveStake) {
   EXPECT_EQ(plain(1, kMuch), "done") << "more than is owned means all of it";
 }
 
+TEST_F(Refusals, RemoveStakeFull) {
+  const auto full = [&](int who, std::uint16_t netuid, std::optional<std::uint64_t> price) {
+    return answer(RemoveStakeFull{cold(who), hot(1), netuid, price});
+  };
+  EXPECT_EQ(full(1, 9, {}), "SubnetNotExists");
+  EXPECT_EQ(full(9, 1, {}), "AmountTooLow") << "owns none";
+  EXPECT_EQ(full(1, 1, kMuch), "PriceLimitExceeded");
+  EXPECT_EQ(full(1, 1, 2'000'000'000), "SlippageTooHigh") << "whole or not at all";
+  EXPECT_EQ(full(1, 1, 1), "done");
+  EXPECT_EQ(stake(1), 0U);
+}
+
 TEST_F(Refusals, UnstakeAll) {
   EXPECT_EQ(answer(UnstakeAll{cold(9), hot(77), true}), "HotKeyAccountNotExists");
   EXPECT_EQ(answer(UnstakeAll{cold(9), hot(1), true}), "AmountTooLow");

@@ -242,6 +242,11 @@ inline Operation RandomWorld::any_operation() {
     case 8:
     case 9: return RemoveStake{cold, hot, a, some_stake(hot, cold, a), some_limit()};
     case 10:
+      if (random_.below(8) == 0) {
+        return RemoveStakeFull{
+            cold, hot, a,
+            random_.below(2) == 0 ? std::optional<std::uint64_t>(some_amount()) : std::nullopt};
+      }
       return random_.below(8) == 0 ? Operation(UnstakeAll{cold, hot, random_.below(2) == 0})
                                    : some_choice();
     case 11: return MoveStake{cold, hot, some_hotkey(), a, b, some_stake(hot, cold, a)};

@@ -4,9 +4,15 @@
 
 #include <gmock/gmock.h>
 
+#include <fstream>
+#include <set>
+
 #include "cluster/error.hpp"
 #include "cluster/random.hpp"
+#include "coordinator/holdings.hpp"
+#include "coordinator/ledger_advice.hpp"
 #include "coordinator/ledger_audit.hpp"
+#include "coordinator/ledger_rules.hpp"
 #include "coordinator/setup.hpp"
 
 namespace yumoe {
@@ -158,7 +164,7 @@ TEST(RunLedgerCalls, NobodyCallsForAnotherAndNobodyMintsOrWeighs) {
   EXPECT_THAT(world.call(6, ledger::TransferBalance{account(6), account(7), 0}),
               HasSubstr("500 rao"));
   EXPECT_THAT(world.call(6, ledger::AddStake{account(6), account(1), kRun, 900 * kTao, {}}),
-              HasSubstr("AddStake: NotEnoughBalanceToStake"));
+              HasSubstr("AddStake: NotEnoughBalanceToStake: the account's free TAO is less"));
   Called broken = world.call_of(6, ledger::StartCall{account(6), kRun});
   broken.operation = {255, 1, 2};
   EXPECT_THAT(*world.ledger.refusal_of(broken, world.now), HasSubstr("operation"));
@@ -185,8 +191,8 @@ TEST(RunLedgerCalls, OnlyTheOwnerSetsASubnetsParametersAndOnlyWithinTheirBounds)
       << "the network's, not the owner's";
   EXPECT_THAT(world.call(9, ledger::SetHyperparameter{account(9), kRun, "tempo", 60'000}),
               HasSubstr("InvalidValue"));
-  EXPECT_EQ(world.call(9, ledger::SetTake{account(9), account(9), 1, true}),
-            "SetTake: HotKeyAccountNotExists");
+  EXPECT_THAT(world.call(9, ledger::SetTake{account(9), account(9), 1, true}),
+              HasSubstr("SetTake: HotKeyAccountNotExists: no such hotkey"));
   EXPECT_EQ(world.call(1, ledger::SetTake{account(1), account(1), 6'000, false}), "");
   EXPECT_EQ(
       world.call(1, ledger::SetChildren{account(1), account(1), kRun, {{~0ULL / 2, account(2)}}}),
@@ -353,20 +359,190 @@ TEST(RunLedger, AnEconomyThatCannotBeIsNamed) {
               HasSubstr("0 and 63"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a stake"}; }), HasSubstr("NAME=VALUE"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a kapa=0.5"}; }),
-              HasSubstr("no parameter kapa"));
+              HasSubstr("no rule of the ledger is called 'kapa'"));
+  EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a tao_weight=0.1"}; }),
+              HasSubstr("the whole network's"));
+  EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a alpha_low=0.95"}; }),
+              HasSubstr("does not go with"));
   EXPECT_THAT(refusal([](EconomyOptions& e) { e.subnets = {"a kappa=x"}; }), HasSubstr("kappa=x"));
 }
 
-TEST(RunLedger, SharesOfRulesAreReadInWhatTheChainCountsThemIn) {
+std::string refusal_of_rule(const std::string& text) {
+  try {
+    const auto [name, value] = rule_from(text);
+    return "taken as " + rule_text(name, value);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::usage);
+    return error.what();
+  }
+}
+
+TEST(LedgerRules, SharesAreReadInWhatTheChainCountsThemIn) {
   EXPECT_EQ(rule_from("kappa=0.6").second, 39'321U);
   EXPECT_EQ(rule_from("bonds_moving_average=0.9").second, 900'000U);
   EXPECT_EQ(rule_from("tao_weight=0.18").second, 3'320'413'933'267'719'168U);
+  EXPECT_EQ(rule_from("tao_weight=1.0").second, ~0ULL);
   EXPECT_EQ(rule_from("tempo=50").second, 50U);
   EXPECT_EQ(rule_from("kappa=1.0").second, 65'535U);
+  EXPECT_EQ(rule_from("kappa=39321/65535").second, 39'321U);
+  EXPECT_EQ(rule_from("kappa=0").second, 0U);
   EXPECT_EQ(rule_from("liquid_alpha_on=true").second, 1U);
-  for (const char* text : {"kappa", "kappa=", "kappa=-1", "kappa=1.5", "kappa=nan"}) {
-    EXPECT_THROW(rule_from(text), Error) << text;
+}
+
+TEST(LedgerRules, AWholeNumberForAShareIsRefusedBecauseItCouldMeanTwoThings) {
+  EXPECT_THAT(refusal_of_rule("kappa=1"), HasSubstr("write 1.0 or 1/65535"));
+  EXPECT_THAT(refusal_of_rule("kappa=39321"), HasSubstr("write 0.6 or 39321/65535"));
+  EXPECT_THAT(refusal_of_rule("tao_weight=1"), HasSubstr("write 1.0 or 1/18446744073709551615"));
+  EXPECT_THAT(refusal_of_rule("kappa=2"), HasSubstr("could mean two things"));
+  EXPECT_THAT(refusal_of_rule("kappa=1.5"), HasSubstr("must be a share, 0.0 to 1.0"));
+  EXPECT_THAT(refusal_of_rule("kappa=65536/65535"), HasSubstr("N/65535"));
+  EXPECT_THAT(refusal_of_rule("kappa=1/2"), HasSubstr("N/65535"));
+  EXPECT_THAT(refusal_of_rule("kappa=-1"), HasSubstr("must be a share"));
+  EXPECT_THAT(refusal_of_rule("kappa=nan"), HasSubstr("must be a share"));
+  EXPECT_THAT(refusal_of_rule("bonds_moving_average=0.99"), HasSubstr("a share, 0.0 to 0.975"));
+  EXPECT_THAT(refusal_of_rule("kappa="), HasSubstr("expected NAME=VALUE"));
+  EXPECT_THAT(refusal_of_rule("kappa"), HasSubstr("expected NAME=VALUE"));
+}
+
+TEST(LedgerRules, UnknownAndOutOfBoundsAreTwoThings) {
+  EXPECT_THAT(refusal_of_rule("kapa=0.6"), HasSubstr("no rule of the ledger is called 'kapa'"));
+  EXPECT_THAT(refusal_of_rule("tempo=60000"), HasSubstr("must be a whole number, 0 to 50400"));
+  EXPECT_THAT(refusal_of_rule("tempo=0.5"), HasSubstr("must be a whole number"));
+  EXPECT_THAT(refusal_of_rule("recycle=2"), HasSubstr("must be true or false"));
+}
+
+TEST(LedgerRules, EveryOptionOfTheConfigurationIsARuleUnderTheSameName) {
+  ledger::LedgerOptions options;
+  const auto each = [&](std::string_view name, auto& value, const OptionInfo&) {
+    if constexpr (std::is_same_v<std::remove_reference_t<decltype(value)>, std::string>) {
+      EXPECT_TRUE(choose_rule(options, std::string(name) + "=" + std::string(value))) << name;
+    } else {
+      EXPECT_NE(ledger_rule(name), nullptr) << name;
+    }
+  };
+  ledger::LedgerOptions visited;
+  visited.visit(each);
+  EXPECT_EQ(rule_from("liquid_alpha=true").first, "liquid_alpha_on");
+  EXPECT_EQ(rule_from("commit_reveal=false").first, "commit_reveal_weights_enabled");
+  EXPECT_EQ(rule_from("take=0.1").first, "default_take");
+  EXPECT_TRUE(choose_rule(options, "pool=constant_product"));
+  EXPECT_EQ(options.pool, "constant_product");
+  EXPECT_FALSE(choose_rule(options, "kappa=0.5"));
+  EXPECT_THROW(choose_rule(options, "pool=round"), Error);
+}
+
+TEST(LedgerRules, TheDocumentListsEachWithItsBounds) {
+  std::ifstream in(YUMOE_SOURCE_DIR "/docs/ledger.md");
+  const std::string text{std::istreambuf_iterator<char>(in), {}};
+  std::string table;
+  for (const LedgerRule& rule : ledger_rules()) {
+    const std::string row = "| `" + rule.name + "`" +
+                            (rule.option.empty() ? "" : ", `" + rule.option + "`") + " | " +
+                            (rule.network ? "proposal"
+                             : rule.owner ? "owner"
+                                          : "nobody") +
+                            " | " + bounds_text(rule) + " |\n";
+    table += row;
+    EXPECT_NE(text.find(row), std::string::npos) << "docs/ledger.md lacks: " << row;
   }
+  if (HasFailure()) std::printf("%s", table.c_str());
+}
+
+TEST(LedgerRules, EveryErrorNameHasItsSentence) {
+  for (const ledger::LedgerError error : {
+#define YUMOE_LEDGER_ERROR(name) ledger::LedgerError::name,
+           YUMOE_LEDGER_ERRORS(YUMOE_LEDGER_ERROR)
+#undef YUMOE_LEDGER_ERROR
+       }) {
+    EXPECT_GT(advice_on(error).size(), 10U) << ledger::name_of(error);
+    EXPECT_FALSE(advice_on(error).ends_with('.'));
+  }
+}
+
+TEST(RunLedger, HoldingsShowWhoseStakeLiesBehindWhoseHotkeyAndAllMoneyAddsUp) {
+  EconomyOptions two = economy();
+  two.subnets = {"vision lock=2000 stake=100 root=50 miners=1"};
+  World world(rules(), two);
+  ASSERT_EQ(world.call(5, ledger::AddStake{account(5), account(1), kRun, 100 * kTao, {}}), "");
+  ASSERT_EQ(world.call(5, ledger::AddStake{account(5), account(1), 0, 50 * kTao, {}}), "");
+  world.wait(60);
+  world.happen(Tick{});
+  const ledger::LedgerState& state = world.ledger.ledger().state();
+  const auto holdings = ledger::holdings_of(state);
+  const ledger::Money money = ledger::money_of(state);
+  EXPECT_EQ(money.free + money.root + money.pools + money.burned, money.issuance);
+  std::uint64_t free = 0;
+  std::map<std::uint16_t, std::uint64_t> staked, dust;
+  std::set<std::string> names;
+  for (const ledger::Holding& holding : holdings) {
+    free += holding.free;
+    for (const ledger::Stake& stake : holding.stakes) {
+      staked[stake.netuid] += stake.amount;
+      ++dust[stake.netuid];
+    }
+    names.insert(world.ledger.account_name(holding.account));
+    if (holding.account != account(5)) continue;
+    EXPECT_EQ(holding.free, 850 * kTao);
+    ASSERT_EQ(holding.stakes.size(), 2U);
+    EXPECT_EQ(holding.stakes[0].netuid, 0);
+    EXPECT_GE(holding.stakes[0].amount, 50 * kTao);
+    EXPECT_EQ(holding.stakes[1].hotkey, account(1));
+    EXPECT_EQ(holding.stakes[1].amount, world.stake(1, 5));
+  }
+  EXPECT_EQ(free, money.free);
+  for (const auto& [netuid, amount] : staked) {
+    std::uint64_t all = 0;
+    for (const auto& [hotkey, pool] : world.subnet(netuid).stakes) all += pool.total();
+    EXPECT_LE(amount, all);
+    EXPECT_LE(all - amount, dust[netuid]) << "each part is floored";
+  }
+  EXPECT_TRUE(names.contains("treasury") && names.contains("vision validator") &&
+              names.contains("vision owner"))
+      << testing::PrintToString(names);
+  EXPECT_TRUE(names.contains("")) << "people's accounts have no name of the ledger's";
+}
+
+TEST(RunLedger, APreviewSaysWhoseWeightsWouldBeRefused) {
+  ledger::LedgerOptions options = rules();
+  World fresh(options);
+  const std::uint16_t large = *fresh.ledger.neuron_of(who(2));
+  const auto early = fresh.ledger.preview({{{large, 65'535}}});
+  EXPECT_EQ(early.taken, 0U);
+  ASSERT_FALSE(early.refused.empty());
+  EXPECT_EQ(early.refused[0].second, ledger::LedgerError::NeuronNoValidatorPermit);
+  fresh.wait(50);
+  fresh.happen(Tick{});
+  EXPECT_GE(fresh.ledger.preview({{{large, 65'535}}}).taken, 1U);
+  const auto unknown = fresh.ledger.preview({{{99, 1}}});
+  EXPECT_EQ(unknown.taken, 0U);
+  EXPECT_THAT(unknown.refused,
+              testing::Contains(testing::Pair(*fresh.ledger.neuron_of(who(1)),
+                                              ledger::LedgerError::UidVecContainInvalidOne)));
+}
+
+// What docs/ledger.md shows under "Several subnets in one run".
+TEST(RunLedger, AnotherSubnetsValidatorSetsItsWeightsByCalls) {
+  EconomyOptions two = economy();
+  two.subnets = {"vision lock=2000 stake=10 miners=2 tempo=20"};
+  World world(rules(), two);
+  world.wait(2);
+  const std::uint16_t vision = 2;
+  ASSERT_EQ(world.call(5, ledger::Register{account(5), account(5), vision, std::nullopt}), "");
+  ASSERT_EQ(world.call(5, ledger::AddStake{account(5), account(5), vision, 500 * kTao, {}}), "");
+  EXPECT_THAT(world.call(5, ledger::SetWeights{account(5), vision, 0, {2}, {65'535}, 0}),
+              HasSubstr("NeuronNoValidatorPermit"));
+  world.wait(25);
+  world.happen(Tick{});
+  ASSERT_EQ(world.call(5, ledger::SetWeights{account(5), vision, 0, {2}, {65'535}, 0}), "");
+  world.wait(60);
+  world.happen(Tick{});
+  const ledger::Subnet& subnet = world.subnet(vision);
+  EXPECT_GT(subnet.mechanisms[0].incentive[2], 65'535 / 2) << "the larger stake decides";
+  EXPECT_LT(subnet.mechanisms[0].incentive[3], subnet.mechanisms[0].incentive[2]);
+  EXPECT_GT(subnet.neurons[2].emission, 0U);
+  EXPECT_THAT(world.call(5, ledger::SetWeights{account(5), kRun, 0, {1}, {1}, 0}),
+              HasSubstr("come from its validators' scores"));
+  EXPECT_THAT(world.call(5, ledger::BatchSet{account(5), {}}), HasSubstr("one subnet at a time"));
 }
 
 TEST(RunLedger, APreviewShowsTheWeightsAskedAboutWhateverTheyWouldWaitFor) {
@@ -378,7 +554,7 @@ TEST(RunLedger, APreviewShowsTheWeightsAskedAboutWhateverTheyWouldWaitFor) {
   world.happen(Tick{});
   const auto large = *world.ledger.neuron_of(who(2)), small = *world.ledger.neuron_of(who(3));
   const auto incentive = [&](std::uint16_t of, std::uint16_t to) -> std::uint64_t {
-    const auto report = world.ledger.preview({{{to, 65'535}}});
+    const auto report = world.ledger.preview({{{to, 65'535}}}).report;
     for (const ledger::Payout& payout : report.payouts) {
       if (payout.uid == of) return payout.incentive;
     }

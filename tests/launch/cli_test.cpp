@@ -150,7 +150,12 @@ TEST_F(Cli, EveryCommandHasHelp) {
                                     "ledger start",
                                     "ledger propose",
                                     "ledger vote",
-                                    "ledger follow"}) {
+                                    "ledger follow",
+                                    "ledger weigh",
+                                    "ledger balances",
+                                    "ledger whatif",
+                                    "ledger preview",
+                                    "ledger audit"}) {
     const Outcome outcome = yumoe(command + " --help");
     EXPECT_EQ(outcome.code, 0) << command;
     EXPECT_THAT(outcome.output, HasSubstr("Usage: yumoe")) << command;

@@ -408,7 +408,7 @@ subnets = ["vision lock=1500 stake=100 miners=2"]
     while time.time() < deadline and "judge" not in joined:
         time.sleep(0.5)
         status = scene.yumoe("ledger", "balances", run, "--json")
-        joined = [row["name"] for row in json.loads(status.stdout)] if status.returncode == 0 else []
+        joined = [row["name"] for row in json.loads(status.stdout)["accounts"]] if status.returncode == 0 else []
     check("judge" in joined, f"the validator did not join: {joined}")
 
     # One transfer a turn over the socket, the coordinator killed somewhere around it.
@@ -428,7 +428,8 @@ subnets = ["vision lock=1500 stake=100 miners=2"]
         taken += 1
         check(answer["free_rao"] == 100_000_000_000 - taken * amount, f"paid twice or not: {answer}")
 
-    hotkey = next(row["hotkey"] for row in json.loads(scene.yumoe("ledger", "balances", run, "--json").stdout)
+    hotkey = next(row["account"]
+                  for row in json.loads(scene.yumoe("ledger", "balances", run, "--json").stdout)["accounts"]
                   if row["name"] == "judge")
     done = ledger("stake", "--hotkey", hotkey, "--tao", "10", place=address)
     check(done.returncode == 0, f"stake: {done.stderr}")

@@ -285,6 +285,15 @@ struct Pulse {
   YUMOE_OPERATION(Pulse, round)
 };
 
+// Sells all of one hotkey's stake on one subnet, at no worse than the limit or not at all.
+struct RemoveStakeFull {
+  AccountId coldkey{};
+  AccountId hotkey{};
+  std::uint16_t netuid = 0;
+  std::optional<std::uint64_t> limit_price;
+  YUMOE_OPERATION(RemoveStakeFull, coldkey, hotkey, netuid, limit_price)
+};
+
 #undef YUMOE_OPERATION
 
 using Operation =
@@ -292,7 +301,7 @@ using Operation =
                  TransferStake, SwapStake, SetTake, SetChildkeyTake, SetChildren, SetAutostake,
                  RegisterNetwork, StartCall, SetHyperparameter, SetEmissionSplit, TriggerEpoch,
                  ClaimRoot, SetClaimKind, Propose, Vote, SetWeights, CommitWeights, RevealWeights,
-                 CommitTimelocked, BatchReveal, BatchSet, BatchCommit, Pulse>;
+                 CommitTimelocked, BatchReveal, BatchSet, BatchCommit, Pulse, RemoveStakeFull>;
 
 inline constexpr std::size_t kOperationBytesMax = 64 * 1024;
 

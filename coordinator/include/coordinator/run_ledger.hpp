@@ -95,7 +95,8 @@ class RunLedger {
   static constexpr std::uint16_t kNetuid = 1;
 
   // Why a call that comes `now` is not taken, or nothing: another number than the account's next, an
-  // operation that is not the account's to ask, or the ledger's refusal by its name on the chain.
+  // operation that is not the account's to ask, or the ledger's refusal by its name on the chain and what
+  // can be done about it.
   // Cost: one copy of the ledger.
   std::optional<std::string> refusal_of(const Called& call, TimeMs now) const;
   // True if exactly this call was the account's newest: its answer was lost on the way.
@@ -128,11 +129,22 @@ class RunLedger {
 
   // What the next epoch would pay, with `weights` (by neuron) set by every validator if given, whatever
   // rate limit or commit-reveal would make them wait for.
-  ledger::EpochReport preview(
+  struct Preview {
+    ledger::EpochReport report;
+    // Neurons with a permit whose weights would be refused, so that what they set before counts; if
+    // none has a permit, every neuron.
+    std::vector<std::pair<std::uint16_t, ledger::LedgerError>> refused;
+    std::size_t taken = 0;  // neurons with a permit that would have set them
+  };
+  Preview preview(
       const std::optional<std::vector<std::pair<std::uint16_t, std::uint16_t>>>& weights) const;
 
-  // Sets a rule past its owner, for a what-if: of the run's subnet, or of the network.
-  // Throws Error{usage} if there is no rule of that name.
+  // What an account is called in this run beside its address: "owner", "treasury", "vision validator";
+  // "" for those of people.
+  std::string account_name(const ledger::AccountId& account) const;
+
+  // Sets a rule, named as on the chain, past its owner, for a what-if: of the run's subnet, or of the
+  // network. Throws Error{usage} if there is no such rule, or if it does not go with the others.
   void override_rule(const std::string& name, std::uint64_t value);
 
  private:
@@ -199,9 +211,5 @@ std::optional<ledger::AccountId> caller_of(const ledger::Operation& operation);
 // Throws Error{signature_invalid} unless the call's evidence is its account's signature under exactly
 // this call to exactly this run.
 void check_evidence(const Called& call, std::string_view run);
-
-// "kappa=0.6" as the chain's integer: a share is a value with a point, up to 1, of what the chain counts
-// that parameter in; a whole number is taken as it is. Throws Error{usage}.
-std::pair<std::string, std::uint64_t> rule_from(std::string_view text);
 
 }  // namespace yumoe

@@ -22,18 +22,21 @@ CoordinatorAddress address_in(const std::filesystem::path& run_folder);
 
 // Signs, sends and waits until the coordinator has answered: then the call is durable, or was refused.
 // A lost answer is asked for again under the same number, so the call is taken once or not at all.
-// Throws Error{peer_refused} with the ledger's reason, Error{peer_unreachable} after `wait_max`.
+// What the ledger refuses stands in the answer's `error` and is not recorded.
+// Throws Error{peer_refused} if the coordinator does not let it speak, Error{peer_unreachable} after
+// `wait_max`.
 LedgerAnswer call_coordinator(const CoordinatorAddress& address, const Keypair& account,
                               const Bytes& operation, std::chrono::milliseconds wait_max);
 
 // Reads the run, tries the call on its ledger as it stands now, by the wall clock, and appends it to the
-// journal. Throws Error{peer_refused} with the ledger's reason, and what Journal::open throws:
-// Error{run_locked} if a coordinator is at work.
+// journal. What the ledger refuses stands in the answer's `error` and is not recorded. Throws
+// Error{usage} if the run has no first record yet, and what Journal::open throws: Error{run_locked} if a
+// coordinator is at work.
 LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Keypair& account,
                               const Bytes& operation);
 
 struct CallReport {
-  LedgerAnswer answer;
+  LedgerAnswer answer;  // `error` is "" if the call was taken
   bool live = false;  // a coordinator answered
 };
 
