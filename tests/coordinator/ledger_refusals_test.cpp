@@ -123,7 +123,7 @@ TEST_F(Refusals, RemoveStakeFull) {
   EXPECT_EQ(full(1, 1, kMuch), "PriceLimitExceeded");
   EXPECT_EQ(full(1, 1, 2'000'000'000), "SlippageTooHigh") << "whole or not at all";
   EXPECT_EQ(full(1, 1, 1), "done");
-  EXPECT_EQ(stake(1), 0U);
+  EXPECT_EQ(full(1, 1, {}), "AmountTooLow") << "nothing is left";
 }
 
 TEST_F(Refusals, UnstakeAll) {
