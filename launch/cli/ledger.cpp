@@ -267,8 +267,11 @@ bool is_finding(ErrorCode code) {
 
 void audit(const LedgerChoice& choice) {
   LedgerAudit found;
+  SettlementAudit settled;
   try {
-    found = audit_ledger(*open_run_record(choice.run));
+    const auto record = open_run_record(choice.run);
+    found = audit_ledger(*record);
+    settled = audit_settlements(*record, found.epochs);
   } catch (const Error& error) {
     if (!choice.json || !is_finding(error.code())) throw;
     std::cout << nlohmann::json{{"broken",
@@ -278,12 +281,17 @@ void audit(const LedgerChoice& choice) {
     throw CLI::RuntimeError(1);
   }
   if (choice.json) {
-    std::cout << nlohmann::json{{"block", found.blocks},       {"epochs", found.epochs},
-                                {"calls", found.calls},        {"snapshots", found.snapshots},
-                                {"issuance", found.issuance},  {"broken", nullptr},
-                                {"digest", found.digest.hex()}}
-                     .dump()
-              << std::endl;
+    nlohmann::json out{{"block", found.blocks},       {"epochs", found.epochs},
+                       {"calls", found.calls},        {"snapshots", found.snapshots},
+                       {"issuance", found.issuance},  {"broken", nullptr},
+                       {"digest", found.digest.hex()}};
+    out["settlements"] = {{"effected", settled.effected},
+                          {"refused", settled.refused},
+                          {"open", settled.open},
+                          {"readings", settled.readings},
+                          {"genesis", settled.chain ? nlohmann::json("0x" + settled.chain->hex())
+                                                    : nlohmann::json()}};
+    std::cout << out.dump() << std::endl;
     return;
   }
   std::printf("%" PRIu64 " blocks and %" PRIu64
@@ -293,6 +301,10 @@ void audit(const LedgerChoice& choice) {
               "are what was computed.\nissuance %s TAO, ledger digest %s\n",
               found.blocks, found.epochs, found.calls, found.snapshots,
               amount_text(found.issuance).c_str(), found.digest.hex().c_str());
+  if (!settled.chain) return;
+  std::printf(
+      "%zu settlements took effect on the chain 0x%s..., no epoch twice; %zu refused, %zu open.\n",
+      settled.effected, settled.chain->hex().substr(0, 16).c_str(), settled.refused, settled.open);
 }
 
 }  // namespace

@@ -40,8 +40,10 @@ LedgerReading::LedgerReading(const RunRecord& record, const std::vector<std::str
     const auto [name, value] = rule_named(text);
     ledger.override_rule(name, value);
   }
-  drive(record, core,
-        [this](const Record& r, const Event& event) { ledger.apply(event, core, r.time); });
+  drive(record, core, [this](const Record& r, const Event& event) {
+    ledger.apply(event, core, r.time);
+    last = r.time;
+  });
 }
 
 std::string LedgerReading::name_of(const AccountId& account) const {

@@ -24,6 +24,7 @@ struct LedgerReading {
   Layout layout;
   Run core;
   RunLedger ledger;
+  TimeMs last;  // of the newest record
 
   // `rules`: NAME=VALUE texts that hold instead of the run's own.
   LedgerReading(const RunRecord& record, const std::vector<std::string>& rules);

@@ -70,7 +70,8 @@ TEST_F(StoppedRun, TakesCallsIntoItsJournalAndRefusesThoseTheLedgerDoes) {
   EXPECT_FALSE(report.live);
   EXPECT_EQ(report.answer.nonce, 1U);
   EXPECT_EQ(report.answer.free, 6 * kTao);
-  EXPECT_THAT(refusal_of(transfer(7 * kTao)), HasSubstr("TransferBalance: InsufficientBalance: the account's free TAO is less"));
+  EXPECT_THAT(refusal_of(transfer(7 * kTao)),
+              HasSubstr("TransferBalance: InsufficientBalance: the account's free TAO is less"));
   EXPECT_EQ(call_run(folder.string(), key(2), transfer(kTao)).answer.nonce, 2U);
   const JournalReader reader = JournalReader::open(folder);
   EXPECT_EQ(reader.size(), 3U) << "what was refused is not recorded";

@@ -37,7 +37,7 @@ LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Key
 
 struct CallReport {
   LedgerAnswer answer;  // `error` is "" if the call was taken
-  bool live = false;  // a coordinator answered
+  bool live = false;    // a coordinator answered
 };
 
 // `run` is a run's folder or a coordinator's address ("tcp://...").
