@@ -119,6 +119,7 @@ class RunSettler::Parts {
     return open;
   }
   bool busy = false;  // a settlement that is no reveal is open
+  bool pace_compared = false;
 };
 
 RunSettler::RunSettler(const fs::path& run, const ChainOptions& options, const Keypair& hotkey)
@@ -192,6 +193,7 @@ void RunSettler::settle_due() {
   const settlement::SubnetRule rule =
       settlement::read_subnet_rule(p.node, reader.metadata(), reader.block_hash(), p.netuid);
   p.looked_at = status_.head;
+  compare_pace(rule.block_time);
   const std::uint64_t paid = rule.epochs.paid_by(reader.block());
   if (p.read_epoch != paid) {
     read_back();
@@ -256,6 +258,17 @@ void RunSettler::settle_due() {
   p.target->settle(out);
   for (const settlement::Receipt& receipt : p.target->poll(milliseconds(0))) note(receipt);
   status_.waiting = p.look_at_queue();
+}
+
+// While the chain is away the run's blocks pass with economy.block_ms: that should be the chain's own pace.
+void RunSettler::compare_pace(milliseconds chain) {
+  Parts& p = *parts_;
+  const EconomyOptions& economy = p.follower.economy();
+  if (std::exchange(p.pace_compared, true) || economy.time != "chain") return;
+  if (chain.count() == economy.block_ms) return;
+  log_warning("chain: makes a block every " + std::to_string(chain.count()) +
+              " ms by its runtime, economy.block_ms is " + std::to_string(economy.block_ms) +
+              ": while the chain is away, the run's blocks pass at that pace");
 }
 
 void RunSettler::read_back() {

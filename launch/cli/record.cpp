@@ -341,6 +341,7 @@ void replay_run(ReplayChoice choice) {
                           {"to", choice.to},
                           {"state_digest", replayed.model->base().digest().hex()},
                           {"core_digest", replayed.core->state_digest().hex()},
+                          {"settlements", settlements_of(*record).size()},
                           {"recomputed", jobs.size()},
                           {"recomputed_equal", outcome.equal},
                           {"recomputed_within_tolerance", outcome.within_tolerance},
@@ -356,6 +357,11 @@ void replay_run(ReplayChoice choice) {
         static_cast<unsigned long long>(replayed.records),
         static_cast<unsigned long long>(started_at + 1), static_cast<unsigned long long>(choice.to),
         replayed.model->base().digest().hex().c_str());
+    if (const std::size_t settled = settlements_of(*record).size(); settled > 0) {
+      std::printf(
+          "%zu settlements with a chain lie beside the events; yumoe ledger audit checks them.\n",
+          settled);
+    }
     if (choice.recompute == 0) {
       std::printf(
           "Not proved: that workers trained what they say. --recompute N trains N shards again.\n");

@@ -48,6 +48,7 @@ class RunFollower {
   // Throws what open_run_record throws.
   explicit RunFollower(const std::filesystem::path& run);
   const RunRecord& record() const { return *record_; }
+  const EconomyOptions& economy() const { return setup_.economy; }
   // Reads on. Throws Error{journal_corrupt}.
   void advance();
 
@@ -142,6 +143,7 @@ class RunSettler {
  private:
   class Parts;
   void settle_due();
+  void compare_pace(std::chrono::milliseconds chain);
   void read_back();
   void note(const settlement::Receipt& receipt);
   void publish();
