@@ -101,9 +101,10 @@ PublicKey read_public_key(const fs::path& file) { return public_key_of(read_file
 void write_key(const fs::path& file, const fs::path& public_file, const Key& key,
                const std::optional<LockedBytes>& password, bool overwrite) {
   if (!overwrite && (fs::exists(file) || fs::exists(public_file))) {
-    throw Error(ErrorCode::file_io,
-                "writing key file " + file.string() +
-                    ": it exists already: choose another name or allow overwriting");
+    throw Error(
+        ErrorCode::file_io,
+        "writing key file " + file.string() +
+            ": it exists already: choose another name, or remove it if nobody needs its key");
   }
   make_folders(fs::absolute(file).parent_path());
   make_folders(fs::absolute(public_file).parent_path());

@@ -110,6 +110,20 @@ class Coordinator::Impl {
  private:
   // --- starting -----------------------------------------------------------------------------------------
 
+  // Which options this process and the record see differently: "run.rounds is 6 there and 8 here".
+  std::string differences(const RunSetup& recorded) const {
+    std::string found;
+    const std::map<std::string, std::string> here(setup_.configuration.begin(),
+                                                  setup_.configuration.end());
+    for (const auto& [key, there] : recorded.configuration) {
+      const auto own = here.find(key);
+      if (own != here.end() && own->second == there) continue;
+      found += (found.empty() ? "" : ", ") + key + " is " + there + " there and " +
+               (own == here.end() ? "not known" : own->second) + " here";
+    }
+    return found.empty() ? "its token set, or options it does not know" : found;
+  }
+
   Journal open_journal() {
     if (!std::filesystem::exists(folder_ / "journal.sqlite")) {
       return Journal::create(folder_, setup_.run, setup_.journal_metadata());
@@ -122,10 +136,11 @@ class Coordinator::Impl {
     Journal journal = Journal::open(folder_);
     RunSetup recorded = RunSetup::from_journal(journal.run(), journal.metadata());
     if (recorded.configuration_digest() != setup_.configuration_digest()) {
-      throw Error(ErrorCode::config_invalid,
-                  folder_.string() + " holds run " + recorded.run +
-                      " of another shared configuration: choose another --out, or resume with the "
-                      "configuration it was started with");
+      throw Error(
+          ErrorCode::config_invalid,
+          folder_.string() + " holds run " + recorded.run + " of another shared configuration (" +
+              differences(recorded) +
+              "): choose another --out, or resume with the configuration it was started with");
     }
     setup_.run = recorded.run;
     setup_.stakes = recorded.stakes;

@@ -62,8 +62,9 @@ std::string corrupt_message(const std::filesystem::path& folder, const std::stri
                             std::uint64_t last_good) {
   return folder.string() + ": " + failure + "; the last good record is " +
          std::to_string(last_good) +
-         ": recover the journal (cuts it there, keeps the damaged file) and resume from a "
-         "checkpoint";
+         ": start the run again with the same --out; it cuts the journal there, keeps the damaged "
+         "file "
+         "beside it and goes on from a checkpoint";
 }
 
 void create_layout(sqlite::Database& database, const std::string& run,

@@ -81,7 +81,12 @@ void add_init(CLI::App& group) {
 
 }  // namespace
 
-void allow_config_flags(CLI::App& command) { command.allow_extras(); }
+void allow_config_flags(CLI::App& command) {
+  command.allow_extras();
+  command.description(command.get_description() +
+                      ".\nEvery option of the file is a flag too: --section.key=value, such as "
+                      "--run.rounds=30; `yumoe config reference` lists them");
+}
 
 std::vector<std::string> config_flags(const CLI::App& command) {
   std::vector<std::string> flags = command.remaining();

@@ -266,7 +266,11 @@ class FlagReader {
       if (const std::string rule = assign_text(value_, value, info); !rule.empty()) fail(rule);
     };
     options.visit(apply_option);
-    if (!found) fail("names no option" + suggestion(key_, known));
+    if (!found) {
+      const std::string before = "--" + section_ + (entry_.empty() ? "." : "." + entry_ + ".");
+      for (std::string& name : known) name.insert(0, before);
+      fail("names no option" + suggestion(before + key_, known));
+    }
   }
 
   template <typename Options>

@@ -129,6 +129,8 @@ int main() {
   report.row("core: seconds a round with 10,000 workers against 1,000 times n log n",
              ten_thousand.seconds_a_round, thousand.seconds_a_round * n_log_n, bench::Bar::at_most,
              1);
+  report.row("core: bytes a worker with 1,000 workers against 10 KB", thousand.bytes_a_worker,
+             10'000, bench::Bar::at_most, 1);
   report.row("core: bytes a worker with 10,000 workers against 10 KB", ten_thousand.bytes_a_worker,
              10'000, bench::Bar::at_most, 1);
   return report.finish();

@@ -30,7 +30,7 @@ int matrix(const std::string& backend) {
 }
 
 int lose(const std::string& how, int victim) {
-  const auto group = join_mpi(milliseconds(1'500));
+  const auto group = join_mpi(milliseconds(4'000));
   group->barrier();
   if (group->rank() == victim) {
     // Within the operation: the others have sent, and wait for it.

@@ -64,7 +64,7 @@ TEST_F(Cli, ComplainsInOneLineWithTheNearestNameAndExitCode2) {
       {"data build --out x --vocabulary 3", "vocabulary = 3 must be between 300 and 65535"},
       {"data build --out x --source /nowhere", "is not a folder"},
       {"config check /nowhere.toml", "/nowhere.toml cannot be read"},
-      {"config check /dev/null --model.widht=3", "did you mean width?"},
+      {"config check /dev/null --model.widht=3", "did you mean --model.width?"},
       {"config check /dev/null --stray", "unknown argument '--stray'"},
       {"config check /dev/null stray", "unknown argument 'stray'"},
       {"config init --template x", "there are demo, lab, miner"},

@@ -121,7 +121,7 @@ TEST(Config, SaysFileLineKeyValueRuleAndTheNearestName) {
 
 TEST(Config, RefusesWrongFlagsByTheirName) {
   const std::pair<std::string, std::string> cases[] = {
-      {"--model.widht=3", "--model.widht=3: names no option; did you mean width?"},
+      {"--model.widht=3", "--model.widht=3: names no option; did you mean --model.width?"},
       {"--modle.width=3", "did you mean model?"},
       {"--model.width=abc", "--model.width=abc: must be a whole number"},
       {"--model.width=12x", "must be a whole number"},
@@ -132,7 +132,7 @@ TEST(Config, RefusesWrongFlagsByTheirName) {
       {"--model.0.width=3", "must have the form --model.key=value"},
       {"--worker.threads=3", "names no worker"},
       {"--worker.9.threads=3", "names no worker; there are 1"},
-      {"--worker.0.thread=3", "did you mean threads?"},
+      {"--worker.0.thread=3", "did you mean --worker.0.threads?"},
       {"--training.beta1=nan", "must be a finite number"},
       {"--outer.step=adam", "must be one of sparseloco|diloco"},
       {"--data.path=\xff", "must be UTF-8"},

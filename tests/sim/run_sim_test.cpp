@@ -60,6 +60,9 @@ TEST_P(Histories, FinishWhateverTheNetworkLosesAndWhoeverCrashes) {
   // The journal alone reaches the same state.
   EXPECT_EQ(replayed(simulated, settings, layout), simulated.core().state_digest());
 
+  // And so did every restart on the way: nothing was lost that the process before it knew.
+  EXPECT_EQ(simulated.restarts_that_differ(), 0u) << "of " << simulated.restarts();
+
   // Each round was aggregated exactly once and none was skipped.
   std::uint64_t aggregated = 0;
   for (const Journaled& record : simulated.journal()) {

@@ -204,10 +204,13 @@ void SimulatedRun::crash_coordinator() {
   const auto down = random_.below(static_cast<std::uint64_t>(faults_.down_ms_max));
   at(now_ + milliseconds(down), [this] {
     coordinator_up_ = true;
+    const Digest before = core_->state_digest();
     core_ = std::make_unique<Run>(layout_, settings_);
     for (const Journaled& record : journal_) {
       core_->apply(decode_event(record.event), record.time);
     }
+    ++restarts_;
+    if (core_->state_digest() != before) ++restarts_that_differ_;
     client_of_.clear();
     last_heard_.clear();
     for (const auto& [uid, participant] : core_->participants()) last_heard_[uid] = now_;

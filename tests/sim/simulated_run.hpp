@@ -39,6 +39,9 @@ class SimulatedRun {
   // Every aggregate the driver computed: round -> digest. Computing one twice must give the same.
   const std::map<std::uint64_t, Digest>& aggregates() const { return aggregates_; }
   TimeMs now() const { return now_; }
+  // Restarts of the coordinator, and those after which its core was not what it had been before.
+  std::uint64_t restarts() const { return restarts_; }
+  std::uint64_t restarts_that_differ() const { return restarts_that_differ_; }
 
  private:
   struct Client {  // a worker or validator process
@@ -83,6 +86,7 @@ class SimulatedRun {
   std::vector<Client> clients_;
   std::vector<Journaled> journal_;
   std::map<std::uint64_t, Digest> aggregates_;
+  std::uint64_t restarts_ = 0, restarts_that_differ_ = 0;
   std::map<Uid, std::size_t> client_of_;
   std::map<Uid, TimeMs> last_heard_;
   std::priority_queue<Message> queue_;
