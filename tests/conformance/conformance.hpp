@@ -43,6 +43,9 @@ Handlers weights_handlers();
 // ledger_pools.cpp: pools, shares, coinbase, registration, networks; likewise.
 Handlers pool_handlers();
 
+// What the plain epoch makes of the cases of a document of kind epoch_case, as their `expected`.
+nlohmann::json with_plain_expectations(nlohmann::json document);
+
 // Files of chain/epoch are arrays of cases without a kind: "epoch_head", "epoch_chain148", ... is
 // told from the shape of the first case (see chain_kind in ledger.cpp). The handler is given one
 // case. A case that refers to another file (epoch_head takes stakes from the case of that id in
@@ -58,5 +61,7 @@ std::string decimal(Int128 value);
 
 int conformance_ledger(const std::vector<std::string>& paths);
 int conformance_chain(const std::vector<std::string>& paths);
+// Prints the vector file with what the plain epoch makes of its cases of kind epoch_case.
+int print_expectations(const std::string& path);
 
 }  // namespace yumoe::conformance

@@ -173,6 +173,11 @@ std::string decimal(Int128 value) {
   return {text.rbegin(), text.rend()};
 }
 
+int print_expectations(const std::string& path) {
+  std::printf("%s\n", with_plain_expectations(json::parse(read_file(path))).dump(1).c_str());
+  return 0;
+}
+
 int conformance_ledger(const std::vector<std::string>& paths) {
   Handlers handlers = epoch_handlers();
   handlers.merge(pool_handlers());
