@@ -59,6 +59,8 @@ struct Event {
     seconds @7 :Float64;
     expertTokens @8 :List(UInt32);
     lossLast @9 :Float64;
+    repeatsUid @10 :UInt16;
+    repeatsRound @11 :UInt64;     # filter "duplicate": the contribution it repeats; round 0: none
   }
   struct Scored {
     validator @0 :UInt16;

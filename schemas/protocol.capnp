@@ -194,6 +194,9 @@ struct ToCoordinator {
       assigned @2 :Measurement;     # on the data the worker was given
       private @3 :Measurement;      # on data drawn with the validator's private seed
       experts @4 :List(ExpertMeasurement);  # of sampled experts, ascending
+      given @5 :Measurement;
+      # On the private draw, given the round's other contributions: what they all reduce together less
+      # what they reduce without this one. windows 0: not measured.
     }
     struct Measurement {
       lossBefore @0 :Float64;
@@ -288,6 +291,8 @@ struct ToParticipant {
     contributions @3 :List(Item);
     struct Item { shard @0 :Shard; digest @1 :Data; }
     audits @4 :List(Item);         # shards to train again and compare
+    answered @5 :UInt32;           # contributions of the round, those that are not to be measured included
+    closer @6 :Bool;               # also measure the base's held-out loss, and a few contributions closer
     # digest: BLAKE2b of the contribution's bytes, for `fetch`.
   }
 

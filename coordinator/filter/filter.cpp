@@ -93,11 +93,23 @@ std::optional<Failure> check_update(const Layout& layout, const CodecOptions& co
   return std::nullopt;
 }
 
+std::optional<Failure> check_norm(const TrainingShard& shard, const Update& update,
+                                  const NormIndex& norms) {
+  const auto excess = norms.find(shard.round, shard.uid, shard.inner_steps, update);
+  if (!excess) return std::nullopt;
+  char text[256];
+  std::snprintf(text, sizeof text,
+                "norm of %.64s is %.4g, at most %.4g: the median of %zu others is %.4g",
+                excess->group.c_str(), excess->norm, excess->most, excess->others, excess->median);
+  return Failure{"norm", text};
+}
+
 // Only what passes is remembered.
-std::optional<Failure> check_duplicate(const Layout& layout, const TrainingShard& shard,
-                                       const Update& update, DuplicateIndex& seen) {
-  const Sketch sketch = sketch_of(layout, update);
+std::optional<Failure> check_duplicate(const TrainingShard& shard, const Sketch& sketch,
+                                       const DuplicateIndex& seen, Revealed& revealed) {
   if (const auto match = seen.find(shard.round, shard.uid, sketch)) {
+    revealed.repeats = match->uid;
+    revealed.repeats_round = match->round;
     char share[16];
     std::snprintf(share, sizeof share, "%.0f", 100 * match->share);
     return Failure{"duplicate", std::string("has ") + share +
@@ -105,15 +117,22 @@ std::optional<Failure> check_duplicate(const Layout& layout, const TrainingShard
                                     std::to_string(match->uid.value) + "'s contribution of round " +
                                     std::to_string(match->round.value)};
   }
-  seen.add(shard.round, shard.uid, sketch);
   return std::nullopt;
 }
 
 }  // namespace
 
+Seen::Seen(const Layout& layout, const ScoringOptions& options)
+    : duplicates(static_cast<std::uint64_t>(options.duplicate_rounds), options.duplicate_share),
+      norms(layout, static_cast<std::uint64_t>(options.duplicate_rounds), options.norm_bound) {}
+
+void Seen::add(const Layout& layout, const Contribution& contribution, const Update& update) {
+  duplicates.add(contribution.round, contribution.uid, sketch_of(layout, update));
+  norms.add(contribution.round, contribution.uid, contribution.steps, update);
+}
+
 Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
-                 const TrainingShard& shard, const Digest& base, ByteView bytes,
-                 DuplicateIndex& seen) {
+                 const TrainingShard& shard, const Digest& base, ByteView bytes, Seen& seen) {
   YUMOE_ASSERT(shard.data.count ==
                shard.inner_steps * static_cast<std::uint64_t>(training.batch_sequences));
   Revealed revealed;
@@ -126,8 +145,12 @@ Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOpt
     std::optional<Update> update;
     failure = check_claims(layout, training, shard, base, c);
     if (!failure) failure = check_update(layout, codec, shard, std::move(c.update), update);
-    if (!failure) failure = check_duplicate(layout, shard, *update, seen);
+    if (!failure) failure = check_norm(shard, *update, seen.norms);
+    const Sketch sketch = failure ? Sketch{} : sketch_of(layout, *update);
+    if (!failure) failure = check_duplicate(shard, sketch, seen.duplicates, revealed);
     if (!failure) {
+      seen.duplicates.add(shard.round, shard.uid, sketch);
+      seen.norms.add(shard.round, shard.uid, c.steps, *update);
       revealed.steps = c.steps;
       revealed.tokens = c.tokens;
       revealed.seconds = c.seconds;
@@ -142,6 +165,18 @@ Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOpt
     revealed.evidence = failure->evidence.substr(0, 512);
   }
   return revealed;
+}
+
+Revealed broken_commitment(const TrainingShard& shard, const Digest& committed,
+                           const Digest& revealed, ByteView contribution, std::size_t times) {
+  Revealed verdict;
+  verdict.uid = shard.uid;
+  verdict.round = shard.round;
+  verdict.blob = digest_of(contribution);
+  verdict.filter = "commitment";
+  verdict.evidence = "committed to " + short_hex(committed) + ", revealed what has " +
+                     short_hex(revealed) + ", " + std::to_string(times) + " times";
+  return verdict;
 }
 
 }  // namespace yumoe

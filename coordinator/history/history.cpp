@@ -157,7 +157,18 @@ std::vector<Table> RunHistory::tables() const {
                        "mean loss reduction on the assigned data", scores_,
                        [](const auto& s) { return s.entry.assigned.reduction; }),
         column<double>("assigned_standard_error", "nats/token", "of that mean", scores_,
-                       [](const auto& s) { return s.entry.assigned.standard_error; })}},
+                       [](const auto& s) { return s.entry.assigned.standard_error; }),
+        column<double>("given_reduction", "nats/token",
+                       "what the round's contributions together lose without it; NaN: not measured",
+                       scores_,
+                       [](const auto& s) {
+                         return s.entry.given.windows > 0 ? s.entry.given.reduction : kNotMeasured;
+                       }),
+        column<double>("given_standard_error", "nats/token", "of that; NaN: not measured", scores_,
+                       [](const auto& s) {
+                         return s.entry.given.windows > 0 ? s.entry.given.standard_error
+                                                          : kNotMeasured;
+                       })}},
       {"participants",
        "who took part, as things stand at the end of the record",
        {column<Int>("uid", "1", "position in the subnet", participants,

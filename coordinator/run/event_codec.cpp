@@ -22,6 +22,8 @@ void write(wire::Event::Revealed::Builder out, const Revealed& event) {
   out.setTokens(event.tokens);
   out.setSeconds(event.seconds);
   out.setLossLast(event.loss_last);
+  out.setRepeatsUid(event.repeats.value);
+  out.setRepeatsRound(event.repeats_round.value);
   auto tokens = out.initExpertTokens(static_cast<unsigned>(event.expert_tokens.size()));
   for (unsigned i = 0; i < tokens.size(); ++i) tokens.set(i, event.expert_tokens[i]);
 }
@@ -37,6 +39,8 @@ Revealed read(wire::Event::Revealed::Reader in) {
   event.tokens = in.getTokens();
   event.seconds = not_negative_of(in.getSeconds(), "seconds");
   event.loss_last = wire::finite_of(in.getLossLast(), "last loss");
+  event.repeats = {in.getRepeatsUid()};
+  event.repeats_round = {in.getRepeatsRound()};
   event.expert_tokens = wire::numbers_of(in.getExpertTokens(), kExpertTokensMax, "expert tokens");
   return event;
 }

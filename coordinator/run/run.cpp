@@ -25,6 +25,9 @@ std::array<std::uint8_t, 33> map_key(const PublicKey& key) {
 // An upload faster than this says little of the uplink: most of it is waiting for one another.
 constexpr double kUplinkNoticed_s = 0.5;
 
+// So many validators measure a round at least; they share what one of them would do.
+constexpr double kJudgesLeast = 2;
+
 void learn_uplink(WorkerProfile& profile, double bytes, double seconds) {
   double& known = profile.up_bytes_per_s;
   if (seconds <= kUplinkNoticed_s) {
@@ -104,8 +107,9 @@ std::optional<Run::Refused> Run::refusal_of(const Event& event, TimeMs) const {
         round->scored_by.at(scored->validator)) {
       return refuse(ErrorCode::stale_round, "scores of this round are not wanted (any more)");
     }
+    const std::vector<Uid>& asked = round->evaluated.at(scored->validator);
     for (const ScoreEntry& entry : scored->scores.entries) {
-      if (!std::binary_search(round->evaluated.begin(), round->evaluated.end(), entry.uid)) {
+      if (!std::binary_search(asked.begin(), asked.end(), entry.uid)) {
         return refuse(ErrorCode::peer_refused,
                       "score of a contribution that was not to be measured");
       }
@@ -181,8 +185,8 @@ void Run::on(const Joined& event, TimeMs now, std::vector<Action>& out) {
   // A validator that joins while scores are awaited takes part in them.
   if (event.role == Role::validator) {
     for (RoundState& round : rounds_) {
-      if (now < round.score_deadline) {
-        round.scored_by.try_emplace(*uid, false);
+      if (now < round.score_deadline && round.scored_by.try_emplace(*uid, false).second) {
+        choose_evaluated(round, *uid, round.scored_by.size());
       }
     }
   }
@@ -224,6 +228,7 @@ void Run::on(const Revealed& event, TimeMs now, std::vector<Action>& out) {
   shard.evidence = event.evidence;
   shard.answer = event.filter.empty() ? Answer::revealed : Answer::refused;
   await(event.uid);
+  if (event.repeats_round == event.round) note_shared(round, shard, event.repeats);
   if (round.closed && event.filter.empty()) {
     const std::uint64_t late = std::max<std::uint64_t>(1, round_.value - round.id.value);
     tell([&](Scoring& scoring) { scoring.answer_late(event.uid, late); });
@@ -289,6 +294,13 @@ void Run::on(const Aggregated& event, TimeMs now, std::vector<Action>& out) {
   notify_all(out);
 }
 
+// Both committed before anything of the round was revealed: one of them had it from the other.
+void Run::note_shared(RoundState& round, ShardState& later, Uid earlier) {
+  const auto found = round.shards.find(earlier);
+  if (found == round.shards.end() || !found->second.in_time || !later.in_time) return;
+  later.shared = found->second.shared = true;
+}
+
 // The final version is measured too: a round without shards stands for it.
 void Run::start_closing(TimeMs now) {
   RoundState final_round;
@@ -300,6 +312,7 @@ void Run::start_closing(TimeMs now) {
   for (const auto& [uid, participant] : participants_) {
     if (participant.role == Role::validator && participant.active) {
       final_round.scored_by[uid] = false;
+      final_round.evaluated[uid];
     }
   }
   rounds_.push_back(std::move(final_round));
@@ -345,14 +358,13 @@ void Run::advance(TimeMs now, std::vector<Action>& out) {
   if (phase_ == Phase::revealing) {
     RoundState& round = rounds_.back();
     if (now >= round.deadline || awaited_.empty()) {
-      choose_evaluated(round);
+      round.answered = static_cast<std::uint32_t>(
+          std::count_if(round.shards.begin(), round.shards.end(), [](const auto& entry) {
+            return entry.second.answer == Answer::revealed && entry.second.in_time;
+          }));
       choose_audited(round);
       round.score_deadline = now + milliseconds(settings_.run.score_wait_max_ms);
-      for (const auto& [uid, participant] : participants_) {
-        if (participant.role == Role::validator && participant.active && !round.evaluated.empty()) {
-          round.scored_by[uid] = false;
-        }
-      }
+      choose_judges(round);
       if (settings_.run.scoring == "blocking" && !round.scored_by.empty()) {
         phase_ = Phase::scoring;
         round.deadline = round.score_deadline;
@@ -382,25 +394,54 @@ double Run::budget_root(std::size_t workers) const {
   return std::sqrt(std::max(1.0, static_cast<double>(workers) / most));
 }
 
-// Who is uncertain, within a budget that grows slower than the number of workers.
-void Run::choose_evaluated(RoundState& round) const {
+std::vector<Uid> Run::judges() const {
+  std::vector<Uid> judges;
+  for (const auto& [uid, participant] : participants_) {
+    if (participant.role == Role::validator && participant.active) judges.push_back(uid);
+  }
+  return judges;
+}
+
+// Whose turn it is to measure: a few of the validators, so that what all of them do together does not grow
+// with their number, each often enough to count as speaking. All audit.
+void Run::choose_judges(RoundState& round) const {
+  const std::vector<Uid> all = judges();
+  if (all.empty() || round.answered == 0) return;
+  const double often = 2 * static_cast<double>(all.size()) /
+                       static_cast<double>(settings_.scoring.validator_silence_rounds);
+  const auto turns =
+      std::min(all.size(), static_cast<std::size_t>(std::ceil(std::max(kJudgesLeast, often))));
+  for (std::size_t i = 0; i < turns; ++i) {
+    const Uid validator = all[(round.id.value * turns + i) % all.size()];
+    round.scored_by[validator] = false;
+    choose_evaluated(round, validator, turns);
+    if (i == round.id.value % turns) round.closer = validator;
+  }
+  if (!round.audited) return;
+  for (const Uid validator : all) {
+    if (round.scored_by.try_emplace(validator, false).second) round.evaluated[validator];
+  }
+}
+
+// Whom this validator is uncertain about, within a budget that grows slower than the number of workers, and
+// that those whose turn it is share.
+void Run::choose_evaluated(RoundState& round, Uid validator, std::size_t judges) const {
   std::vector<Uid> revealed;
   for (const auto& [uid, shard] : round.shards) {
     if (shard.answer == Answer::revealed && shard.in_time) revealed.push_back(uid);
   }
-  const auto most = static_cast<double>(settings_.run.evaluated_max);
-  round.evaluated = scoring_.to_measure(
-      revealed, static_cast<std::size_t>(std::ceil(most * budget_root(revealed.size()))), round.id,
-      derive_seed("evaluated", {private_seed_, round.id.value}));
+  const double most =
+      static_cast<double>(settings_.run.evaluated_max) * budget_root(revealed.size());
+  const double part = 1 / static_cast<double>(judges);
+  round.evaluated[validator] = scoring_.to_measure(
+      validator, revealed, static_cast<std::size_t>(std::ceil(part * most)), round.id,
+      derive_seed("evaluated", {private_seed_, round.id.value, validator.value}));
 }
 
 // All validators train the same shard again, so that a verdict has stake behind it; seldom enough for the
 // budget.
 void Run::choose_audited(RoundState& round) {
-  const auto judges = static_cast<double>(
-      std::count_if(participants_.begin(), participants_.end(), [](const auto& entry) {
-        return entry.second.role == Role::validator && entry.second.active;
-      }));
+  const auto judges = static_cast<double>(this->judges().size());
   std::vector<Answered> answered;
   double steps = 0;
   for (const auto& [uid, shard] : round.shards) {
@@ -541,8 +582,9 @@ void Run::start_aggregating(TimeMs now, std::vector<Action>& out) {
   close_reveal_statistics(round, now);
   std::vector<ShardOutcome> outcomes;
   for (const auto& [uid, shard] : round.shards) {
-    outcomes.push_back(
-        {uid, shard.answer == Answer::revealed, shard.answer == Answer::refused, shard.tokens});
+    outcomes.push_back({uid, shard.answer == Answer::revealed, shard.answer == Answer::refused,
+                        shard.tokens, shard.shared,
+                        static_cast<std::uint32_t>(shard.shard.experts.size())});
   }
   tell([&](Scoring& scoring) { scoring.close_round(round.id, outcomes); });
   round.closed = true;
@@ -667,8 +709,14 @@ Directive Run::directive_for(Uid uid) const {
       const auto found = round->scored_by.find(uid);
       if (found == round->scored_by.end() || found->second) continue;
       if (now_ >= round->score_deadline) continue;
-      directive.evaluate = {round->id, round->base, round->score_deadline, {}, {}};
-      for (const Uid worker : round->evaluated) {
+      directive.evaluate = {round->id,
+                            round->base,
+                            round->score_deadline,
+                            {},
+                            {},
+                            round->answered,
+                            !round->closer || *round->closer == uid};
+      for (const Uid worker : round->evaluated.at(uid)) {
         const ShardState& shard = round->shards.at(worker);
         directive.evaluate.contributions.push_back({shard.shard, shard.blob});
       }
@@ -832,6 +880,7 @@ Digest Run::state_digest() const {
       digester.update(shard.commitment.bytes);
       digester.update(shard.blob.bytes);
       add(static_cast<std::uint64_t>(shard.aggregated));
+      add(static_cast<std::uint64_t>(shard.shared));
     }
     for (const auto& [uid, scored] : round.scored_by) add(static_cast<std::uint64_t>(scored));
   }

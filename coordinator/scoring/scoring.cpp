@@ -15,6 +15,8 @@ constexpr std::size_t kMissingRoundsKept = 8;
 constexpr std::uint64_t kAuditHoldsRounds = 20;  // an honest shard keeps suspicion away for so long
 constexpr double kTypicalLeast = 0.2;  // credit above which a worker helps to find a round's scale
 // Of the usual credit a token: below the first, surely reached, nothing is trusted; from the second on all.
+// Of the usual part, what is still paid whole.
+constexpr double kGivenLeast = 0.8, kExpertsLeast = 0.5;
 constexpr double kTrustNothing = 0.5, kTrustWhole = 0.8;
 
 double clamped(double value) { return std::clamp(value, 0.0, 1.0); }
@@ -60,14 +62,18 @@ void Scoring::close_round(RoundId round, std::span<const ShardOutcome> outcomes)
   std::vector<Uid>& missing = missing_[round];
   for (const ShardOutcome& outcome : outcomes) {
     Conduct& conduct = conduct_[outcome.uid];
-    conduct.answered = options_.presence_decay * conduct.answered + (outcome.contributed ? 1 : 0);
+    const double counts = !outcome.contributed ? 0 : outcome.shared ? options_.shared_factor : 1;
+    conduct.answered = options_.presence_decay * conduct.answered + counts;
     conduct.asked = options_.presence_decay * conduct.asked + 1;
     if (outcome.refused) {
       conduct.penalty *= options_.refusal_factor;
     } else if (outcome.contributed) {
       conduct.penalty += options_.return_rate * (1 - conduct.penalty);
     }
-    if (outcome.contributed) conduct.tokens = static_cast<double>(outcome.tokens);
+    if (outcome.contributed) {
+      conduct.tokens = static_cast<double>(outcome.tokens);
+      conduct.experts = outcome.experts;
+    }
     if (!outcome.contributed) missing.push_back(outcome.uid);
   }
   while (missing_.size() > kMissingRoundsKept) missing_.erase(missing_.begin());
@@ -144,6 +150,35 @@ void Scoring::take(Opinion& opinion, RoundId round, double x, double error) {
   opinion.measured_round = std::max(opinion.measured_round, round);
 }
 
+void Scoring::learn(Estimate& estimate, RoundId round, double x, double error) const {
+  const double noise = std::max(error, options_.noise_min), r = noise * noise;
+  const double measured = std::clamp(x, -options_.credit_max, options_.credit_max);
+  const double rounds = static_cast<double>(round.value - std::min(round, estimate.round).value);
+  const double prior = estimate.variance + options_.drift * options_.drift * std::max(1.0, rounds);
+  const double gain = estimate.measured == 0 ? 1 : prior / (prior + r);
+  estimate.value += gain * (measured - estimate.value);
+  estimate.variance = estimate.measured == 0 ? r : (1 - gain) * prior;
+  ++estimate.measured;
+  estimate.round = std::max(estimate.round, round);
+}
+
+// What was measured of the contribution besides: given the others, and expert by expert.
+void Scoring::learn_parts(Opinion& opinion, RoundId round, const ScoreEntry& entry,
+                          double scale) const {
+  if (entry.given.windows > 0) {
+    learn(opinion.given, round, entry.given.reduction / scale, entry.given.standard_error / scale);
+  }
+  const auto conduct = conduct_.find(entry.uid);
+  if (entry.experts.empty() || conduct == conduct_.end() || conduct->second.experts <= 0) return;
+  double sum = 0, squares = 0;
+  for (const ExpertMeasurement& expert : entry.experts) {
+    sum += expert.measurement.reduction;
+    squares += expert.measurement.standard_error * expert.measurement.standard_error;
+  }
+  const double each = conduct->second.experts / static_cast<double>(entry.experts.size()) / scale;
+  learn(opinion.experts, round, each * sum, each * std::sqrt(squares));
+}
+
 void Scoring::measure(Uid validator, double stake, const Scores& scores) {
   Judge& judge = stakes_[validator];
   judge.stake = stake;
@@ -161,6 +196,7 @@ void Scoring::measure(Uid validator, double stake, const Scores& scores) {
     const double x = scale > 0 ? opinion.reduction / scale : 0;
     take(opinion, scores.round, x, scale > 0 ? opinion.standard_error / scale : 0);
     if (!finite) opinion.ceiling = std::max(options_.return_rate, 1e-3);
+    if (finite && scale > 0) learn_parts(opinion, scores.round, entry, scale);
   }
   rate(opinions, scores);
   settle();
@@ -216,35 +252,24 @@ void Scoring::audit(Uid validator, Uid worker, RoundId round, bool same) {
 
 // --- whom to measure next -----------------------------------------------------------------------------------
 
-double Scoring::half_width(Uid worker, RoundId round) const {
-  double widest = 0;
-  bool known = false;
-  for (const auto& [validator, opinions] : opinions_) {
-    if (!speaks(validator)) continue;
-    const auto found = opinions.find(worker);
-    if (found == opinions.end() || found->second.measured == 0) {
-      return std::numeric_limits<double>::infinity();
-    }
-    known = true;
-    const Opinion& o = found->second;
-    const double rounds =
-        static_cast<double>(round.value - std::min(round, o.measured_round).value);
-    const double half =
-        options_.confidence *
-        std::sqrt(o.variance + options_.drift * options_.drift * std::max(1.0, rounds));
-    // Surely worth nothing is as clear as surely worth something.
-    const bool worthless = o.credit + half < options_.certain_share;
-    widest = std::max(widest, worthless ? 0 : half / std::max(o.credit, options_.certain_share));
-  }
-  return known ? widest : std::numeric_limits<double>::infinity();
+double Scoring::half_width(Uid validator, Uid worker, RoundId round) const {
+  const Opinion* o = opinion(validator, worker);
+  if (o == nullptr || o->measured == 0) return std::numeric_limits<double>::infinity();
+  const double rounds = static_cast<double>(round.value - std::min(round, o->measured_round).value);
+  const double half =
+      options_.confidence *
+      std::sqrt(o->variance + options_.drift * options_.drift * std::max(1.0, rounds));
+  // Surely worth nothing is as clear as surely worth something.
+  const bool worthless = o->credit + half < options_.certain_share;
+  return worthless ? 0 : half / std::max(o->credit, options_.certain_share);
 }
 
-std::vector<Uid> Scoring::to_measure(std::span<const Uid> candidates, std::size_t most,
-                                     RoundId round, std::uint64_t seed) const {
+std::vector<Uid> Scoring::to_measure(Uid validator, std::span<const Uid> candidates,
+                                     std::size_t most, RoundId round, std::uint64_t seed) const {
   std::vector<std::pair<double, Uid>> uncertain;  // half width
   std::vector<Uid> clear;
   for (const Uid uid : candidates) {
-    const double half = half_width(uid, round);
+    const double half = half_width(validator, uid, round);
     if (half > options_.certain_share) {
       uncertain.emplace_back(half, uid);
     } else {
@@ -305,6 +330,24 @@ double Scoring::certainty(const Opinion& o) const {
   return clamped(2 * (1 - half));
 }
 
+double Scoring::usual_part(const Opinions& opinions, Estimate Opinion::*part) const {
+  std::vector<double> parts;
+  for (const auto& [uid, o] : opinions) {
+    if ((o.*part).measured < 2 || o.credit < kTypicalLeast || o.banned_until > round_) continue;
+    parts.push_back((o.*part).value / o.credit);
+  }
+  return parts.size() < 3 ? 0 : median(std::move(parts));
+}
+
+// 1 unless the part is surely below `usual` of the credit; then falls in proportion to 1 - share.
+double Scoring::part_factor(const Opinion& o, Estimate Opinion::*part, double usual,
+                            double share) const {
+  const Estimate& estimate = o.*part;
+  if (usual <= 0 || estimate.measured < 2 || o.credit <= 0) return 1;
+  const double most = estimate.value + options_.confidence * std::sqrt(estimate.variance);
+  return 1 - share * (1 - clamped(most / (usual * o.credit)));
+}
+
 // Credits with differences that are not established taken back: from the best down, who cannot be told
 // from the mean of the group before it joins it.
 std::map<Uid, double> Scoring::group(const Opinions& opinions) const {
@@ -347,11 +390,16 @@ double Scoring::rule_value(const Opinion& opinion, double credit) const {
 std::map<Uid, double> Scoring::values(const Opinions& opinions) const {
   const bool grouped = options_.weight_rule != "gauntlet" && options_.group_errors > 0;
   const std::map<Uid, double> credits = grouped ? group(opinions) : std::map<Uid, double>{};
+  const double usual_given = usual_part(opinions, &Opinion::given),
+               usual_experts = usual_part(opinions, &Opinion::experts);
   std::map<Uid, double> values;
   for (const auto& [uid, o] : opinions) {
     if (o.measured == 0) continue;
     const auto conduct = conduct_.find(uid);
     double value = rule_value(o, grouped ? credits.at(uid) : o.credit) * certainty(o);
+    value *= part_factor(o, &Opinion::given, kGivenLeast * usual_given, options_.given_share);
+    value *=
+        part_factor(o, &Opinion::experts, kExpertsLeast * usual_experts, options_.expert_share);
     if (conduct != conduct_.end()) {
       value *= clamped(conduct->second.presence()) * clamped(conduct->second.penalty);
     }
@@ -509,6 +557,12 @@ WeightReasons Scoring::reasons(Uid validator, Uid worker) const {
   const bool grouped = options_.weight_rule != "gauntlet" && options_.group_errors > 0;
   reasons.value = rule_value(*o, grouped ? group(opinions_.at(validator)).at(worker) : o->credit);
   reasons.certainty = certainty(*o);
+  const Opinions& all = opinions_.at(validator);
+  reasons.given = part_factor(*o, &Opinion::given, kGivenLeast * usual_part(all, &Opinion::given),
+                              options_.given_share);
+  reasons.experts =
+      part_factor(*o, &Opinion::experts, kExpertsLeast * usual_part(all, &Opinion::experts),
+                  options_.expert_share);
   reasons.banned = o->banned_until > round_;
   return reasons;
 }
@@ -544,6 +598,12 @@ void Scoring::digest_into(Digester& digester) const {
       add(o.measured);
       add(o.measured_round.value);
       add(o.score);
+      for (const Estimate* part : {&o.given, &o.experts}) {
+        add(part->value);
+        add(part->variance);
+        add(part->measured);
+        add(part->round.value);
+      }
       add(o.rating.mu);
       add(o.rating.sigma);
       add(o.audited.value);
@@ -560,6 +620,7 @@ void Scoring::digest_into(Digester& digester) const {
     add(c.asked);
     add(c.penalty);
     add(c.tokens);
+    add(c.experts);
   }
   for (const auto& [worker, weight] : consensus_) add(weight);
 }

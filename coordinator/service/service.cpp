@@ -11,7 +11,6 @@
 #include "cluster/overloaded.hpp"
 #include "cluster/random.hpp"
 #include "coordinator/checkpoint.hpp"
-#include "coordinator/duplicates.hpp"
 #include "coordinator/filter.hpp"
 #include "coordinator/journal.hpp"
 #include "coordinator/replay.hpp"
@@ -23,6 +22,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
+constexpr std::size_t kRevealsMax = 3;         // of something else than what was committed to
 constexpr std::size_t kMessagesPerStep = 256;  // one journal transaction for so many at most
 
 // What a heartbeat said last; lives in memory alone.
@@ -66,7 +66,7 @@ class Coordinator::Impl {
         keys_(std::move(keys)),
         transport_(transport),
         clock_(clock),
-        sessions_(setup_.run),
+        sessions_(setup_.run, rate_of(setup_)),
         journal_(open_journal()) {
     recover();
   }
@@ -108,6 +108,11 @@ class Coordinator::Impl {
   Progress progress() const;
 
  private:
+  static Sessions::Rate rate_of(const RunSetup& setup) {
+    const ScoringOptions& options = setup.settings.scoring;
+    return {options.messages_per_s, static_cast<double>(options.messages_burst)};
+  }
+
   // --- starting -----------------------------------------------------------------------------------------
 
   // Which options this process and the record see differently: "run.rounds is 6 there and 8 here".
@@ -144,7 +149,7 @@ class Coordinator::Impl {
     }
     setup_.run = recorded.run;
     setup_.stakes = recorded.stakes;
-    sessions_ = Sessions(setup_.run);
+    sessions_ = Sessions(setup_.run, rate_of(setup_));
     return journal;
   }
 
@@ -184,8 +189,8 @@ class Coordinator::Impl {
       if (accepted.round.value + seen_rounds() <= core_->round().value) continue;
       const auto bytes = journal_.blob(accepted.blob);
       if (!bytes) continue;  // pruned: too old to be repeated with profit
-      seen_.add(accepted.round, accepted.uid,
-                sketch_of(layout_, Update(layout_, decode_contribution(*bytes).update)));
+      const Contribution contribution = decode_contribution(*bytes);
+      seen_.add(layout_, contribution, Update(layout_, contribution.update));
     }
     accepted_.clear();
     if (replayed.records == 0) {
@@ -234,6 +239,11 @@ class Coordinator::Impl {
     auto outcome = sessions_.admit(received, now_);
     if (const auto* reply = std::get_if<Sessions::Reply>(&outcome)) {
       say(received.peer, reply->content);
+    } else if (const auto* flood = std::get_if<Sessions::Flood>(&outcome)) {
+      // On the record, as every verdict. It may come back when it is listened to again.
+      if (!flood->uid || !core_->participants().at(*flood->uid).active) return;
+      submit(Left{*flood->uid, "rate: " + flood->evidence});
+      uploads_.erase(*flood->uid);
     } else if (const auto* message = std::get_if<Sessions::Message>(&outcome)) {
       const std::size_t frames = received.frames[0].size() + message->payload.size();
       std::visit([&](const auto& content) { on(received, *message, content, frames); },
@@ -346,14 +356,20 @@ class Coordinator::Impl {
 
   void finish_upload(const Peer& peer, Uid uid, const PublicKey& hotkey, const RoundState& round,
                      const ShardState& shard, const Bytes& bytes) {
-    if (commitment_of(hotkey, bytes) != shard.commitment) {
+    const Digest revealed = commitment_of(hotkey, bytes);
+    auto& [mismatch_round, mismatches] = mismatches_[uid];
+    if (mismatch_round != round.id) mismatch_round = round.id, mismatches = 0;
+    if (revealed != shard.commitment && ++mismatches < kRevealsMax) {
       refuse(peer, ErrorCode::digest_mismatch,
              "what was revealed is not what was committed to; send it again");
       dirty_.insert(uid);
       return;
     }
     const Revealed event =
-        examine(layout_, setup_.codec, setup_.training, shard.shard, round.base, bytes, seen_);
+        revealed != shard.commitment
+            ? broken_commitment(shard.shard, shard.commitment, revealed, bytes, mismatches)
+            : examine(layout_, setup_.codec, setup_.training, shard.shard, round.base, bytes,
+                      seen_);
     const RoundId id = round.id;
     if (const auto refused = core_->refusal_of(event, now_)) {
       refuse(peer, refused->code, refused->message);
@@ -651,7 +667,8 @@ class Coordinator::Impl {
   std::unique_ptr<RunLedger> ledger_;  // of the same events
   std::unique_ptr<ModelState> model_;
   std::map<Uid, Pulse> pulses_;
-  DuplicateIndex seen_{seen_rounds(), setup_.settings.scoring.duplicate_share};
+  Seen seen_{layout_, setup_.settings.scoring};
+  std::map<Uid, std::pair<RoundId, std::size_t>> mismatches_;  // reveals that broke a commitment
   std::deque<Accepted> accepted_;  // while recovering: what seen_ is made of again
   std::map<Uid, Upload> uploads_;
   // Not durable yet, and what waits for it.

@@ -2,6 +2,9 @@
 
 #include <sodium.h>
 
+#include <algorithm>
+#include <cstdio>
+
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
 
@@ -22,6 +25,17 @@ Sessions::Outcome Sessions::admit(const Received& received, TimeMs now) {
       found != punished_until_.end()) {
     if (now < found->second) return Ignored{};
     punished_until_.erase(found);
+  }
+  // Counted before anything of it is read, so that a flood costs little.
+  if (Session* session = find(received.peer); session != nullptr && exceeds_rate(*session, now)) {
+    char evidence[160];
+    std::snprintf(evidence, sizeof evidence,
+                  "more than %.0f messages at once and %.0f a second on and on: dropped for %lld s",
+                  rate_.burst, rate_.messages_per_s, static_cast<long long>(kPenalty.count()));
+    const Flood flood{session->uid, evidence};
+    log_warning(std::string("dropped a connection: ") + evidence);
+    punish(received.peer, received.client_key, now);
+    return flood;
   }
   try {
     Envelope envelope = open_envelope(received.frames[0]);
@@ -61,6 +75,16 @@ Sessions::Outcome Sessions::admit(const Received& received, TimeMs now) {
   }
 }
 
+bool Sessions::exceeds_rate(Session& session, TimeMs now) const {
+  const double seconds = static_cast<double>((now - session.counted).count()) / 1e3;
+  session.allowance =
+      std::min(rate_.burst, session.allowance + rate_.messages_per_s * std::max(0.0, seconds));
+  session.counted = std::max(session.counted, now);
+  if (session.allowance < 1) return true;
+  --session.allowance;
+  return false;
+}
+
 Sessions::Reply Sessions::challenge(const Peer& peer, TimeMs now) {
   if (sessions_.size() >= kSessionsMax) drop_silent(now);
   // Whoever has not joined yet gets the same nonce again, so that an answer on its way stays valid.
@@ -70,7 +94,8 @@ Sessions::Reply Sessions::challenge(const Peer& peer, TimeMs now) {
   forget(peer);
   Session& session = sessions_[peer];
   randombytes_buf(session.nonce.data(), session.nonce.size());
-  session.last_heard = now;
+  session.last_heard = session.counted = now;
+  session.allowance = rate_.burst;
   return {Challenge{session.nonce, run_}};
 }
 

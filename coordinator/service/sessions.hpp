@@ -15,7 +15,12 @@ namespace yumoe {
 
 class Sessions {
  public:
-  explicit Sessions(std::string run) : run_(std::move(run)) {}
+  // What a connection may send: so many messages at once, and so many a second on and on.
+  struct Rate {
+    double messages_per_s = 2'000;
+    double burst = 10'000;
+  };
+  explicit Sessions(std::string run, Rate rate) : run_(std::move(run)), rate_(rate) {}
 
   struct Session {
     Nonce nonce{};
@@ -25,6 +30,8 @@ class Sessions {
     Join join;                        // as it introduced itself
     TimeMs last_heard;
     std::int64_t clock_skew_ms = 0;
+    double allowance = 0;  // messages it may send at once
+    TimeMs counted;        // when that was so
   };
 
   struct Message {  // verified
@@ -37,7 +44,11 @@ class Sessions {
     ToParticipant content;
   };
   struct Ignored {};
-  using Outcome = std::variant<Message, Reply, Ignored>;
+  struct Flood {  // it sent more than the rate allows, and was dropped
+    std::optional<Uid> uid;
+    std::string evidence;
+  };
+  using Outcome = std::variant<Message, Reply, Ignored, Flood>;
 
   // Sorts one incoming message. A newcomer, or anybody this process does not remember, is sent a
   // challenge. A message that breaks a rule is answered with a refusal once, costs the session, and
@@ -60,9 +71,11 @@ class Sessions {
 
  private:
   Reply challenge(const Peer& peer, TimeMs now);
+  bool exceeds_rate(Session& session, TimeMs now) const;
   void drop_silent(TimeMs now);
 
   std::string run_;
+  Rate rate_;
   std::map<Peer, Session> sessions_;
   std::map<Uid, Peer> peers_;
   std::map<CurveKey, TimeMs> punished_until_;

@@ -50,8 +50,10 @@ double spread_of_equals(const AttackScenario& rules, std::uint64_t seed) {
   return most / least;
 }
 
-double cost_with(const AttackScenario& rules, std::int64_t workers, std::int64_t rounds) {
+double cost_with(const AttackScenario& rules, std::int64_t workers, std::int64_t rounds,
+                 std::int64_t validators = 2) {
   AttackScenario scenario = rules;
+  scenario.validators = validators;
   scenario.attack.clear();
   scenario.workers = workers;
   scenario.rounds = rounds;
@@ -102,6 +104,9 @@ std::vector<RuleComparison> compare_rules(std::uint64_t seed, std::int64_t round
   constexpr Rule kRules[] = {{"mean", "mean", "", false},
                              {"clipped mean", "clipped_mean", "", false},
                              {"trimmed mean", "trimmed_mean", "", false},
+                             {"coordinate median", "trimmed_mean", "median", false},
+                             {"geometric median", "mean", "geometric_median", false},
+                             {"CenteredClip", "mean", "centered_clip", false},
                              {"Krum", "mean", "krum", false},
                              {"Multi-Krum", "mean", "multi_krum", false},
                              {"ours: clipped mean with trust", "clipped_mean", "", true}};
@@ -117,6 +122,10 @@ std::vector<RuleComparison> compare_rules(std::uint64_t seed, std::int64_t round
       scenario.selection = rule.selection;
       scenario.aggregate.rule = rule.rule;
       if (scenario.aggregate.rule == "trimmed_mean") scenario.aggregate.trimmed_share = 0.3;
+      if (scenario.selection == "median") {  // all but the middle ones trimmed
+        scenario.selection.clear();
+        scenario.aggregate.trimmed_share = 0.49;
+      }
       AttackScenario plain = without_attackers(scenario);
       plain.aggregate = {};
       plain.trust = true;
@@ -147,6 +156,8 @@ std::vector<AttackGate> honest_gates(const AttackScenario& rules, std::uint64_t 
   add("most over least pay of equal honest workers, 30 rounds, worst seed", worst, 1.05, true);
   const double few = cost_with(rules, 20, 40);
   add("evaluation against training compute, 20 workers", few, 0.1, true);
+  add("evaluation against training compute, 20 workers, 8 validators", cost_with(rules, 20, 40, 8),
+      0.1, true);
   double before = few;
   for (const std::int64_t workers : {100, 400, 1'000}) {
     if (workers > workers_max) break;

@@ -9,7 +9,6 @@
 
 #include "attacks/world.hpp"
 #include "cluster/error.hpp"
-#include "coordinator/duplicates.hpp"
 #include "coordinator/filter.hpp"
 #include "coordinator/model_state.hpp"
 #include "coordinator/run_ledger.hpp"
@@ -23,7 +22,6 @@ using attack_world::quick_normal;
 using attack_world::World;
 
 constexpr std::uint32_t kPrivateWindows = 24, kAssignedWindows = 6;
-constexpr double kStepShare = 0.5;  // with which one contribution alone is tried
 constexpr double kFullSpeed = 240;  // tokens a second: 30 steps of 8 windows of 8 tokens in 8 s
 constexpr double kForwardOfStep = 1.0 / 3;  // a window's evaluation against its training
 
@@ -102,7 +100,7 @@ class Simulation {
         model_(layout_, setup_),
         ledger_(setup_.ledger, setup_.economy),
         world_(layout_, model_.base().parameters(), scenario.seed),
-        duplicates_(16, scenario.scoring.duplicate_share),
+        seen_(layout_, scenario.scoring),
         random_(derive_seed("attack", {scenario.seed})) {
     if (!scenario.attack.empty()) info_ = &attack_named(scenario.attack);
     enrol();
@@ -149,6 +147,7 @@ class Simulation {
   void enrol_judges() {
     const bool lying = info_ != nullptr && info_->kind == AttackKind::validator;
     std::vector<std::pair<double, bool>> stakes{{600, false}, {400, false}};
+    for (std::int64_t i = 2; i < scenario_.validators; ++i) stakes.emplace_back(400, false);
     if (lying && scenario_.attack == "cabal") {
       stakes = {{1'000 * (1 - scenario_.share) / 2, false},
                 {1'000 * (1 - scenario_.share) / 2, false},
@@ -159,11 +158,13 @@ class Simulation {
                 {1'000 * (1 - scenario_.share) / 2, false},
                 {1'000 * scenario_.share, true}};
     }
+    double all = 0;
+    for (const auto& [stake, is_lying] : stakes) all += stake;
     for (std::size_t i = 0; i < stakes.size(); ++i) {
       Player p;
       p.hotkey = key_of(i);
       p.result.part = stakes[i].second ? PartPlayed::lying_validator : PartPlayed::validator;
-      p.result.stake = stakes[i].first / 1'000;
+      p.result.stake = stakes[i].first / all;
       judges_.push_back(std::move(p));
     }
   }
@@ -244,13 +245,12 @@ class Simulation {
     if (round == nullptr || !round->shards.contains(player.uid)) return;
     const ShardState& shard = round->shards.at(player.uid);
     if (shard.answer != Answer::committed) return;
-    if (commitment_of(player.hotkey, delivery.bytes) != shard.commitment) {
-      ++player.result.refused;
-      player.result.filter = "commitment";
-      return;
-    }
-    const Revealed revealed = examine(layout_, setup_.codec, setup_.training, shard.shard,
-                                      round->base, delivery.bytes, duplicates_);
+    const Digest commitment = commitment_of(player.hotkey, delivery.bytes);
+    const Revealed revealed =
+        commitment != shard.commitment
+            ? broken_commitment(shard.shard, shard.commitment, commitment, delivery.bytes, 1)
+            : examine(layout_, setup_.codec, setup_.training, shard.shard, round->base,
+                      delivery.bytes, seen_);
     if (!revealed.filter.empty()) {
       ++player.result.refused;
       player.result.filter = revealed.filter;
@@ -294,21 +294,69 @@ class Simulation {
     loss_.push_back(world_.loss(base_now_));
   }
 
-  // Krum and Multi-Krum (Blanchard et al. 2017), on the decoded updates: who is nearest to its n - f - 2
-  // nearest neighbours stays.
-  void select(AggregationInput& input) {
-    const std::size_t n = input.items.size();
-    const auto f = static_cast<std::size_t>(
-        std::lround(scenario_.share * static_cast<double>(players_.size())));
-    if (n < f + 3) return;
-    std::vector<std::vector<float>> dense(n, std::vector<float>(layout_.parameters(), 0.0f));
-    for (std::size_t i = 0; i < n; ++i) {
+  std::vector<std::vector<float>> dense_updates(const AggregationInput& input) const {
+    std::vector<std::vector<float>> dense(input.items.size(),
+                                          std::vector<float>(layout_.parameters(), 0.0f));
+    for (std::size_t i = 0; i < dense.size(); ++i) {
       const Update update(layout_, decode_contribution(blobs_.at(input.items[i].blob)).update);
       for (std::size_t t = 0; t < update.tensors().size(); ++t) {
         const TensorSpec& tensor = layout_.tensors()[update.tensors()[t]];
         update.add_to(t, 1, std::span(dense[i]).subspan(tensor.offset, tensor.elements));
       }
     }
+    return dense;
+  }
+
+  // Where each is weighed by its distance to the middle v: 1 / |x - v| has the geometric median (RFA,
+  // Pillutla et al. 2022; Weiszfeld's steps) as its fixed point, min(1, tau / |x - v|) CenteredClip's
+  // (Karimireddy et al. 2021; tau: the median of the norms).
+  void weigh_by_distance(AggregationInput& input) {
+    const std::vector<std::vector<float>> dense = dense_updates(input);
+    std::vector<double> weights(dense.size(), 1);
+    double tau = 0;
+    for (int step = 0; step < 8 && !dense.empty(); ++step) {
+      std::vector<double> middle(layout_.parameters(), 0);
+      double sum = 0;
+      for (std::size_t i = 0; i < dense.size(); ++i) {
+        sum += weights[i];
+        for (std::size_t e = 0; e < middle.size(); ++e) middle[e] += weights[i] * dense[i][e];
+      }
+      // CenteredClip starts at nothing, and its tau is the usual norm.
+      if (step == 0 && scenario_.selection == "centered_clip") sum = 1e300;
+      std::vector<double> distances;
+      for (const std::vector<float>& x : dense) {
+        double squares = 0;
+        for (std::size_t e = 0; e < x.size(); ++e) {
+          squares += (x[e] - middle[e] / sum) * (x[e] - middle[e] / sum);
+        }
+        distances.push_back(std::sqrt(squares));
+      }
+      if (step == 0) {
+        std::vector<double> sorted = distances;
+        std::sort(sorted.begin(), sorted.end());
+        tau = sorted[sorted.size() / 2];
+      }
+      for (std::size_t i = 0; i < dense.size(); ++i) {
+        const double inverse = 1 / std::max(distances[i], 1e-12);
+        weights[i] =
+            scenario_.selection == "centered_clip" ? std::min(1.0, tau * inverse) : inverse;
+      }
+    }
+    const double largest = weights.empty() ? 1 : *std::max_element(weights.begin(), weights.end());
+    for (std::size_t i = 0; i < dense.size(); ++i) input.items[i].weight = weights[i] / largest;
+  }
+
+  // Krum and Multi-Krum (Blanchard et al. 2017), on the decoded updates: who is nearest to its n - f - 2
+  // nearest neighbours stays.
+  void select(AggregationInput& input) {
+    if (scenario_.selection != "krum" && scenario_.selection != "multi_krum") {
+      return weigh_by_distance(input);
+    }
+    const std::size_t n = input.items.size();
+    const auto f = static_cast<std::size_t>(
+        std::lround(scenario_.share * static_cast<double>(players_.size())));
+    if (n < f + 3) return;
+    const std::vector<std::vector<float>> dense = dense_updates(input);
     std::vector<std::pair<double, std::size_t>> order;
     for (std::size_t i = 0; i < n; ++i) {
       std::vector<double> distances;
@@ -552,13 +600,27 @@ class Simulation {
       if (directive.evaluate.round != id) continue;
       Scores scores;
       scores.round = id;
+      const bool lies = judges_[v].result.part == PartPlayed::lying_validator;
+      if (!lies) scores.entries = measured(v, directive.evaluate);
       for (const Evaluation::Item& item : directive.evaluate.contributions) {
-        scores.entries.push_back(judges_[v].result.part == PartPlayed::lying_validator
-                                     ? lie(item.shard.uid)
-                                     : measured(v, id, item));
-        measuring_ += kForwardOfStep * (kPrivateWindows + kAssignedWindows);
+        if (lies) scores.entries.push_back(lie(item.shard.uid));
+        measuring_ += kForwardOfStep * kPrivateWindows;
       }
       measuring_ += kForwardOfStep * kPrivateWindows;  // of the base, once for all
+      if (directive.evaluate.closer) {
+        measuring_ += kForwardOfStep * static_cast<double>(evaluation_.heldout_windows);
+      }
+      const auto more =
+          !directive.evaluate.closer
+              ? 0.0
+              : static_cast<double>(std::min<std::size_t>(
+                    static_cast<std::size_t>(evaluation_.given_sampled), scores.entries.size()));
+      // All together once, and each of the drawn without it, without its experts, and on its own data.
+      if (more > 0) {
+        measuring_ += kForwardOfStep * kPrivateWindows *
+                      (1 + more * (1 + static_cast<double>(evaluation_.experts_sampled)));
+        measuring_ += kForwardOfStep * more * 2 * kAssignedWindows;
+      }
       for (const Evaluation::Item& item : directive.evaluate.audits) {
         const std::size_t i = index_of(item.shard.uid);
         scores.audits.push_back(
@@ -591,24 +653,65 @@ class Simulation {
     }
   }
 
-  ScoreEntry measured(std::size_t judge, RoundId id, const Evaluation::Item& item) {
-    ScoreEntry entry{item.shard.uid, Verdict::measured, {}, {}, {}};
-    const Update update(layout_, decode_contribution(blobs_.at(item.digest)).update);
-    const auto scale = static_cast<float>(outer_rate(setup_.outer, id) * kStepShare);
+  // As a validator does it: each alone, and some given the others and expert by expert.
+  std::vector<ScoreEntry> measured(std::size_t judge, const Evaluation& job) {
+    std::vector<ScoreEntry> entries;
+    std::vector<std::vector<float>> changes;
+    const auto scale = static_cast<float>(outer_rate(setup_.outer, job.round) *
+                                          evaluation_.step_share_of(job.answered));
+    std::vector<float> together = base_before_;
+    for (const Evaluation::Item& item : job.contributions) {
+      const Update update(layout_, decode_contribution(blobs_.at(item.digest)).update);
+      changes.push_back(change_by(update, scale, -1));
+      entries.push_back(measured(judge, job.round, item.shard.uid, changes.back()));
+      for (std::size_t e = 0; e < together.size(); ++e) together[e] -= changes.back()[e];
+    }
+    Random random(derive_seed("given", {scenario_.seed, judge, job.round.value}));
+    const std::int64_t closer = job.closer && !entries.empty() ? evaluation_.given_sampled : 0;
+    for (std::int64_t i = 0; i < closer; ++i) {
+      const std::size_t at = random.below(entries.size());
+      if (entries[at].verdict != Verdict::measured || entries[at].given.windows > 0) continue;
+      const Evaluation::Item& item = job.contributions[at];
+      std::vector<float> others = together;
+      for (std::size_t e = 0; e < others.size(); ++e) others[e] += changes[at][e];
+      entries[at].given =
+          gained(judge, job.round, item.shard.uid, others, changes[at], kPrivateWindows);
+      const Update update(layout_, decode_contribution(blobs_.at(item.digest)).update);
+      const std::uint32_t expert = item.shard.experts[random.below(item.shard.experts.size())];
+      const std::vector<float> part = change_by(update, scale, static_cast<int>(expert));
+      std::vector<float> rest = base_before_;
+      for (std::size_t e = 0; e < rest.size(); ++e) rest[e] -= changes[at][e] - part[e];
+      entries[at].experts.push_back(
+          {expert, gained(judge, job.round, item.shard.uid, rest, part, kPrivateWindows)});
+    }
+    return entries;
+  }
+
+  // What is subtracted from the base for a contribution, clipped as the aggregate would; of one expert, or all.
+  std::vector<float> change_by(const Update& update, float scale, int expert) {
     std::vector<float> change(layout_.parameters(), 0.0f);
     for (std::size_t i = 0; i < update.tensors().size(); ++i) {
       const TensorSpec& tensor = layout_.tensors()[update.tensors()[i]];
+      if (expert >= 0 && tensor.expert != expert) continue;
       const double norm = std::sqrt(update.squared_norm(i)),
                    usual = usual_norms_[update.tensors()[i]];
       const auto clip = static_cast<float>(norm > usual && norm > 0 ? usual / norm : 1);
       update.add_to(i, scale * clip, std::span(change).subspan(tensor.offset, tensor.elements));
     }
-    entry.private_draw = world_.measure(
-        base_before_, change, derive_seed("windows", {scenario_.seed, judge, id.value}),
-        derive_seed("own", {scenario_.seed, judge, id.value, item.shard.uid.value}),
-        kPrivateWindows);
-    if (!std::isfinite(entry.private_draw.reduction))
-      return {item.shard.uid, Verdict::not_finite, {}, {}, {}};
+    return change;
+  }
+
+  Measurement gained(std::size_t judge, RoundId id, Uid uid, std::span<const float> base,
+                     std::span<const float> change, std::uint32_t windows) const {
+    return world_.measure(base, change, derive_seed("windows", {scenario_.seed, judge, id.value}),
+                          derive_seed("own", {scenario_.seed, judge, id.value, uid.value}),
+                          windows);
+  }
+
+  ScoreEntry measured(std::size_t judge, RoundId id, Uid uid, std::span<const float> change) const {
+    ScoreEntry entry{uid, Verdict::measured, {}, {}};
+    entry.private_draw = gained(judge, id, uid, base_before_, change, kPrivateWindows);
+    if (!std::isfinite(entry.private_draw.reduction)) return {uid, Verdict::not_finite, {}, {}};
     return entry;
   }
 
@@ -624,7 +727,7 @@ class Simulation {
     } else if (scenario_.attack == "friend_liar" && !is_friend) {
       reduction = 0.02;
     }
-    return {uid, Verdict::measured, {}, {3, reduction, 1e-3, kPrivateWindows}, {}};
+    return {uid, Verdict::measured, {}, {3, reduction, 1e-3, kPrivateWindows}};
   }
 
   std::size_t index_of(Uid uid) const {
@@ -738,7 +841,8 @@ class Simulation {
   ModelState model_;
   RunLedger ledger_;
   World world_;
-  DuplicateIndex duplicates_;
+  Seen seen_;
+  const EvaluationOptions evaluation_;  // the defaults: what a run has if nobody says otherwise
   Random random_;
   std::vector<Player> players_, judges_;
   std::map<Digest, Bytes> blobs_;

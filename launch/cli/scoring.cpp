@@ -30,8 +30,8 @@ std::string text(const char* format, double value) {
 // --- why ------------------------------------------------------------------------------------------------------
 
 // In the order in which a contribution meets them.
-constexpr const char* kFilters[] = {"schema", "shard",   "sync",   "work",     "size",
-                                    "update", "experts", "finite", "duplicate"};
+constexpr const char* kFilters[] = {"commitment", "schema",  "shard",  "sync", "work",     "size",
+                                    "update",     "experts", "finite", "norm", "duplicate"};
 
 // One validator's view of one worker in one round.
 struct View {
@@ -47,6 +47,7 @@ struct RoundAnswer {  // what became of the shard
   bool assigned = false;
   ShardState shard;
   bool closed = false;
+  std::string rate;  // what was seen when it sent too much
   std::vector<View> views;
 };
 
@@ -63,6 +64,10 @@ class WhyReading {
       if (!uid_) uid_ = find(hotkey);
       if (!uid_) return;
       if (const auto* scored = std::get_if<Scored>(&event)) note(*scored, before);
+      if (const auto* left = std::get_if<Left>(&event);
+          left && left->uid == *uid_ && left->reason.starts_with("rate: ")) {
+        rounds_[core_.round().value].rate = left->reason.substr(6);
+      }
       note_shards();
     });
     if (!uid_) {
@@ -164,6 +169,7 @@ std::vector<FilterVerdict> verdicts_of(const RoundAnswer& answer) {
                       revealed    ? "blob " + shard.blob.hex().substr(0, 16)
                       : committed ? "never revealed"
                                   : ""});
+  verdicts.push_back({"rate", answer.rate.empty() ? "passed" : "failed", answer.rate});
   bool reached = revealed;
   for (const char* filter : kFilters) {
     if (!reached) {
@@ -192,6 +198,11 @@ std::vector<std::string> advice(const WhyReading& reading, const RoundAnswer& an
   if (answer.assigned && answer.shard.answer == Answer::missing) {
     lines.push_back("committing before the deadline: this round counted as missed");
   }
+  if (answer.shard.shared) {
+    lines.push_back(
+        "work that nobody else delivers: another worker had the same before anything was revealed, "
+        "so the round counts only in part");
+  }
   if (view == nullptr) return lines;
   const WeightReasons& r = view->reasons;
   if (r.banned)
@@ -204,6 +215,14 @@ std::vector<std::string> advice(const WhyReading& reading, const RoundAnswer& an
   if (r.penalty < 0.99)
     lines.push_back("no refused contributions: the weight would be " + times(r.penalty) +
                     " what it is; each good round gives some back");
+  if (r.given < 0.99)
+    lines.push_back("something that the others do not do already: the weight would be " +
+                    times(r.given) + " what it is");
+  if (r.experts < 0.99)
+    lines.push_back(
+        "more from its experts, which do less than half of what is usual: the weight "
+        "would be " +
+        times(r.experts) + " what it is");
   if (r.certainty < 0.99 && view->after.credit > 0)
     lines.push_back(
         "more measurements: the interval still reaches far down; the weight may become " +
@@ -255,12 +274,20 @@ Json json_of(const Measurement& m) {
           {"windows", m.windows}};
 }
 
+Json json_of(const Estimate& e) {
+  const double half = kNormal95 * std::sqrt(e.variance);
+  return {{"credit", e.value},
+          {"credit_low", e.value - half},
+          {"credit_high", e.value + half},
+          {"measured", e.measured}};
+}
+
 Json json_of(const Opinion& o) {
   const double half = kNormal95 * std::sqrt(o.variance);
   return {
-      {"credit", o.credit},     {"credit_low", o.credit - half}, {"credit_high", o.credit + half},
-      {"measured", o.measured}, {"rating", o.rating.ordinal()},  {"mu", o.rating.mu},
-      {"sigma", o.rating.sigma}};
+      {"credit", o.credit},      {"credit_low", o.credit - half}, {"credit_high", o.credit + half},
+      {"measured", o.measured},  {"rating", o.rating.ordinal()},  {"mu", o.rating.mu},
+      {"sigma", o.rating.sigma}, {"given", json_of(o.given)},     {"experts", json_of(o.experts)}};
 }
 
 // Alpha that the next epoch would pay the worker as things stand.
@@ -277,8 +304,10 @@ double predicted_alpha(const WhyReading& reading) {
 Json why_json(const WhyReading& reading, std::uint64_t round, const RoundAnswer& answer) {
   const Participant& p = reading.core().participants().at(reading.uid());
   const Standing standing = reading.core().standing_of(p.uid);
-  Json json{{"uid", p.uid.value}, {"name", p.name},           {"hotkey", to_ss58(p.hotkey)},
-            {"round", round},     {"filters", Json::array()}, {"validators", Json::array()}};
+  Json json{{"uid", p.uid.value},           {"name", p.name},
+            {"hotkey", to_ss58(p.hotkey)},  {"round", round},
+            {"filters", Json::array()},     {"validators", Json::array()},
+            {"shared", answer.shard.shared}};
   for (const FilterVerdict& v : verdicts_of(answer)) {
     json["filters"].push_back(
         {{"filter", v.filter}, {"verdict", v.verdict}, {"evidence", v.evidence}});
@@ -294,6 +323,8 @@ Json why_json(const WhyReading& reading, std::uint64_t round, const RoundAnswer&
            {"certainty", view.reasons.certainty},
            {"presence", view.reasons.presence},
            {"penalty", view.reasons.penalty},
+           {"given", view.reasons.given},
+           {"experts", view.reasons.experts},
            {"banned", view.reasons.banned},
            {"measured", Json()},
            {"audit", Json()}};
@@ -303,6 +334,7 @@ Json why_json(const WhyReading& reading, std::uint64_t round, const RoundAnswer&
       v["measured"] = {{"verdict", static_cast<int>(view.entry->verdict)},
                        {"private", json_of(view.entry->private_draw)},
                        {"assigned", json_of(view.entry->assigned)},
+                       {"given", json_of(view.entry->given)},
                        {"experts", Json::array()}};
       for (const ExpertMeasurement& e : view.entry->experts) {
         Json expert = json_of(e.measurement);
@@ -362,6 +394,7 @@ void print_why(const WhyReading& reading, std::uint64_t round, const RoundAnswer
         agreement ? (", agreement with the consensus " + text("%.3f", *agreement)).c_str() : "");
     if (view.entry && view.entry->verdict == Verdict::measured) {
       std::printf("  private data   %s\n", interval(view.entry->private_draw).c_str());
+      std::printf("  given others   %s\n", interval(view.entry->given).c_str());
       std::printf("  assigned data  %s\n", interval(view.entry->assigned).c_str());
       for (const ExpertMeasurement& e : view.entry->experts) {
         std::printf("  expert %-6u  %s\n", e.expert, interval(e.measurement).c_str());
@@ -382,9 +415,12 @@ void print_why(const WhyReading& reading, std::uint64_t round, const RoundAnswer
                 interval(view.after).c_str());
     std::printf("  rating         %.2f -> %.2f\n", view.before.rating.ordinal(),
                 view.after.rating.ordinal());
-    std::printf("  weight         %u = %.4f x certainty %.2f x presence %.2f x penalty %.2f%s\n",
-                view.weight, view.reasons.value, view.reasons.certainty, view.reasons.presence,
-                view.reasons.penalty, view.reasons.banned ? ", banned" : "");
+    std::printf(
+        "  weight         %u = %.4f x certainty %.2f x given %.2f x experts %.2f x presence %.2f x "
+        "penalty %.2f%s\n",
+        view.weight, view.reasons.value, view.reasons.certainty, view.reasons.given,
+        view.reasons.experts, view.reasons.presence, view.reasons.penalty,
+        view.reasons.banned ? ", banned" : "");
   }
   std::printf(
       "\nas the record stands: weight %u of 65535, rank %u of %u; the next epoch would pay %.9f "
@@ -545,16 +581,24 @@ struct SimulateChoice {
   bool json = false, list = false;
 };
 
-void print_attacks() {
+void print_attacks(bool as_json) {
+  Json rows = Json::array();
   for (const AttackInfo& info : attacks()) {
+    rows.push_back({{"attack", info.name},
+                    {"who", info.who},
+                    {"what", info.what},
+                    {"stopped_by", info.gate},
+                    {"beside", info.beside}});
+    if (as_json) continue;
     std::printf("%-20s %-10s %s; stopped by: %s\n", std::string(info.name).c_str(),
                 std::string(info.who).c_str(), std::string(info.what).c_str(),
                 std::string(info.gate).c_str());
   }
+  if (as_json) std::cout << rows.dump() << std::endl;
 }
 
 void simulate(SimulateChoice choice) {
-  if (choice.list) return print_attacks();
+  if (choice.list) return print_attacks(choice.json);
   if (choice.attack.empty())
     throw Error(ErrorCode::usage, "give --attack NAME or --attack all; --list shows them");
   for (const std::string& assignment : choice.set) {
@@ -621,7 +665,7 @@ void add_simulate(CLI::App& app) {
                       "An option of [scoring], or aggregate.KEY=VALUE; may be given again");
   command->add_option("--report", choice->report,
                       "Folder for tables (CSV, JSON) and pictures (SVG)");
-  command->add_flag("--json", choice->json, "One JSON object");
+  command->add_flag("--json", choice->json, "One JSON object; with --list an array");
   command->footer(
       "yumoe simulate --attack all --report attacks\nExit code 1 if an attack passes a gate.");
   command->callback([choice] { simulate(*choice); });

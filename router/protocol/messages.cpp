@@ -75,6 +75,8 @@ Directive read_directive(wire::ToParticipant::Directive::Reader in) {
     d.evaluate.contributions.push_back(
         {wire::read(item.getShard()), digest_of_field(item.getDigest(), "contribution digest")});
   }
+  d.evaluate.answered = evaluate.getAnswered();
+  d.evaluate.closer = evaluate.getCloser();
   check_count(evaluate.getAudits(), kItemsMax, "audits");
   for (const auto item : evaluate.getAudits()) {
     d.evaluate.audits.push_back(
@@ -115,6 +117,8 @@ void write_directive(wire::ToParticipant::Directive::Builder out, const Directiv
     wire::write(items[i].initShard(), d.evaluate.contributions[i].shard);
     items[i].setDigest(wire::data(d.evaluate.contributions[i].digest.bytes));
   }
+  evaluate.setAnswered(d.evaluate.answered);
+  evaluate.setCloser(d.evaluate.closer);
   auto audits = evaluate.initAudits(static_cast<unsigned>(d.evaluate.audits.size()));
   for (unsigned i = 0; i < audits.size(); ++i) {
     wire::write(audits[i].initShard(), d.evaluate.audits[i].shard);

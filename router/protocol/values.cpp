@@ -104,6 +104,7 @@ void write(ToCoordinator::Scores::Builder out, const yumoe::Scores& scores) {
     entries[i].setVerdict(static_cast<ToCoordinator::Scores::Verdict>(entry.verdict));
     write(entries[i].initAssigned(), entry.assigned);
     write(entries[i].initPrivate(), entry.private_draw);
+    if (entry.given.windows > 0) write(entries[i].initGiven(), entry.given);
     auto experts = entries[i].initExperts(static_cast<unsigned>(entry.experts.size()));
     for (unsigned e = 0; e < experts.size(); ++e) {
       experts[e].setExpert(entry.experts[e].expert);
@@ -152,6 +153,7 @@ yumoe::Scores read(ToCoordinator::Scores::Reader in) {
       }
       experts.push_back({measured.getExpert(), read(measured.getMeasurement())});
     }
+    if (entry.hasGiven()) scores.entries.back().given = read(entry.getGiven());
   }
   check_count(in.getAudits(), kParticipantsMax, "audits");
   for (const auto audit : in.getAudits()) {

@@ -181,15 +181,15 @@ TEST(Scoring, MeasuresTheUncertainAndSpotChecksTheClear) {
   World world({1, 1, 1, 1, 1, 1, 1, 1, 1, 1});
   std::vector<Uid> all;
   for (std::size_t i = 0; i < 10; ++i) all.push_back(World::uid(i));
-  EXPECT_EQ(world.scoring.to_measure(all, 8, {1}, 1).size(), 8u);  // nobody is clear yet
+  EXPECT_EQ(world.scoring.to_measure(Uid{100}, all, 8, {1}, 1).size(), 8u);  // nobody is clear yet
   for (int i = 0; i < 20; ++i) world.round();
-  const auto chosen = world.scoring.to_measure(all, 8, {21}, 1);
+  const auto chosen = world.scoring.to_measure(Uid{100}, all, 8, {21}, 1);
   EXPECT_EQ(chosen.size(), 2u);  // everybody is clear
   all.push_back(Uid{50});        // a newcomer is not
-  const auto with_newcomer = world.scoring.to_measure(all, 8, {21}, 1);
+  const auto with_newcomer = world.scoring.to_measure(Uid{100}, all, 8, {21}, 1);
   EXPECT_EQ(with_newcomer.back(), Uid{50});
-  EXPECT_GT(world.scoring.half_width(World::uid(3), {400}),
-            world.scoring.half_width(World::uid(3), {21}));
+  EXPECT_GT(world.scoring.half_width(Uid{100}, World::uid(3), {400}),
+            world.scoring.half_width(Uid{100}, World::uid(3), {21}));
 }
 
 TEST(Scoring, OffersRulesByName) {

@@ -29,6 +29,8 @@ struct Offered {
   Digest commitment;
   Monotonic::time_point said_at{};  // last commit or reveal
   Answer said = Answer::missing;
+  Link::Manner manner;
+  std::size_t revealed = 0;  // of a slow reveal
 };
 
 struct Download {
@@ -138,11 +140,23 @@ class Link::Impl {
     return bytes;
   }
 
-  void offer(RoundId round, Bytes contribution) {
+  void offer(RoundId round, Bytes contribution, const Manner& manner) {
     const std::lock_guard lock(mutex_);
     Offered& offered = offered_[round];
-    offered.commitment = commitment_of(keys_.public_key(), contribution);
+    offered.manner = manner;
+    offered.commitment =
+        manner.commitment.value_or(commitment_of(keys_.public_key(), contribution));
     offered.contribution = std::move(contribution);
+  }
+
+  std::vector<Bytes> last_said() const {
+    const std::lock_guard lock(mutex_);
+    return last_said_;
+  }
+
+  void say_again(std::vector<Bytes> frames) {
+    const std::lock_guard lock(mutex_);
+    again_.push_back(std::move(frames));
   }
 
   void send_scores(const Scores& scores) {
@@ -371,6 +385,8 @@ class Link::Impl {
       }
       return;
     }
+    for (std::vector<Bytes>& frames : again_) transport_->send(std::move(frames));
+    again_.clear();
     if (rejoin_) {
       say(join_);
       rejoin_ = false;
@@ -405,6 +421,9 @@ class Link::Impl {
                        : d.reveal_wanted                      ? Answer::revealed
                                                               : Answer::missing;
     if (due == Answer::missing) return;
+    if (due == Answer::revealed && offered.manner.withheld) return;
+    if (due == Answer::revealed && offered.manner.piece_bytes > 0)
+      return reveal_slowly(round, offered);
     if (offered.said == due && now - offered.said_at < kSayAgain) return;
     offered.said = due;
     offered.said_at = now;
@@ -417,6 +436,17 @@ class Link::Impl {
       const auto first = offered.contribution.begin() + static_cast<std::ptrdiff_t>(offset);
       say(RevealPiece{round, offset}, Bytes(first, first + static_cast<std::ptrdiff_t>(size)));
     }
+  }
+
+  // A piece each time there is something to be said.
+  void reveal_slowly(RoundId round, Offered& offered) {
+    const std::size_t left = offered.contribution.size() - offered.revealed;
+    const std::size_t size = std::min(offered.manner.piece_bytes, left);
+    const auto first = offered.contribution.begin() + static_cast<std::ptrdiff_t>(offered.revealed);
+    if (size == 0) return;
+    say(RevealPiece{round, offered.revealed},
+        Bytes(first, first + static_cast<std::ptrdiff_t>(size)));
+    offered.revealed += size;
   }
 
   void speak_fetch(const Digest& digest, Download& download, Monotonic::time_point now) {
@@ -437,6 +467,7 @@ class Link::Impl {
     std::vector<Bytes> frames;
     frames.push_back(seal(keys_, nonce_, ++sequence_, clock_.now(), encode(message)));
     if (payload) frames.push_back(std::move(*payload));
+    last_said_ = frames;
     transport_->send(std::move(frames));
   }
 
@@ -479,6 +510,8 @@ class Link::Impl {
   Heartbeat beat_;
   std::uint64_t stale_rounds_max_ = 0;  // of the run's configuration
   std::map<RoundId, Offered> offered_;
+  std::vector<Bytes> last_said_;
+  std::vector<std::vector<Bytes>> again_;  // frames to be said over
   std::map<RoundId, std::pair<Scores, Monotonic::time_point>> scores_;
   std::map<Digest, std::shared_ptr<Download>> downloads_;
   TransportCounts counts_;
@@ -499,8 +532,13 @@ Bytes Link::fetch(const Digest& digest, std::size_t bytes_max, milliseconds wait
   return impl_->fetch(digest, bytes_max, wait_max);
 }
 void Link::offer(RoundId round, Bytes contribution) {
-  impl_->offer(round, std::move(contribution));
+  impl_->offer(round, std::move(contribution), {});
 }
+void Link::offer(RoundId round, Bytes contribution, const Manner& manner) {
+  impl_->offer(round, std::move(contribution), manner);
+}
+std::vector<Bytes> Link::last_said() const { return impl_->last_said(); }
+void Link::say_again(std::vector<Bytes> frames) { impl_->say_again(std::move(frames)); }
 void Link::send_scores(const Scores& scores) { impl_->send_scores(scores); }
 void Link::tell(const WorkerProfile& profile) { impl_->tell(profile); }
 void Link::leave_because(std::string reason) { impl_->leave_because(std::move(reason)); }

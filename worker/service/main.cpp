@@ -28,7 +28,7 @@ constexpr std::int64_t kExpertPort = 48'160;  // where a server of experts liste
 
 struct Choice {
   std::string coordinator, hotkey, name, data = "token-set", state, device = "auto", tier = "open",
-                                         region, behaviour;
+                                         region, behaviour, pool;
   std::string serve_experts, serve_key;
   TransportOptions serve{.address = "0.0.0.0", .port = kExpertPort};
   std::vector<std::string> remote;
@@ -64,6 +64,7 @@ ParticipantSetup setup_of(const Choice& choice) {
   setup.serve = choice.serve;
   setup.serve_key = choice.serve_key;
   setup.remote = choice.remote;
+  setup.pool = choice.pool;
   return setup;
 }
 
@@ -260,6 +261,14 @@ void add_role(CLI::App& app, const std::string& role, const char* help,
                    "how often to say it lives")
       ->check(CLI::Range(10, 60'000))
       ->capture_default_str();
+  const auto behaviours = role == "worker" ? worker_behaviours() : validator_behaviours();
+  command
+      ->add_option("--behaviour", choice->behaviour,
+                   "how it misbehaves, for tests of a run's defences")
+      ->check(CLI::IsMember(std::vector<std::string>(behaviours.begin(), behaviours.end())))
+      ->group("");
+  command->add_option("--pool", choice->pool, "folder that accomplices share, for the same")
+      ->group("");
   if (role == "worker") {
     command->add_flag("--own-data", choice->own_data,
                       "--data is this worker's own set, which never leaves it");
@@ -278,12 +287,6 @@ void add_role(CLI::App& app, const std::string& role, const char* help,
                      "memory it may fill; 0: what the machine has free")
         ->check(CLI::Range(0, 1 << 30))
         ->capture_default_str();
-    command
-        ->add_option("--behaviour", choice->behaviour,
-                     "how it misbehaves, for tests of a run's defences")
-        ->check(CLI::IsMember({"zero", "noise", "scaled", "sign_flip", "stale_replay",
-                               "fewer_steps", "not_finite", "malformed", "withheld_reveal"}))
-        ->group("");
     command
         ->add_option("--inner-steps-max", choice->inner_steps_max,
                      "most inner steps it does in a round; 0: what the run allows")

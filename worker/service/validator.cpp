@@ -4,10 +4,13 @@
 #include <limits>
 #include <map>
 #include <memory>
+#include <optional>
+#include <set>
 
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
 #include "router/audit.hpp"
+#include "service/misbehaviour.hpp"
 #include "service/shared.hpp"
 #include "worker/evaluator.hpp"
 #include "worker/memory.hpp"
@@ -44,6 +47,8 @@ class Validator {
  public:
   Validator(const ParticipantSetup& setup, Keypair keys, const std::atomic<bool>& stop)
       : stop_(stop),
+        misbehaviour_(Role::validator, setup.behaviour, setup.pool),
+        hotkey_(keys.public_key()),
         link_(setup.coordinator, std::move(keys), join_of(setup), setup.transport, stop),
         welcome_(link_.welcome(setup.join_wait)),
         facts_(RunFacts::from(welcome_)),
@@ -58,6 +63,7 @@ class Validator {
              std::min<std::uint64_t>(static_cast<std::uint64_t>(facts_.evaluation.heldout_windows),
                                      tokens_.windows(Split::heldout, context_)));
     log_info("joined run " + welcome_.run + " as uid " + std::to_string(welcome_.uid.value));
+    misbehaviour_.enrol(welcome_.uid, hotkey_);
   }
 
   void run() {
@@ -90,6 +96,11 @@ class Validator {
 
   void evaluate(const Directive& directive) {
     const Evaluation& job = directive.evaluate;
+    if (!misbehaviour_.none()) {
+      Scores lies = misbehaviour_.lie(job);
+      lies.heldout_loss = lies.heldout_bits_per_byte = std::numeric_limits<double>::quiet_NaN();
+      return link_.send_scores(lies);
+    }
     const auto start = std::chrono::steady_clock::now();
     Scores scores;
     scores.round = job.round;
@@ -109,17 +120,19 @@ class Validator {
              derive_seed("private order", {welcome_.private_seed, job.round.value}), 0,
              static_cast<std::uint64_t>(facts_.evaluation.private_windows));
     if (ready) fetch_all(job);
+    const std::set<Uid> closer = choose_closer(job);
     for (const Evaluation::Item& item : job.contributions) {
       if (stop_) return;
       scores.entries.push_back(ready
-                                   ? measure(item, private_windows)
-                                   : ScoreEntry{item.shard.uid, Verdict::unavailable, {}, {}, {}});
+                                   ? measure(item, private_windows, closer.contains(item.shard.uid))
+                                   : ScoreEntry{item.shard.uid, Verdict::unavailable, {}, {}});
     }
+    if (ready && !closer.empty()) measure_given(scores.entries, closer, private_windows);
     for (const Evaluation::Item& item : job.audits) {
       if (stop_) return;
       scores.audits.push_back(ready ? audit(item) : ShardAudit{item.shard.uid, item.shard.round});
     }
-    if (ready && !heldout_.empty()) {
+    if (ready && job.closer && !heldout_.empty()) {
       const WindowLosses& losses = evaluator_.base(heldout_);
       if (losses.is_finite) {
         scores.heldout_loss = losses.mean();
@@ -136,29 +149,65 @@ class Validator {
     link_.send_scores(scores);
   }
 
-  ScoreEntry measure(const Evaluation::Item& item, std::span<const std::uint16_t> private_windows) {
-    ScoreEntry entry{item.shard.uid, Verdict::unavailable, {}, {}, {}};
+  // Who is measured closer: on its own data, expert by expert, and given the others. Drawn anew in each round.
+  std::set<Uid> choose_closer(const Evaluation& job) const {
+    if (!job.closer) return {};
+    std::vector<Uid> uids;
+    for (const auto& [uid, fetched] : fetched_) uids.push_back(uid);
+    Random random(derive_seed("closer", {welcome_.private_seed, job.round.value}));
+    const auto most =
+        std::min(uids.size(), static_cast<std::size_t>(facts_.evaluation.given_sampled));
+    for (std::size_t i = 0; i < most; ++i) {
+      std::swap(uids[i], uids[i + random.below(uids.size() - i)]);
+    }
+    return {uids.begin(), uids.begin() + static_cast<std::ptrdiff_t>(most)};
+  }
+
+  // What the round's contributions together reduce the loss by, less what they do without this one.
+  void measure_given(std::vector<ScoreEntry>& entries, const std::set<Uid>& closer,
+                     std::span<const std::uint16_t> windows) {
+    const auto without = [&](std::optional<Uid> left_out) {
+      std::vector<Change> changes;
+      for (const ScoreEntry& entry : entries) {
+        const bool counts = entry.verdict == Verdict::measured && entry.uid != left_out;
+        if (counts) changes.push_back(change_of(*fetched_.at(entry.uid).update));
+      }
+      return evaluator_.with(
+          [&](std::span<float> parameters) {
+            for (const Change& change : changes) change(parameters);
+          },
+          windows);
+    };
+    const WindowLosses together = without(std::nullopt);
+    if (!together.is_finite) return;
+    for (ScoreEntry& entry : entries) {
+      if (entry.verdict != Verdict::measured || !closer.contains(entry.uid)) continue;
+      const WindowLosses others = without(entry.uid);
+      if (others.is_finite) entry.given = compare(others, together);
+    }
+  }
+
+  Change change_of(const Update& update) const {
+    return change_by(layout_, update, scale_, Part::whole(update), usual_norms_);
+  }
+
+  ScoreEntry measure(const Evaluation::Item& item, std::span<const std::uint16_t> private_windows,
+                     bool closer) {
+    ScoreEntry entry{item.shard.uid, Verdict::unavailable, {}, {}};
     const auto found = fetched_.find(item.shard.uid);
     if (found == fetched_.end()) return entry;
     try {
       const Update& update = *found->second.update;
-      const auto scale = static_cast<float>(outer_rate(facts_.outer, item.shard.round) *
-                                            facts_.evaluation.step_share);
-      const Change change = change_by(layout_, update, scale, Part::whole(update), usual_norms_);
-      const auto assigned_windows = read(
-          Split::train, facts_.data_order(), item.shard.data.first,
-          std::min<std::uint64_t>(item.shard.data.count,
-                                  static_cast<std::uint64_t>(facts_.evaluation.assigned_windows)));
-      const WindowLosses on_private = evaluator_.with(change, private_windows);
-      const WindowLosses on_assigned = evaluator_.with(change, assigned_windows);
-      if (!on_private.is_finite || !on_assigned.is_finite) {
+      const WindowLosses on_private = evaluator_.with(change_of(update), private_windows);
+      if (!on_private.is_finite) {
         entry.verdict = Verdict::not_finite;
         return entry;
       }
       entry.private_draw = compare(evaluator_.base(private_windows), on_private);
-      entry.assigned = compare(evaluator_.base(assigned_windows), on_assigned);
       entry.verdict = Verdict::measured;
-      measure_experts(entry, update, scale, private_windows, on_private);
+      if (!closer) return entry;
+      measure_experts(entry, update, private_windows, on_private);
+      measure_assigned(entry, item.shard, update);
     } catch (const Error& error) {
       log_warning("uid " + std::to_string(item.shard.uid.value) +
                   " was not measured: " + error.what());
@@ -166,10 +215,22 @@ class Validator {
     return entry;
   }
 
+  void measure_assigned(ScoreEntry& entry, const TrainingShard& shard, const Update& update) {
+    const auto windows =
+        read(Split::train, facts_.data_order(), shard.data.first,
+             std::min<std::uint64_t>(
+                 shard.data.count, static_cast<std::uint64_t>(facts_.evaluation.assigned_windows)));
+    const WindowLosses after = evaluator_.with(change_of(update), windows);
+    const WindowLosses before = evaluator_.with([](std::span<float>) {}, windows);
+    if (before.is_finite && after.is_finite) entry.assigned = compare(before, after);
+  }
+
   // All contributions of a round and the median norm of each tensor among them: each is measured as the
   // aggregate would take it.
   void fetch_all(const Evaluation& job) {
     fetched_.clear();
+    scale_ = static_cast<float>(outer_rate(facts_.outer, job.round) *
+                                facts_.evaluation.step_share_of(job.answered));
     std::vector<std::vector<double>> norms(layout_.tensors().size());
     for (const Evaluation::Item& item : job.contributions) {
       try {
@@ -199,7 +260,7 @@ class Validator {
   }
 
   // What the loss gains if one expert's part is left out, for a few experts drawn by the private seed.
-  void measure_experts(ScoreEntry& entry, const Update& update, float scale,
+  void measure_experts(ScoreEntry& entry, const Update& update,
                        std::span<const std::uint16_t> windows, const WindowLosses& whole) {
     std::vector<std::uint32_t> experts = update.experts();
     Random random(derive_seed("experts", {welcome_.private_seed, done_.value, entry.uid.value}));
@@ -213,7 +274,7 @@ class Validator {
       Part without = Part::whole(update);
       std::erase(without.experts, expert);
       const WindowLosses losses = evaluator_.with(
-          change_by(layout_, update, scale, std::move(without), usual_norms_), windows);
+          change_by(layout_, update, scale_, std::move(without), usual_norms_), windows);
       if (losses.is_finite) entry.experts.push_back({expert, compare(losses, whole)});
     }
   }
@@ -264,6 +325,8 @@ class Validator {
   };
 
   const std::atomic<bool>& stop_;
+  Misbehaviour misbehaviour_;
+  const PublicKey hotkey_;
   Link link_;
   const Welcome welcome_;
   const RunFacts facts_;
@@ -275,11 +338,16 @@ class Validator {
   Follower follower_;
   std::map<Uid, Fetched> fetched_;   // of the round in work
   std::vector<double> usual_norms_;  // by tensor; 0: too few to know
+  float scale_ = 0;                  // with which a contribution is tried
   std::vector<std::uint16_t> heldout_;
   RoundId done_;
 };
 
 }  // namespace
+
+std::span<const std::string_view> validator_behaviours() {
+  return Misbehaviour::names(Role::validator);
+}
 
 void run_validator(ParticipantSetup setup, Keypair keys, const std::atomic<bool>& stop) {
   keep_freed_memory();

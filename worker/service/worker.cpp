@@ -1,12 +1,15 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <map>
+#include <memory>
 #include <new>
 
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
 #include "cluster/profile.hpp"
 #include "router/placement.hpp"
+#include "service/misbehaviour.hpp"
 #include "service/remote.hpp"
 #include "service/shared.hpp"
 #include "service/worker_state.hpp"
@@ -39,14 +42,18 @@ class Worker {
   Worker(const ParticipantSetup& setup, Keypair keys, const std::atomic<bool>& stop)
       : setup_(setup),
         stop_(stop),
+        misbehaviour_(Role::worker, setup.behaviour, setup.pool),
+        hotkey_(keys.public_key()),
         resident_before_mib_(measure_memory().resident_mib),
         link_(setup.coordinator, std::move(keys), join_of(setup), setup.transport, stop),
         welcome_(link_.welcome(setup.join_wait)),
         facts_(RunFacts::from(welcome_)),
         layout_(layout_that_fits()),
         tokens_(open_data(setup, facts_, welcome_)),
-        windows_(windows_in_order(tokens_, facts_.data_order(), Split::train,
-                                  static_cast<std::uint32_t>(facts_.model.context))),
+        windows_(misbehaviour_.windows(
+            windows_in_order(tokens_, facts_.data_order(), Split::train,
+                             static_cast<std::uint32_t>(facts_.model.context)),
+            facts_.model.vocabulary)),
         trainer_(facts_.model, facts_.training, setup.device, setup.island),
         state_(setup.state, welcome_.run, layout_.parameters()),
         follower_(layout_, facts_, link_),
@@ -61,11 +68,13 @@ class Worker {
              (trainer_.ranks() > 1 ? ", an island of " + std::to_string(trainer_.ranks()) + " ranks"
                                    : ""));
     beat_.version = follower_.base().round();
+    misbehaviour_.enrol(welcome_.uid, hotkey_);
   }
 
-  void run() {
+  // True: the run is over, or it was stopped.
+  bool run() {
     try {
-      work();
+      return work();
     } catch (const Error& error) {
       if (error.code() == ErrorCode::collective_failed) {
         link_.leave_because(setup_.replaced != nullptr ? "" : error.what());
@@ -84,7 +93,7 @@ class Worker {
     }
   };
 
-  void work() {
+  bool work() {
     measure_machine();
     std::uint64_t seen = 0;
     while (!stop_) {
@@ -93,6 +102,8 @@ class Worker {
       if (!directive) continue;
       seen = directive->sequence;
       if (directive->finished) break;
+      if (!misbehaviour_.none() && stray(*directive)) continue;
+      if (misbehaviour_.is("uid_inheritance") && answered_ >= kAnswersUnderOneKey) return false;
       const TrainingShard& shard = directive->shard;
       if (shard.inner_steps == 0 || directive->answer != Answer::missing) {
         offer_saved(*directive);
@@ -107,6 +118,7 @@ class Worker {
       }
     }
     link_.settle(milliseconds(2'000));
+    return true;
   }
 
   static Join join_of(const ParticipantSetup& setup) {
@@ -281,11 +293,13 @@ class Worker {
       laps.lap("base");
       meet_others();
       if (service_ != nullptr || remote_ != nullptr) laps.lap("others");
-      const TrainingResult result = train(shard);
+      const std::uint32_t steps = misbehaviour_.steps_of(shard);
+      const TrainingResult result = steps > 0 ? train(shard, steps) : made_up(shard);
       // Stopped, or not wanted any more.
-      if (result.steps != shard.inner_steps && setup_.behaviour != "fewer_steps") return;
+      if (steps > 0 && result.steps != steps) return;
       laps.lap("steps");
-      contribute(shard, result, laps);
+      contribute(shard, directive, result, laps);
+      ++answered_;
     } catch (const std::bad_alloc&) {
       less_memory(
           training_bytes(layout_, facts_.training.batch_sequences,
@@ -303,7 +317,7 @@ class Worker {
     }
   }
 
-  TrainingResult train(const TrainingShard& shard) {
+  TrainingResult train(const TrainingShard& shard, std::uint32_t steps) {
     beat_.round = shard.round;
     loss_bits_.clear();
     return trainer_.train(shard, windows_, [&](const StepReport& report) {
@@ -319,18 +333,23 @@ class Worker {
       const auto newest = link_.latest();
       const bool stale =
           newest && newest->round.value > shard.round.value + facts_.stale_rounds_max;
-      const bool enough = setup_.behaviour == "fewer_steps" && 2 * report.step >= shard.inner_steps;
-      return !stop_ && !stale && !enough;
+      return !stop_ && !stale && (report.step < steps || steps == shard.inner_steps);
     });
   }
 
-  void contribute(const TrainingShard& shard, const TrainingResult& result, Laps& laps) {
-    trainer_.pseudo_gradient(delta_);
+  void contribute(const TrainingShard& shard, const Directive& directive,
+                  const TrainingResult& result, Laps& laps) {
+    if (misbehaviour_.steps_of(shard) > 0) {
+      trainer_.pseudo_gradient(delta_);
+    } else {
+      std::fill(delta_.begin(), delta_.end(), 0.0f);
+    }
     const std::span<float> residual = state_.residual();
     const auto decay = static_cast<float>(facts_.codec.error_decay);
+    const float factor = misbehaviour_.factor();
     for (const TensorSpec* tensor : layout_.tensors_of(shard.experts)) {
       for (std::uint64_t i = tensor->offset; i < tensor->offset + tensor->elements; ++i) {
-        residual[i] = decay * residual[i] + delta_[i];
+        residual[i] = decay * residual[i] + factor * delta_[i];
       }
     }
     Contribution contribution;
@@ -347,14 +366,16 @@ class Worker {
     contribution.expert_tokens = result.expert_tokens;
     contribution.delta = digest_of_delta(layout_, shard.experts, delta_);
     if (!setup_.own_data && remote_ == nullptr) contribution.loss_bits = loss_bits_;
-    if (!setup_.behaviour.empty()) misbehave_before(shard, residual, contribution);
+    if (!misbehaviour_.none()) {
+      claim_all(shard, contribution);
+      misbehaviour_.spoil(shard, residual);
+    }
     laps.lap("difference");
     contribution.update = encode_update(layout_, shard.experts, residual, facts_.codec);
     laps.lap("encode");
-    Bytes bytes = setup_.behaviour.empty() ? encode(contribution) : misbehave_after(contribution);
-    state_.save({shard.round, contribution.shard, std::move(bytes)});
+    if (!misbehaviour_.none()) return offer_otherwise(shard, directive, contribution);
+    state_.save({shard.round, contribution.shard, encode(contribution)});
     laps.lap("save");
-    if (setup_.behaviour == "withheld_reveal") return;
     link_.offer(shard.round, state_.saved()->contribution);
     log_info("round " + std::to_string(shard.round.value) + ": " + std::to_string(result.steps) +
              " steps, loss " + std::to_string(result.loss_first) + " to " +
@@ -372,37 +393,69 @@ class Worker {
 
   // --- how a worker misbehaves, for tests of the run's defences ------------------------------------------
 
-  void misbehave_before(const TrainingShard& shard, std::span<float> residual,
-                        Contribution& contribution) {
-    const std::string& how = setup_.behaviour;
-    Random random(shard.seed);
-    for (float& value : residual) {
-      if (how == "zero") value = 0;
-      if (how == "noise") value = 1e-3f * static_cast<float>(random.normal());
-      if (how == "scaled") value *= 10;
-      if (how == "sign_flip") value = -value;
+  // What it says of a shard that it did not train.
+  TrainingResult made_up(const TrainingShard& shard) {
+    TrainingResult result;
+    result.steps = shard.inner_steps;
+    result.tokens = shard.data.count * static_cast<std::uint64_t>(facts_.model.context);
+    result.loss_first = result.loss_last = 5;
+    result.moments_from = shard.round;
+    const auto experts = static_cast<std::size_t>(facts_.model.experts);
+    result.expert_tokens.assign(static_cast<std::size_t>(facts_.model.layers) * experts, 0);
+    for (std::size_t i = 0; i < result.expert_tokens.size(); ++i) {
+      const bool held = std::binary_search(shard.experts.begin(), shard.experts.end(),
+                                           static_cast<std::uint32_t>(i % experts));
+      if (held) result.expert_tokens[i] = static_cast<std::uint32_t>(result.tokens / 2);
     }
-    if (how == "fewer_steps") {
-      contribution.steps = shard.inner_steps;
-      contribution.tokens = shard.data.count * static_cast<std::uint64_t>(facts_.model.context);
+    loss_bits_.assign(shard.inner_steps, std::bit_cast<std::uint32_t>(5.0f));
+    return result;
+  }
+
+  void claim_all(const TrainingShard& shard, Contribution& contribution) {
+    contribution.steps = shard.inner_steps;
+    contribution.tokens = shard.data.count * static_cast<std::uint64_t>(facts_.model.context);
+    if (!contribution.loss_bits.empty()) {
       contribution.loss_bits.resize(shard.inner_steps, contribution.loss_bits.back());
     }
   }
 
-  Bytes misbehave_after(Contribution& contribution) {
-    if (setup_.behaviour == "stale_replay") {
-      if (first_update_.empty()) first_update_ = contribution.update;
-      contribution.update = first_update_;
+  void offer_otherwise(const TrainingShard& shard, const Directive& directive,
+                       Contribution& contribution) {
+    std::optional<Aggregate> newest;
+    if (misbehaviour_.is("copy_jitter") && !directive.aggregates.empty()) {
+      newest = decode_aggregate(layout_, link_.fetch(directive.aggregates.back().aggregate,
+                                                     kContributionBytesMax, milliseconds(10'000)));
     }
-    if (setup_.behaviour == "not_finite") {
-      for (std::size_t at = 16; at + 4 < contribution.update.size(); at += 64) {
-        contribution.update[at + 2] = 0xc0, contribution.update[at + 3] = 0x7f;
-      }
+    if (auto update = misbehaviour_.borrowed(layout_, facts_.codec, shard, newest)) {
+      contribution.update = *std::move(update);
     }
-    Bytes bytes = encode(contribution);
-    if (setup_.behaviour == "malformed")
-      std::fill(bytes.begin(), bytes.begin() + 8, std::uint8_t{0xff});
-    return bytes;
+    misbehaviour_.sent(shard, contribution);
+    Misbehaviour::Offer offer = misbehaviour_.offer(shard, contribution);
+    if (offer.late) {
+      late_[shard.round] = std::move(offer.bytes);
+    } else {
+      link_.offer(shard.round, std::move(offer.bytes),
+                  {offer.commitment, offer.withheld, offer.piece_bytes});
+    }
+  }
+
+  // What it does beside its shards; true if it has none.
+  bool stray(const Directive& directive) {
+    for (auto& [round, bytes] : late_) {
+      if (round < directive.round && !bytes.empty()) link_.offer(round, std::move(bytes));
+    }
+    std::erase_if(late_, [&](const auto& entry) { return entry.first < directive.round; });
+    if (!misbehaviour_.is("replayed_signature")) return false;
+    if (!victim_) {
+      Join join = join_of(setup_);
+      join.name = "replayed";
+      victim_ = std::make_unique<Link>(setup_.coordinator, Keypair::generate(KeyType::sr25519),
+                                       join, setup_.transport, stop_);
+      victim_->welcome(setup_.join_wait);
+    }
+    // Another's newest message, and now and then its own, over its own connection.
+    link_.say_again(directive.sequence % 4 == 0 ? link_.last_said() : victim_->last_said());
+    return true;
   }
 
   static constexpr milliseconds kWayMax{10'000};
@@ -410,9 +463,12 @@ class Worker {
   static constexpr milliseconds kRemoteWaitLeast{250};
   static constexpr std::uint32_t kSpeedSteps = 50;
   static constexpr double kSpeedMax_s = 1.5;
+  static constexpr std::uint32_t kAnswersUnderOneKey = 3;
 
   const ParticipantSetup setup_;
   const std::atomic<bool>& stop_;
+  Misbehaviour misbehaviour_;
+  const PublicKey hotkey_;
   const std::uint64_t resident_before_mib_;  // before anything of the run's size was made
   Link link_;
   const Farewell farewell_{setup_.replaced, link_};
@@ -428,7 +484,9 @@ class Worker {
   WorkerState state_;
   Follower follower_;
   std::vector<float> delta_;
-  Bytes first_update_;                    // of a worker that repeats itself
+  std::map<RoundId, Bytes> late_;  // of a worker that delivers late
+  std::unique_ptr<Link> victim_;   // of one that replays
+  std::uint32_t answered_ = 0;
   std::vector<std::uint32_t> loss_bits_;  // of the shard in work
   Heartbeat beat_;
   WorkerProfile profile_;  // what the coordinator was told
@@ -437,9 +495,13 @@ class Worker {
 
 }  // namespace
 
+std::span<const std::string_view> worker_behaviours() { return Misbehaviour::names(Role::worker); }
+
 void run_worker(ParticipantSetup setup, Keypair keys, const std::atomic<bool>& stop) {
   keep_freed_memory();
-  Worker(setup, std::move(keys), stop).run();
+  bool over = Worker(setup, std::move(keys), stop).run();
+  // One that is after a uid with weights comes back under another hotkey.
+  while (!over && !stop) over = Worker(setup, Keypair::generate(KeyType::sr25519), stop).run();
 }
 
 }  // namespace yumoe

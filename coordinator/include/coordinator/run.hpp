@@ -44,7 +44,7 @@ struct RunOptions {
   std::int64_t stale_rounds_max = 2;
   double stale_discount = 0.5;
   std::int64_t evaluated_max = 20;
-  double audit_share = 0.05;
+  double audit_share = 0.045;
   std::int64_t checkpoint_rounds = 5;
   std::string scoring = "overlapped";
 
@@ -155,6 +155,8 @@ struct Revealed {
   double seconds = 0;
   double loss_last = 0;
   std::vector<std::uint32_t> expert_tokens;
+  Uid repeats;            // filter "duplicate": whose contribution it repeats,
+  RoundId repeats_round;  // and of which round; 0: none
 };
 struct Scored {
   Uid validator;
@@ -257,6 +259,7 @@ struct ShardState {
   std::vector<std::uint32_t> expert_tokens;
   double loss_last = 0;
   bool aggregated = false;
+  bool shared = false;  // another one had it before anything was revealed
 };
 
 struct RoundState {
@@ -264,7 +267,9 @@ struct RoundState {
   TimeMs started;
   TimeMs deadline;  // of the phase the round is in
   std::map<Uid, ShardState> shards;
-  std::vector<Uid> evaluated;  // what validators measure, by uid
+  std::uint32_t answered = 0;                 // contributions in time
+  std::map<Uid, std::vector<Uid>> evaluated;  // what each validator measures, by uid
+  std::optional<Uid> closer;   // who measures more (Evaluation::closer); nothing: all
   std::optional<Uid> audited;  // whose shard validators train again
   std::map<Uid, bool> scored_by;
   TimeMs score_deadline;
@@ -357,6 +362,7 @@ class Run {
   void learn_speed(Participant& participant, const RoundState& round, const ShardState& shard,
                    std::uint64_t tokens);
   void note_lost(Participant& participant);
+  static void note_shared(RoundState& round, ShardState& later, Uid earlier);
   bool is_in_work(Uid uid) const;
   std::chrono::milliseconds commit_wait(const RoundState& round) const;
   bool is_awaited(const RoundState& round, Uid uid) const;
@@ -365,7 +371,9 @@ class Run {
   bool all_scored(const RoundState& round) const;
   bool is_wanted(const RoundState& round, const ShardState& shard) const;
   double budget_root(std::size_t workers) const;
-  void choose_evaluated(RoundState& round) const;
+  std::vector<Uid> judges() const;
+  void choose_judges(RoundState& round) const;
+  void choose_evaluated(RoundState& round, Uid validator, std::size_t judges) const;
   void choose_audited(RoundState& round);
   // Changes activity or profile and keeps the counts of workers right.
   template <typename Change>

@@ -48,11 +48,17 @@ struct ScoringOptions {
   double presence_decay = 0.9;
   double missing_factor = 0.5;
   double refusal_factor = 0.25;
+  double shared_factor = 0.5;
+  double given_share = 0.5;
+  double expert_share = 0.25;
   std::int64_t audit_ban_rounds = 200;
   double newcomer_trust = 0.5;
   std::int64_t validator_silence_rounds = 10;
   double duplicate_share = 0.25;
   std::int64_t duplicate_rounds = 16;
+  double norm_bound = 20;
+  double messages_per_s = 2'000;
+  std::int64_t messages_burst = 10'000;
 
   template <typename Visitor>
   void visit(Visitor& option) {
@@ -150,6 +156,23 @@ struct ScoringOptions {
             .min = 0,
             .max = 1,
             .help = "factor on a weight after each contribution that a filter refused"});
+    option("shared_factor", shared_factor,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "what a round counts for in presence if another worker delivered the same "
+                    "before anything was revealed: they share their work"});
+    option("given_share", given_share,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "of a weight that goes as contributions are found to add nothing to what the "
+                    "others do; 0: off"});
+    option("expert_share", expert_share,
+           {.unit = "share",
+            .min = 0,
+            .max = 1,
+            .help = "of a weight that goes as a worker's experts are found to do nothing; 0: off"});
     option("audit_ban_rounds", audit_ban_rounds,
            {.unit = "rounds",
             .min = 0,
@@ -176,16 +199,42 @@ struct ScoringOptions {
            {.unit = "rounds",
             .min = 1,
             .max = 1'000,
-            .help = "how long a contribution is remembered for that"});
+            .help = "how long a contribution is remembered for that, and for norm_bound"});
+    option("norm_bound", norm_bound,
+           {.unit = "of the median",
+            .min = 0,
+            .max = 1e6,
+            .help = "norm of a group of tensors, against the median over the others' newest "
+                    "contributions, from which on one is refused; more for who does more steps; "
+                    "0: off"});
+    option("messages_per_s", messages_per_s,
+           {.unit = "messages/s",
+            .min = 20,
+            .max = 1e6,
+            .help = "that a participant may send on and on"});
+    option("messages_burst", messages_burst,
+           {.unit = "messages",
+            .min = 100,
+            .max = 1e7,
+            .help = "that it may send at once; more ends its connection"});
   }
 };
 
 // What became of one worker's shard in a round, as the coordinator saw it.
 struct ShardOutcome {
   Uid uid;
-  bool contributed = false;  // revealed in time and past every filter
-  bool refused = false;      // a filter refused it
-  std::uint64_t tokens = 0;  // it says it trained on; 0: not known
+  bool contributed = false;   // revealed in time and past every filter
+  bool refused = false;       // a filter refused it
+  std::uint64_t tokens = 0;   // it says it trained on; 0: not known
+  bool shared = false;        // another worker delivered the same before anything was revealed
+  std::uint32_t experts = 0;  // that it was given; 0: not known
+};
+
+// A filtered mean over rounds.
+struct Estimate {
+  double value = 0, variance = 0;
+  std::uint32_t measured = 0;  // times
+  RoundId round;               // the last of them
 };
 
 // What one validator holds of one worker.
@@ -198,6 +247,8 @@ struct Opinion {
   double score = 0;            // newest reduction less one standard error, at least 0, nats a token
   double reduction = 0;        // newest, nats a token
   double standard_error = 0;   // of it
+  Estimate given;              // as credit, but given the round's other contributions
+  Estimate experts;  // as credit, of all of its experts' parts, by those that were sampled
   Rating rating;
   RoundId audited;       // newest shard of it that was trained again and gave the same
   RoundId banned_until;  // after one that did not
@@ -207,6 +258,7 @@ struct Conduct {
   double answered = 0, asked = 0;  // decayed counts of rounds
   double penalty = 1;              // in [0, 1]; falls by refusals, comes back by good rounds
   double tokens = 0;               // of the newest answered shard
+  double experts = 0;              // of it; 0: not known
   double presence() const noexcept { return asked > 0 ? answered / asked : 1; }
 };
 
@@ -216,6 +268,9 @@ struct WeightReasons {
   double certainty = 0;  // 0 until the credit is surely above 0, 1 where its interval is narrow
   double presence = 0;
   double penalty = 0;
+  double given =
+      1;  // below 1: surely adds less to the others' than is usual for what it does alone
+  double experts = 1;  // below 1: its experts surely do less than half of what is usual
   bool banned = false;
 };
 
@@ -243,11 +298,12 @@ class Scoring {
   // A validator trained a shard again: whether it gave the same. Counts in its own opinion alone.
   void audit(Uid validator, Uid worker, RoundId round, bool same);
 
-  // Whom to measure: at most `most` of `candidates`, the most uncertain first, and some of the clear ones,
-  // drawn by `seed`. Answers by uid.
-  std::vector<Uid> to_measure(std::span<const Uid> candidates, std::size_t most, RoundId round,
-                              std::uint64_t seed) const;
-  double half_width(Uid worker, RoundId round) const;
+  // Whom a validator is to measure: at most `most` of `candidates`, those first of whom it is the most
+  // uncertain, and some of the clear ones, drawn by `seed`. Answers by uid.
+  std::vector<Uid> to_measure(Uid validator, std::span<const Uid> candidates, std::size_t most,
+                              RoundId round, std::uint64_t seed) const;
+  // Of the interval of a worker's credit, as a share of the credit; infinite if it was never measured.
+  double half_width(Uid validator, Uid worker, RoundId round) const;
   // Of `candidates`, the one whose shard is to be trained again: by turns one drawn at random, and the one
   // that delivers least for its work among those not found honest lately. Nothing if all are banned.
   std::optional<Uid> to_audit(std::span<const Answered> candidates, RoundId round,
@@ -300,6 +356,12 @@ class Scoring {
   };
   double scale_of(const Opinions& opinions, const Scores& scores) const;
   void take(Opinion& opinion, RoundId round, double x, double error);
+  void learn(Estimate& estimate, RoundId round, double x, double error) const;
+  void learn_parts(Opinion& opinion, RoundId round, const ScoreEntry& entry, double scale) const;
+  // Of an estimate, against credit: the median over workers; 0 if too few are known.
+  double usual_part(const Opinions& opinions, Estimate Opinion::*part) const;
+  double part_factor(const Opinion& opinion, Estimate Opinion::*part, double usual,
+                     double share) const;
   void rate(Opinions& opinions, const Scores& scores);
   std::map<Uid, double> values(const Opinions& opinions) const;
   std::map<Uid, double> group(const Opinions& opinions) const;

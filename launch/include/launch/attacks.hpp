@@ -28,6 +28,8 @@ struct AttackInfo {
   std::string_view who;   // "worker", "validator", "network"
   std::string_view what;  // what it does and hopes for
   std::string_view gate;  // what is to stop it
+  // In real processes it is `yumoe-worker worker|validator --behaviour NAME`, with this beside it.
+  std::string_view beside = "";
 };
 std::span<const AttackInfo> attacks();
 // Throws Error{usage} naming the attacks there are.
@@ -37,6 +39,7 @@ struct AttackScenario {
   std::string attack;  // "" for none
   double share = 0.3;  // of the workers, or of the stake
   std::int64_t workers = 20;
+  std::int64_t validators = 2;  // honest ones, where none lies
   std::int64_t rounds = 100;
   std::uint64_t seed = 1;
   bool odd_ones = true;  // one slow, one late and one odd worker among the honest
@@ -44,10 +47,11 @@ struct AttackScenario {
       speeds;  // of the honest, in turn, of full: what they are given to do; empty: full
   ScoringOptions scoring;
   AggregateOptions aggregate;
-  double audit_share = 0.05;
+  double audit_share = 0.045;
   std::int64_t evaluated_max = 20;
   // For comparing rules of aggregation alone: without scoring's trust, and with a selection of the literature
-  // before the sum ("krum" keeps one, "multi_krum" all but as many as attack).
+  // before the sum ("krum" keeps one, "multi_krum" all but as many as attack) or weights by distance
+  // ("geometric_median", "centered_clip").
   bool trust = true;
   std::string selection;
 };

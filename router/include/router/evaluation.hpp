@@ -11,7 +11,8 @@ struct EvaluationOptions {
   std::int64_t private_windows = 24;
   std::int64_t assigned_windows = 6;
   std::int64_t heldout_windows = 96;
-  double step_share = 0.5;
+  double step_share = 0;
+  std::int64_t given_sampled = 1;
   std::int64_t experts_sampled = 1;
   double audit_tolerance = 0.02;
   bool own_data_allowed = false;
@@ -32,14 +33,21 @@ struct EvaluationOptions {
             .help = "of the held-out split, for the loss that is shown"});
     option("step_share", step_share,
            {.unit = "share",
-            .min = 0.001,
+            .min = 0,
             .max = 1,
-            .help = "of the outer step with which one contribution alone is tried"});
+            .help = "of the outer step with which one contribution alone is tried; 0: the share "
+                    "that each of the round's contributions has in their mean"});
+    option("given_sampled", given_sampled,
+           {.unit = "contributions",
+            .min = 0,
+            .max = 65'536,
+            .help = "of a round, drawn by each validator, which are also measured given the others "
+                    "and expert by expert"});
     option("experts_sampled", experts_sampled,
            {.unit = "experts",
             .min = 0,
             .max = 4'096,
-            .help = "of each contribution, left out one at a time to see what they are worth"});
+            .help = "of each of those, left out one at a time to see what they are worth"});
     option("audit_tolerance", audit_tolerance,
            {.unit = "share",
             .min = 0,
@@ -49,6 +57,12 @@ struct EvaluationOptions {
     option(
         "own_data_allowed", own_data_allowed,
         {.help = "whether workers may train on data of their own, which nobody can train again"});
+  }
+
+  // Of the outer step, with which one of `answered` contributions is tried.
+  double step_share_of(std::uint32_t answered) const {
+    if (step_share > 0) return step_share;
+    return 1.0 / static_cast<double>(answered > 0 ? answered : 1);
   }
 };
 

@@ -109,6 +109,8 @@ struct ScoreEntry {
   Measurement assigned;
   Measurement private_draw;
   std::vector<ExpertMeasurement> experts = {};  // sampled, by expert ascending
+  // Given the round's other contributions: what all of them together lose without this one.
+  Measurement given = {};
 };
 
 // A shard that a validator trained again. unavailable: its own failure, or another kind of device.
@@ -219,6 +221,8 @@ struct Evaluation {
   TimeMs deadline;
   std::vector<Item> contributions;
   std::vector<Item> audits = {};  // to train again
+  std::uint32_t answered = 0;     // contributions of the round, measured or not
+  bool closer = true;             // also the held-out loss, and a few contributions closer
 };
 
 struct Standing {

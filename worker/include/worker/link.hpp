@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cluster/bytes.hpp"
 #include "cluster/identity.hpp"
@@ -50,6 +51,17 @@ class Link {
   // it or does not want it any more. A later offer replaces an earlier one of another round only when
   // that is settled; both are kept until then.
   void offer(RoundId round, Bytes contribution);
+
+  // The same otherwise than an honest participant would, for tests of a run's defences.
+  struct Manner {
+    std::optional<Digest> commitment;  // instead of the contribution's own
+    bool withheld = false;             // never reveals
+    std::size_t piece_bytes = 0;       // reveals so little at a time; 0: as usual
+  };
+  void offer(RoundId round, Bytes contribution, const Manner& manner);
+  // The newest message that was said, as frames, and any frames said over this connection: a replay.
+  std::vector<Bytes> last_said() const;
+  void say_again(std::vector<Bytes> frames);
 
   // Sends measurements until they are received or not wanted any more.
   void send_scores(const Scores& scores);

@@ -3,7 +3,9 @@
 
 #include <atomic>
 #include <filesystem>
+#include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "cluster/collective.hpp"
@@ -38,9 +40,14 @@ struct ParticipantSetup {
   // goodbye, and the coordinator sees a worker that is late. Set: it is being ended for that reason.
   const std::atomic<bool>* replaced = nullptr;
   Collective* island = nullptr;  // of which this process is rank 0; the other ranks follow
-  // For tests of the run's defences alone: how a worker misbehaves, a name of the attack library; "": not.
+  // For tests of the run's defences alone: how it misbehaves, a name of the attack library; "": not.
   std::string behaviour;
+  std::filesystem::path pool;  // folder that its accomplices share
 };
+
+// The behaviours there are.
+std::span<const std::string_view> worker_behaviours();
+std::span<const std::string_view> validator_behaviours();
 
 // Both return when the run is finished or `stop` is set. They throw Error if the coordinator refuses or
 // stays silent, if the data is another set than the run's, or if the device fails.
