@@ -124,7 +124,7 @@ std::optional<Failure> check_duplicate(const TrainingShard& shard, const Sketch&
 
 Seen::Seen(const Layout& layout, const ScoringOptions& options)
     : duplicates(static_cast<std::uint64_t>(options.duplicate_rounds), options.duplicate_share),
-      norms(layout, static_cast<std::uint64_t>(options.duplicate_rounds), options.norm_bound) {}
+      norms(layout, options.norm_bound) {}
 
 void Seen::add(const Layout& layout, const Contribution& contribution, const Update& update) {
   duplicates.add(contribution.round, contribution.uid, sketch_of(layout, update));

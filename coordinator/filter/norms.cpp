@@ -28,8 +28,7 @@ double median(std::vector<double> values) {
 
 }  // namespace
 
-NormIndex::NormIndex(const Layout& layout, std::uint64_t rounds, double bound)
-    : rounds_(rounds), bound_(bound) {
+NormIndex::NormIndex(const Layout& layout, double bound) : bound_(bound) {
   for (const TensorSpec& tensor : layout.tensors()) {
     const std::string part = part_of(tensor.name);
     const auto found = std::find(groups_.begin(), groups_.end(), part);
@@ -56,25 +55,26 @@ std::optional<NormIndex::Excess> NormIndex::find(RoundId round, Uid uid, std::ui
   if (bound_ <= 0) return std::nullopt;
   std::vector<const Entry*> others;
   for (const auto& [other, entry] : newest_) {
-    if (other != uid && entry.round.value + rounds_ > round.value) others.push_back(&entry);
+    if (other != uid && entry.round.value + kRounds > round.value) others.push_back(&entry);
   }
-  if (others.size() < kFewest) return std::nullopt;
-  const auto median_of = [&](const auto& get) {
-    std::vector<double> values;
-    for (const Entry* entry : others) values.push_back(get(*entry));
-    return median(std::move(values));
-  };
-  const double usual_steps = median_of([](const Entry& e) { return e.steps; });
-  const double more = usual_steps > 0 ? std::max(1.0, steps / usual_steps) : 1;
   const std::vector<double> norms = norms_of(update);
   std::optional<Excess> worst;
   for (std::size_t g = 0; g < groups_.size(); ++g) {
-    const double usual = median_of([g](const Entry& e) { return e.norms[g]; });
-    const double most = bound_ * more * usual;
-    // What the others do not send at all says nothing of how large it may be.
-    if (usual <= 0 || norms[g] <= most) continue;
+    // Who sends nothing of a group says nothing of how large it may be.
+    std::vector<double> sizes, their_steps;
+    for (const Entry* entry : others) {
+      if (entry->norms[g] <= 0) continue;
+      sizes.push_back(entry->norms[g]);
+      their_steps.push_back(entry->steps);
+    }
+    if (sizes.size() < kFewest) continue;
+    const std::size_t count = sizes.size();
+    const double usual = median(std::move(sizes));
+    const double usual_steps = std::max(1.0, median(std::move(their_steps)));
+    const double most = bound_ * std::max(1.0, steps / usual_steps) * usual;
+    if (norms[g] <= most) continue;
     if (!worst || norms[g] / most > worst->norm / worst->most) {
-      worst = Excess{groups_[g], norms[g], usual, most, others.size()};
+      worst = Excess{groups_[g], norms[g], usual, most, count};
     }
   }
   return worst;
@@ -82,7 +82,7 @@ std::optional<NormIndex::Excess> NormIndex::find(RoundId round, Uid uid, std::ui
 
 void NormIndex::add(RoundId round, Uid uid, std::uint32_t steps, const Update& update) {
   std::erase_if(newest_, [&](const auto& entry) {
-    return entry.second.round.value + rounds_ <= round.value;
+    return entry.second.round.value + kRounds <= round.value;
   });
   Entry& entry = newest_[uid];
   if (entry.round <= round) entry = {round, static_cast<double>(steps), norms_of(update)};

@@ -20,7 +20,8 @@ class Sessions {
     double messages_per_s = 2'000;
     double burst = 10'000;
   };
-  explicit Sessions(std::string run, Rate rate) : run_(std::move(run)), rate_(rate) {}
+  explicit Sessions(std::string run) : Sessions(std::move(run), Rate()) {}
+  Sessions(std::string run, Rate rate) : run_(std::move(run)), rate_(rate) {}
 
   struct Session {
     Nonce nonce{};

@@ -177,6 +177,48 @@ TEST_F(RunInTraining, AsksValidatorsToMeasureWhileTheNextRoundTrains) {
   EXPECT_EQ(run.phase(), Phase::training);
 }
 
+// Nobody has seen it before both had committed: they share their work, whoever revealed first.
+TEST_F(RunInTraining, NotesBothSidesOfACopyThatWasCommittedBeforeAnythingWasRevealed) {
+  apply(commit(kOne));
+  apply(commit(kTwo));
+  apply(reveal(kOne));
+  Revealed copy = reveal(kTwo);
+  copy.filter = "duplicate";
+  copy.repeats = kOne;
+  copy.repeats_round = {1};
+  apply(copy);
+  EXPECT_TRUE(run.round_state({1})->shards.at(kOne).shared);
+  EXPECT_TRUE(run.round_state({1})->shards.at(kTwo).shared);
+  EXPECT_LT(run.scoring().conduct(kOne).presence(), 1);
+}
+
+TEST_F(RunInTraining, LeavesTheVictimOfACopyOfAnEarlierRoundAlone) {
+  finish_round(1);
+  apply(commit(kOne, 2));
+  apply(commit(kTwo, 2, "copy"));
+  apply(reveal(kOne, 2));
+  Revealed copy = reveal(kTwo, 2);
+  copy.filter = "duplicate";
+  copy.repeats = kOne;
+  copy.repeats_round = {1};
+  apply(copy);
+  EXPECT_FALSE(run.round_state({2})->shards.at(kOne).shared);
+  EXPECT_EQ(run.scoring().conduct(kOne).presence(), 1);
+}
+
+TEST_F(RunInTraining, LetsFewOfManyValidatorsMeasureARoundEachInItsTurn) {
+  for (std::uint8_t i = 0; i < 7; ++i) {
+    apply(Joined{key_of(static_cast<std::uint8_t>(50 + i)), Role::validator, "more", {}, 10});
+  }
+  finish_round(1);
+  const RoundState& round = *run.round_state({1});
+  EXPECT_EQ(round.scored_by.size(), 2u);
+  std::size_t places = 0;
+  for (const auto& [validator, asked] : round.evaluated) places += asked.size();
+  EXPECT_LE(places, 4u);
+  EXPECT_TRUE(round.closer && round.scored_by.contains(*round.closer));
+}
+
 TEST_F(RunInTraining, TurnsScoresIntoRatingsAndWeights) {
   finish_round(1);
   Scores scores;

@@ -192,6 +192,71 @@ TEST(Scoring, MeasuresTheUncertainAndSpotChecksTheClear) {
             world.scoring.half_width(Uid{100}, World::uid(3), {21}));
 }
 
+// Equal workers of equal credit; what the third does besides differs.
+class Parts : public ::testing::Test {
+ protected:
+  static Scores measured(std::uint64_t round, double given, double expert) {
+    Scores scores;
+    scores.round = {round};
+    for (std::uint16_t uid = 1; uid <= 6; ++uid) {
+      ScoreEntry entry{Uid{uid}, Verdict::measured, {}, {3, 0.05, 0.001, 24}};
+      const double other_given = uid == 3 ? given : 0.04, other_expert = uid == 3 ? expert : 0.01;
+      entry.given = {3, other_given, 0.001, 24};
+      entry.experts = {{0, {3, other_expert, 0.0005, 24}}};
+      scores.entries.push_back(entry);
+    }
+    return scores;
+  }
+  static double weight_of_third(double given, double expert, const ScoringOptions& options = {}) {
+    Scoring scoring(options);
+    for (std::uint64_t round = 1; round <= 10; ++round) {
+      std::vector<ShardOutcome> outcomes;
+      for (std::uint16_t uid = 1; uid <= 6; ++uid) {
+        outcomes.push_back({Uid{uid}, true, false, 100, false, 4});
+      }
+      scoring.close_round({round}, outcomes);
+      scoring.measure(Uid{100}, 1, measured(round, given, expert));
+    }
+    return scoring.weight(Uid{3}) / 65'535.0;
+  }
+};
+
+TEST_F(Parts, CostNothingAsLongAsTheyAreUsualOrMore) {
+  EXPECT_DOUBLE_EQ(weight_of_third(0.04, 0.01), 1);
+  EXPECT_DOUBLE_EQ(weight_of_third(0.06, 0.03), 1);
+  EXPECT_DOUBLE_EQ(weight_of_third(0.035, 0.006), 1);
+}
+
+TEST_F(Parts, LowerThePayOfWhatTheOthersDoAlreadyDownToAShare) {
+  EXPECT_NEAR(weight_of_third(0, 0.01), 0.5, 0.06);
+  EXPECT_NEAR(weight_of_third(-0.05, 0.01), 0.5, 1e-3);  // clamped
+  ScoringOptions off;
+  off.given_share = 0;
+  EXPECT_DOUBLE_EQ(weight_of_third(0, 0.01, off), 1);
+}
+
+TEST_F(Parts, LowerThePayOfWhoseExpertsDoNothingDownToAShare) {
+  EXPECT_NEAR(weight_of_third(0.04, 0), 0.75, 0.06);
+  EXPECT_NEAR(weight_of_third(0.04, -0.01), 0.75, 1e-3);
+  ScoringOptions off;
+  off.expert_share = 0;
+  EXPECT_DOUBLE_EQ(weight_of_third(0.04, 0, off), 1);
+}
+
+TEST(Scoring, PaysARoundThatIsSharedOnlyInPart) {
+  Scoring scoring({});
+  for (std::uint64_t round = 1; round <= 40; ++round) {
+    const std::vector<ShardOutcome> outcomes{{Uid{1}, true, false, 100, true},
+                                             {Uid{2}, true, false, 100, false},
+                                             {Uid{3}, true, false, 100, false}};
+    scoring.close_round({round}, outcomes);
+    scoring.measure(Uid{100}, 1,
+                    scores_of(round, {{Uid{1}, 0.05}, {Uid{2}, 0.05}, {Uid{3}, 0.05}}, 0.001));
+  }
+  EXPECT_NEAR(scoring.weight(Uid{1}) / 65'535.0, 0.5, 0.02);
+  EXPECT_EQ(scoring.weight(Uid{2}), 65'535);
+}
+
 TEST(Scoring, OffersRulesByName) {
   for (const char* rule : {"power", "top_k", "gauntlet"}) {
     ScoringOptions options;

@@ -166,7 +166,7 @@ def check_explanations(scene, run):
     done = scene.yumoe("why", run, "--hotkey", "one", "--json")
     check(done.returncode == 0, f"why failed: {done.stderr}")
     why = json.loads(done.stdout)
-    check([f["verdict"] for f in why["filters"]] == ["passed"] * 12, f"filters: {why['filters']}")
+    check([f["verdict"] for f in why["filters"]] == ["passed"] * 15, f"filters: {why['filters']}")
     measured = [v["measured"] for v in why["validators"] if v["measured"]]
     check(measured, f"nobody measured it: {why}")
     draw = measured[0]["private"]
@@ -301,7 +301,9 @@ def play_attacks(scene, run, workers, validators, rounds):
         coordinator = subprocess.Popen(
             [scene.bin / "yumoe", "coordinator", config, "--out", run, "--run.audit_share=1",
              f"--run.workers_min={len(honest) + len(attackers) - 1}", "--run.commit_wait_max_ms=6000",
-             "--run.commit_wait_min_ms=1000", "--run.reveal_wait_max_ms=1000", "--evaluation.private_windows=32"],
+             "--run.commit_wait_min_ms=1000", "--run.reveal_wait_max_ms=1000", "--run.scoring=blocking",
+             # So small a model's honest updates have up to 40 % in common.
+             "--evaluation.private_windows=32", "--scoring.duplicate_share=0.5"],
             stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             address = None
@@ -317,8 +319,10 @@ def play_attacks(scene, run, workers, validators, rounds):
                            "--heartbeat-interval-ms", "100"]
                 if behaviour:
                     command += ["--behaviour", behaviour, "--pool", pool]
-                processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+                own_log = open(scene.folder / run.name / f"{name}.log", "w")
+                processes.append(subprocess.Popen(command, stdout=own_log, stderr=own_log))
 
+            (scene.folder / run.name).mkdir(exist_ok=True)
             join("validator", "judge", "")
             for name, behaviour in liars:
                 join("validator", name, behaviour)
@@ -341,19 +345,56 @@ def play_attacks(scene, run, workers, validators, rounds):
 
 
 def check_attacks(scene, run, log, workers, validators):
+    """Every attacker failed as VERDICTS says and is paid less than the least of the honest; what was seen, in words."""
     status = json.loads(scene.yumoe("status", run, "--json").stdout)["participants"]
-    honest = [p["weight"] for p in status if p["name"] in ("one", "two", "three")]
-    check(len(honest) == 3 and min(honest) > 0, f"an honest worker is not paid: {status}")
+    honest = {p["name"]: p["weight"] for p in status if p["name"] in ("one", "two", "three")}
+    check(len(honest) == 3 and min(honest.values()) > 0, f"an honest worker is not paid: {status}")
     contributions = contributions_of(scene, run)
-    seen = {}
+    refused = {p["name"]: {row["filter"] for row in contributions if row["uid"] == p["uid"] and row["filter"]}
+               for p in status}
+    for name in honest:
+        check(not refused[name], f"honest {name} was refused: {refused[name]}")
+    seen = []
     for behaviour in workers:
         own = [p for p in status if p["name"].rsplit("-", 1)[0] == behaviour]
-        uids = {p["uid"] for p in own}
-        rows = [row for row in contributions if row["uid"] in uids]
-        filters = sorted({row["filter"] for row in rows if row["filter"]})
+        if behaviour not in VERDICTS:
+            continue
+        filters = set().union(*(refused[p["name"]] for p in own))
+        weight = sum(p["weight"] for p in own)
+        rows = [row for row in contributions if row["uid"] in {p["uid"] for p in own}]
+        what = f"{behaviour}: weight {weight}, {len(rows)} contributions, filters {sorted(filters)}"
+        check(weight < min(honest.values()), f"pays: {what}, honest {honest}")
         why = json.loads(scene.yumoe("why", run, "--hotkey", own[0]["name"], "--json").stdout)
-        seen[behaviour] = f"{[p['weight'] for p in own]} {filters} {len(rows)} {why['warning'][:60]}"
-    return seen
+        verdict = VERDICTS[behaviour]
+        fails = {
+            "banned": weight == 0 and ("trained again" in why["warning"] or "do not lower" in why["warning"]),
+            "poor": weight < 0.5 * min(honest.values()),
+            "shared": "duplicate" in filters and was_shared(scene, run, own[0]["name"], rows),
+            "refused": weight == 0 and ("trained again" in why["warning"] or filters),
+            "schema": {"schema", "size"} <= filters,
+            "late": rows and not any(row["in_time"] for row in rows),
+            "unrevealed": weight == 0 and len(rows) <= 3,
+            "returning": weight == 0 and len(own) >= 2,
+            "unheard": weight == 0 and not rows and "came before: replayed" in log,
+        }.get(verdict, verdict in filters)
+        check(fails, f"not {verdict}: {what}, {why['warning']}")
+        seen.append(f"{behaviour} {verdict}")
+    agreement = {p["name"]: p["agreement"] for p in status if p["role"] == "validator"}
+    for behaviour in validators:
+        liars = [name for name in agreement if name.rsplit("-", 1)[0] == behaviour]
+        check(all(agreement[name] < agreement["judge"] for name in liars), f"{behaviour} agrees: {agreement}")
+        friends = [p["weight"] for p in status if p["name"].startswith("friend-")]
+        check(friends and max(friends) == 0, f"friends of {behaviour} are paid: {status}")
+        seen.append(f"{behaviour} {VERDICTS[behaviour]}")
+    return ", ".join(seen)
+
+
+def was_shared(scene, run, name, rows):
+    for row in rows:
+        why = scene.yumoe("why", run, "--hotkey", name, "--round", str(row["round"]), "--json")
+        if why.returncode == 0 and json.loads(why.stdout)["shared"]:
+            return True
+    return False
 
 
 def test_tampered_record(scene):

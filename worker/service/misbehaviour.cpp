@@ -298,7 +298,7 @@ Bytes jittered(const Layout& layout, const CodecOptions& codec, const ExpertSet&
       values[offset + at] = value * (1 + 0.2f * static_cast<float>(random.normal()));
     });
   }
-  for (std::size_t i = 0; i < values.size() / 160; ++i) {
+  for (std::uint64_t i = 0; i < parsed.kept() / 10; ++i) {
     values[random.below(values.size())] = largest * static_cast<float>(random.normal()) / 2;
   }
   return encode_update(layout, experts, values, codec);

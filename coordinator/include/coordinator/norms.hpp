@@ -20,21 +20,23 @@ namespace yumoe {
 
 class NormIndex {
  public:
-  // Remembers `rounds` rounds; reports a group above `bound` times the median, nothing if `bound` is 0.
-  NormIndex(const Layout& layout, std::uint64_t rounds, double bound);
+  // Reports a group above `bound` times the median; nothing if `bound` is 0.
+  NormIndex(const Layout& layout, double bound);
 
   struct Excess {
     std::string group;
     double norm = 0, median = 0, most = 0;
     std::size_t others = 0;  // whose median it is
   };
-  // The group that is the furthest above its bound. Fewer than kFewest others: nothing is known, nothing found.
+  // The group that is the furthest above its bound, by the others' contributions of this round and the one
+  // before. Fewer than kFewest that sent something of it: nothing is known, nothing found.
   // Cost: O(groups * others).
   std::optional<Excess> find(RoundId round, Uid uid, std::uint32_t steps,
                              const Update& update) const;
   void add(RoundId round, Uid uid, std::uint32_t steps, const Update& update);
 
   static constexpr std::size_t kFewest = 3;
+  static constexpr std::uint64_t kRounds = 2;
 
  private:
   struct Entry {
@@ -44,7 +46,6 @@ class NormIndex {
   };
   std::vector<double> norms_of(const Update& update) const;
 
-  std::uint64_t rounds_;
   double bound_;
   std::vector<std::string> groups_;
   std::vector<std::size_t> group_of_;  // by tensor

@@ -199,7 +199,7 @@ struct ScoringOptions {
            {.unit = "rounds",
             .min = 1,
             .max = 1'000,
-            .help = "how long a contribution is remembered for that, and for norm_bound"});
+            .help = "how long a contribution is remembered for that"});
     option("norm_bound", norm_bound,
            {.unit = "of the median",
             .min = 0,
