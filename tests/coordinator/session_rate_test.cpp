@@ -1,11 +1,10 @@
 // What a connection may send: honest traffic passes at any pace, a flood ends with its evidence.
 
-#include "service/sessions.hpp"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "router/protocol.hpp"
+#include "service/sessions.hpp"
 
 namespace yumoe {
 namespace {
