@@ -350,8 +350,9 @@ void replay_run(ReplayChoice choice) {
                           {"verified", recomputed_all}};
     std::cout << result.dump() << std::endl;
   } else {
+    if (isatty(STDOUT_FILENO)) std::printf("\n");  // ends the line of progress
     std::printf(
-        "\n%llu records drove the core again; it reached the same plans, ratings and weights.\n"
+        "%llu records drove the core again; it reached the same plans, ratings and weights.\n"
         "Rounds %llu to %llu: every aggregate was computed again from the recorded "
         "contributions and every base version has the recorded digest; the last is\n  %s\n",
         static_cast<unsigned long long>(replayed.records),
