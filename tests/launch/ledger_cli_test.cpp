@@ -47,6 +47,7 @@ class LedgerCommands : public ::testing::Test {
     economy.subnets = {"vision lock=2000 stake=100 miners=2"};
     ledger::LedgerOptions rules;
     rules.tempo = 20;
+    rules.weights_set_rate_limit = 0;
     rules.network_lock = 1'000'000'000'000;
     OptionTexts texts;
     const auto add = [&](const std::string& section, const auto& options) {
@@ -224,6 +225,17 @@ TEST_F(LedgerCommands, StakeMovesToAnotherSubnetAndIsSoldInFull) {
     arrived = arrived || (stake.at("hotkey_name") == "small" && stake.at("subnet") == "vision");
   }
   EXPECT_TRUE(arrived);
+}
+
+TEST_F(LedgerCommands, WeightsOfAnotherSubnetAreSetByAFileAndThoseOfTheRunsOwnAreNot) {
+  const std::string weights = " --weights " + file("2 100\n3 50\n");
+  EXPECT_THAT(yumoe("weigh", "--key //Alice --netuid 2" + weights).output,
+              HasSubstr("HotKeyNotRegisteredInSubNet: register the hotkey first"));
+  ASSERT_EQ(yumoe("register", "--key //Alice --netuid 2").code, 0);
+  EXPECT_THAT(yumoe("weigh", "--key //Alice --netuid 2" + weights).output,
+              HasSubstr("NeuronNoValidatorPermit: only validators set weights"));
+  EXPECT_THAT(yumoe("weigh", "--key //Alice --netuid 1" + weights).output,
+              HasSubstr("come from its validators' scores"));
 }
 
 TEST_F(LedgerCommands, ProposalsAreShownAsSharesAndTheValueUnderstoodIsSaid) {
