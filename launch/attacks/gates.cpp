@@ -80,9 +80,7 @@ std::vector<AttackGate> gates_of(const AttackResult& result, const AttackResult&
   if (info.kind == AttackKind::idle) {
     gates.push_back({name + "emission of all attackers", result.attackers_share, 0.01});
   } else if (info.kind == AttackKind::partial) {
-    // Who trains once and answers twice is paid like one honest worker; those differ by a percent by chance.
-    gates.push_back(
-        {name + "pay a step of work against honest workers", result.pay_per_work, 1.01});
+    gates.push_back({name + "pay a step of work against honest workers", result.pay_per_work, 1});
   } else {
     gates.push_back({name + "dividends of the liars against their stake",
                      result.attackers_share / scenario.share, 1});
