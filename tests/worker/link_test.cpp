@@ -162,7 +162,8 @@ class ParticipantLink : public ::testing::Test {
   std::unique_ptr<Link> connect() {
     Join join;
     join.name = "w";
-    return std::make_unique<Link>(host.address(), Keypair::generate(KeyType::ed25519), join, host.options, stop);
+    return std::make_unique<Link>(host.address(), Keypair::generate(KeyType::ed25519), join,
+                                  host.options, stop);
   }
   template <typename Condition>
   static bool comes_true(Condition condition) {
