@@ -238,8 +238,12 @@ stake = 1000
         for process in (coordinator, *children):
             if process.poll() is None:
                 process.kill()
-    shown = json.loads(scene.yumoe("ledger", "show", run, "--json").stdout)
-    paid = {p["name"]: p["emission"] for p in shown["last_epoch"]["payouts"]}
+    history = scene.yumoe("ledger", "history", run, "--json")
+    check(history.returncode == 0, f"history: {history.stderr}")
+    paid = {}
+    for line in history.stdout.splitlines():
+        for payout in json.loads(line)["payouts"]:
+            paid[payout["name"]] = paid.get(payout["name"], 0) + payout["emission"]
     check(min(paid.get(name, 0) for name in ("near", "far", "judge")) > 0, f"paid: {paid}")
     print(f"  {paid}")
 
