@@ -1,9 +1,12 @@
 // Experts on another process against the same experts called locally: latency of a call that computes
 // nothing, of a small batch, and the throughput of large ones with training, for 1, 2 and 4 clients.
-// One thread computes. And training over experts that a bad network hides now and then. `bench_remote_expert server noop|expert` and `client ...` are what it starts.
+// One thread computes. And training over experts that a bad network hides now and then. `bench_remote_expert
+// server noop|expert` and `client ...` are what it starts.
 
 #include <ATen/Parallel.h>
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -112,14 +115,19 @@ void step(RemoteExperts& remote, std::span<const float> x, std::span<float> y,
   if (!rows.answered) std::abort();
 }
 
-// Two batches under way, so that one is computed while the other travels. Prints when it began and ended.
-int train_remotely(const std::string& address, int steps) {
+// Two batches under way, so that one is computed while the other travels. Says when it is ready, waits until
+// nobody holds `gate` for itself, and prints when it began and ended.
+int train_remotely(const std::string& address, int steps, const char* gate) {
   RemoteExperts remote = connect(address);
   const std::vector<float> x = rows_of(kBatch);
   {
     std::vector<float> y(x.size()), dx(x.size());
     step(remote, x, y, dx);
   }
+  std::printf("ready\n");
+  std::fflush(stdout);
+  const int shared = open(gate, O_RDONLY);
+  if (shared < 0 || flock(shared, LOCK_SH) != 0) std::abort();
   std::atomic<int> left = steps;
   const auto start = Clock::now();
   {
@@ -224,11 +232,18 @@ double local_rate(int steps) {
 
 double remote_rate(int clients, int steps) {
   const ServerProcess server("expert");
+  // All begin together: a client's first batch, which is not counted, would else be computed in the time of
+  // those that began before.
+  char gate[] = "/tmp/yumoe-bench-XXXXXX";
+  const int held = mkstemp(gate);
+  if (held < 0 || flock(held, LOCK_EX) != 0) std::abort();
   std::vector<std::unique_ptr<Process>> processes;
   for (int i = 0; i < clients; ++i) {
-    processes.push_back(
-        std::make_unique<Process>("client '" + server.address + "' " + std::to_string(steps)));
+    processes.push_back(std::make_unique<Process>("client '" + server.address + "' " +
+                                                  std::to_string(steps) + " " + gate));
   }
+  for (auto& process : processes) process->read();
+  flock(held, LOCK_UN);
   double first = 1e300, last = 0;
   for (auto& process : processes) {
     double start = 0, end = 0;
@@ -236,6 +251,8 @@ double remote_rate(int clients, int steps) {
     first = std::min(first, start);
     last = std::max(last, end);
   }
+  close(held);
+  unlink(gate);
   return static_cast<double>(kBatch) * clients * steps / (last - first);
 }
 
@@ -349,7 +366,7 @@ int main(int argc, char** argv) {
   at::set_num_threads(1);
   const std::string role = argc > 2 ? argv[1] : "";
   if (role == "server") return serve(argv[2]);
-  if (role == "client") return train_remotely(argv[2], std::atoi(argv[3]));
+  if (role == "client" && argc > 4) return train_remotely(argv[2], std::atoi(argv[3]), argv[4]);
   bench::Report report;
   if (role.empty() && argc > 1 && std::string(argv[1]) == "faults") {  // that part alone
     faults(report);
