@@ -94,8 +94,8 @@ std::optional<Failure> check_update(const Layout& layout, const CodecOptions& co
 }
 
 std::optional<Failure> check_norm(const TrainingShard& shard, const Update& update,
-                                  const NormIndex& norms) {
-  const auto excess = norms.find(shard.round, shard.uid, shard.inner_steps, update);
+                                  std::size_t owners, const NormIndex& norms) {
+  const auto excess = norms.find(shard.round, shard.uid, shard.inner_steps, update, owners);
   if (!excess) return std::nullopt;
   char text[256];
   std::snprintf(text, sizeof text,
@@ -132,7 +132,8 @@ void Seen::add(const Layout& layout, const Contribution& contribution, const Upd
 }
 
 Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
-                 const TrainingShard& shard, const Digest& base, ByteView bytes, Seen& seen) {
+                 const TrainingShard& shard, const Digest& base, ByteView bytes, std::size_t owners,
+                 Seen& seen) {
   YUMOE_ASSERT(shard.data.count ==
                shard.inner_steps * static_cast<std::uint64_t>(training.batch_sequences));
   Revealed revealed;
@@ -145,12 +146,14 @@ Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOpt
     std::optional<Update> update;
     failure = check_claims(layout, training, shard, base, c);
     if (!failure) failure = check_update(layout, codec, shard, std::move(c.update), update);
-    if (!failure) failure = check_norm(shard, *update, seen.norms);
+    if (!failure) {
+      failure = check_norm(shard, *update, owners, seen.norms);
+      seen.norms.add(shard.round, shard.uid, c.steps, *update);
+    }
     const Sketch sketch = failure ? Sketch{} : sketch_of(layout, *update);
     if (!failure) failure = check_duplicate(shard, sketch, seen.duplicates, revealed);
     if (!failure) {
       seen.duplicates.add(shard.round, shard.uid, sketch);
-      seen.norms.add(shard.round, shard.uid, c.steps, *update);
       revealed.steps = c.steps;
       revealed.tokens = c.tokens;
       revealed.seconds = c.seconds;

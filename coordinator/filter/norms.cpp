@@ -51,7 +51,7 @@ std::vector<double> NormIndex::norms_of(const Update& update) const {
 }
 
 std::optional<NormIndex::Excess> NormIndex::find(RoundId round, Uid uid, std::uint32_t steps,
-                                                 const Update& update) const {
+                                                 const Update& update, std::size_t owners) const {
   if (bound_ <= 0) return std::nullopt;
   std::vector<const Entry*> others;
   for (const auto& [other, entry] : newest_) {
@@ -67,7 +67,7 @@ std::optional<NormIndex::Excess> NormIndex::find(RoundId round, Uid uid, std::ui
       sizes.push_back(entry->norms[g]);
       their_steps.push_back(entry->steps);
     }
-    if (sizes.size() < kFewest) continue;
+    if (sizes.size() < kFewest || 3 * sizes.size() < 2 * owners) continue;
     const std::size_t count = sizes.size();
     const double usual = median(std::move(sizes));
     const double usual_steps = std::max(1.0, median(std::move(their_steps)));

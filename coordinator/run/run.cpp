@@ -309,11 +309,9 @@ void Run::start_closing(TimeMs now) {
   final_round.base = version_digest_;
   final_round.score_deadline = now + milliseconds(settings_.run.score_wait_max_ms);
   final_round.deadline = final_round.score_deadline;
-  for (const auto& [uid, participant] : participants_) {
-    if (participant.role == Role::validator && participant.active) {
-      final_round.scored_by[uid] = false;
-      final_round.evaluated[uid];
-    }
+  for (const Uid uid : judges()) {
+    final_round.scored_by[uid] = false;
+    final_round.evaluated[uid];
   }
   rounds_.push_back(std::move(final_round));
 }
@@ -394,10 +392,16 @@ double Run::budget_root(std::size_t workers) const {
   return std::sqrt(std::max(1.0, static_cast<double>(workers) / most));
 }
 
+// Validators that are here. Once one of the run has a stake, those without are strangers who joined for
+// nothing: they neither take turns nor share the audits' budget, and say nothing that counts.
 std::vector<Uid> Run::judges() const {
   std::vector<Uid> judges;
+  const bool any_stake = std::any_of(participants_.begin(), participants_.end(), [](auto& entry) {
+    return entry.second.role == Role::validator && entry.second.stake > 0;
+  });
   for (const auto& [uid, participant] : participants_) {
-    if (participant.role == Role::validator && participant.active) judges.push_back(uid);
+    if (participant.role != Role::validator || !participant.active) continue;
+    if (participant.stake > 0 || !any_stake) judges.push_back(uid);
   }
   return judges;
 }
@@ -545,8 +549,8 @@ void Run::close_training_statistics(const RoundState& round) {
   for (const auto& [uid, shard] : round.shards) {
     if (shard.answer == Answer::missing && !shard.awaited) {
       participants_.at(uid).reason =
-          "one round is shorter than its least work: it is not waited for, comes late and counts "
-          "less";
+          "one round is shorter than its least work: it is not waited for, comes late, counts "
+          "less and is not measured, so it earns nothing: fewer experts or a faster machine help";
     } else if (shard.answer == Answer::missing) {
       Participant& participant = participants_.at(uid);
       ++participant.missed;

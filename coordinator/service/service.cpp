@@ -173,7 +173,8 @@ class Coordinator::Impl {
       if (const auto* revealed = std::get_if<Revealed>(&event);
           revealed && revealed->filter.empty()) {
         accepted_.push_back({revealed->round, revealed->uid, revealed->blob});
-        while (accepted_.front().round.value + seen_rounds() <= core.round().value)
+        while (!accepted_.empty() &&
+               accepted_.front().round.value + seen_rounds() <= core.round().value)
           accepted_.pop_front();
       }
       remember(record.time, event, core);
@@ -369,7 +370,7 @@ class Coordinator::Impl {
         revealed != shard.commitment
             ? broken_commitment(shard.shard, shard.commitment, revealed, bytes, mismatches)
             : examine(layout_, setup_.codec, setup_.training, shard.shard, round.base, bytes,
-                      seen_);
+                      round.shards.size(), seen_);
     const RoundId id = round.id;
     if (const auto refused = core_->refusal_of(event, now_)) {
       refuse(peer, refused->code, refused->message);

@@ -87,6 +87,10 @@ bool Sessions::exceeds_rate(Session& session, TimeMs now) const {
 
 Sessions::Reply Sessions::challenge(const Peer& peer, TimeMs now) {
   if (sessions_.size() >= kSessionsMax) drop_silent(now);
+  if (sessions_.size() >= kSessionsMax && find(peer) == nullptr) {
+    return {Refusal{std::string(name_of(ErrorCode::peer_refused)),
+                    "too many connections that have not joined: try again in a minute", false}};
+  }
   // Whoever has not joined yet gets the same nonce again, so that an answer on its way stays valid.
   if (const Session* session = find(peer); session != nullptr && !session->uid) {
     return {Challenge{session->nonce, run_}};

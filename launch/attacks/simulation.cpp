@@ -250,7 +250,7 @@ class Simulation {
         commitment != shard.commitment
             ? broken_commitment(shard.shard, shard.commitment, commitment, delivery.bytes, 1)
             : examine(layout_, setup_.codec, setup_.training, shard.shard, round->base,
-                      delivery.bytes, seen_);
+                      delivery.bytes, round->shards.size(), seen_);
     if (!revealed.filter.empty()) {
       ++player.result.refused;
       player.result.filter = revealed.filter;

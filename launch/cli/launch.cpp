@@ -116,6 +116,9 @@ void add_slurm(CLI::App& group) {
   command->add_option("--account", choice->job.account, "Account that is charged");
   command->add_flag("--print", choice->print, "Print the batch script instead of submitting it");
   command->footer(
+      "Islands of several GPUs do not train yet: yumoe-worker refuses them and says so; 1 GPU and "
+      "any number "
+      "of CPUs do.\n"
       "yumoe launch slurm run.toml --nodes 2 --gpus-per-node 8 --print\n"
       "yumoe launch slurm run.toml --nodes 2 --gpus-per-node 8 --time 12:00:00");
   command->callback([choice] { launch_slurm(*choice); });

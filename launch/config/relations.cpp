@@ -54,6 +54,14 @@ Broken of_limits(const RunConfig& config) {
       {"transport.heartbeat_interval_ms", config.transport.heartbeat_interval_ms,
        "half of transport.lease_ms", config.transport.lease_ms / 2},
   };
+  if (config.store.contributions_kept_rounds > 0 &&
+      config.store.contributions_kept_rounds < config.scoring.duplicate_rounds) {
+    return BrokenRelation{"store.contributions_kept_rounds",
+                          "store.contributions_kept_rounds must be 0 or at least "
+                          "scoring.duplicate_rounds = " +
+                              std::to_string(config.scoring.duplicate_rounds) +
+                              ": a restarted coordinator must know what it accepted"};
+  }
   for (const auto& [key, value, other, limit] : limits) {
     if (value <= limit) continue;
     return BrokenRelation{key, std::string(key) + " = " + std::to_string(value) +

@@ -40,15 +40,16 @@ class Examine : public ::testing::Test {
     honest.update = update_of(shard.experts, codec, 7);
   }
 
-  Bytes update_of(const ExpertSet& experts, const CodecOptions& options, std::uint64_t seed) const {
+  Bytes update_of(const ExpertSet& experts, const CodecOptions& options, std::uint64_t seed,
+                  double size = 1e-3) const {
     Random random(seed);
     std::vector<float> values(layout.parameters());
-    for (float& value : values) value = static_cast<float>(1e-3 * random.normal());
+    for (float& value : values) value = static_cast<float>(size * random.normal());
     return encode_update(layout, experts, values, options);
   }
   Revealed examined(const Contribution& contribution) { return examined(encode(contribution)); }
   Revealed examined(const Bytes& bytes) {
-    return examine(layout, codec, training, shard, base, bytes, seen);
+    return examine(layout, codec, training, shard, base, bytes, owners, seen);
   }
   // The verdict on an honest contribution changed by `change`.
   Revealed with(const std::function<void(Contribution&)>& change) {
@@ -68,6 +69,7 @@ class Examine : public ::testing::Test {
   Digest base = digest_of(Bytes{1});
   TrainingShard shard;
   Contribution honest;
+  std::size_t owners = 10;
   Seen seen{layout, ScoringOptions{}};
 };
 
@@ -140,6 +142,38 @@ TEST_F(Examine, NamesMoreThanAnHonestEncoderKeeps) {
 TEST_F(Examine, NamesAnUpdateThatDoesNotDecode) {
   EXPECT_EQ(with([](Contribution& c) { c.update.resize(c.update.size() / 2); }).filter, "update");
   EXPECT_EQ(with([](Contribution& c) { c.update.clear(); }).filter, "update");
+}
+
+TEST_F(Examine, NamesANormFarAboveTheOthers) {
+  owners = 4;
+  for (std::uint16_t uid = 10; uid < 13; ++uid) {
+    seen.norms.add(shard.round, {uid}, 3, Update(layout, update_of(shard.experts, codec, uid)));
+  }
+  const Bytes large = update_of(shard.experts, codec, 7, 1);
+  const Revealed verdict = with([&](Contribution& c) { c.update = large; });
+  EXPECT_EQ(verdict.filter, "norm");
+  EXPECT_THAT(verdict.evidence, HasSubstr("3 others"));
+}
+
+TEST_F(Examine, IsNotMovedByIdlersWhoComeFirst) {
+  owners = 10;
+  const auto play = [&](std::uint16_t uid, double size) {
+    shard.uid = {uid};
+    const Bytes update = update_of(shard.experts, codec, uid + 100 * shard.round.value, size);
+    return with([&](Contribution& c) {
+             c.round = c.moments_from = shard.round;
+             c.uid = shard.uid;
+             c.shard = digest_of_shard(shard);
+             c.update = update;
+           })
+        .filter;
+  };
+  for (std::uint64_t round = 4; round < 7; ++round) {
+    shard.round = {round};
+    for (std::uint16_t uid = 1; uid <= 3; ++uid) play(uid, 1e-9);
+    for (std::uint16_t uid = 4; uid <= 10; ++uid)
+      EXPECT_EQ(play(uid, 1e-3), "") << round << " " << uid;
+  }
 }
 
 TEST_F(Examine, NamesExpertsThatWereNotGiven) {

@@ -67,11 +67,24 @@ void ExpertServer::answer(Received received) {
     say(received, call, static_cast<int>(ExpertStatus::unknown_expert), {});
   } else if (call.width != compute_->width()) {
     say(received, call, static_cast<int>(ExpertStatus::malformed), {});
-  } else if (call.backward) {
-    answer_backward(received, call, received.frames[1]);
   } else {
-    Bytes x = std::move(received.frames[1]);
-    answer_forward(received, call, std::move(x));
+    Bytes payload = std::move(received.frames[1]);
+    compute(received, call, std::move(payload));
+  }
+}
+
+// What a stranger's call costs too much, or makes LibTorch give up, costs its answer and not the server.
+void ExpertServer::compute(const Received& from, const ExpertCall& call, Bytes payload) {
+  try {
+    if (call.backward) {
+      answer_backward(from, call, payload);
+    } else {
+      answer_forward(from, call, std::move(payload));
+    }
+  } catch (const std::exception& error) {
+    log_warning("a call with " + std::to_string(call.rows) +
+                " rows for an expert could not be computed: " + error.what());
+    say(from, call, static_cast<int>(ExpertStatus::malformed), {});
   }
 }
 
@@ -82,9 +95,10 @@ void ExpertServer::answer_forward(const Received& from, const ExpertCall& call, 
   say(from, call, static_cast<int>(ExpertStatus::ok), std::move(y));
   if (kept == nullptr) return;
   kept_.bytes += kept->bytes;
-  kept_.entries.emplace_back(Key{from.client_key, call.id}, std::move(kept));
+  kept_.entries.emplace_back(Key{from.client_key, call.id},
+                             Kept{std::move(kept), compute_, call.layer, call.expert, call.rows});
   while (kept_.bytes > options_.kept_bytes_max) {
-    kept_.bytes -= kept_.entries.front().second->bytes;
+    kept_.bytes -= kept_.entries.front().second.state->bytes;
     kept_.entries.pop_front();
   }
 }
@@ -101,8 +115,14 @@ void ExpertServer::answer_backward(const Received& from, const ExpertCall& call,
     say(from, call, static_cast<int>(ExpertStatus::ok), said->second);
     return;
   } else if (const auto found = find_in(kept_.entries, key); found != kept_.entries.end()) {
-    kept_.bytes -= found->second->bytes;
-    kept = std::move(found->second);
+    const Kept& entry = found->second;
+    if (entry.rows != call.rows || entry.layer != call.layer || entry.expert != call.expert ||
+        entry.compute != compute_) {
+      say(from, call, static_cast<int>(ExpertStatus::malformed), {});
+      return;
+    }
+    kept_.bytes -= entry.state->bytes;
+    kept = std::move(found->second.state);
     kept_.entries.erase(found);
   } else {
     say(from, call, static_cast<int>(ExpertStatus::not_kept), {});

@@ -104,7 +104,8 @@ RemoteExperts::RemoteExperts(std::vector<ExpertPlace> places, const Digest& vers
       version_(version),
       width_(width),
       dispatcher_(options, places_.size()),
-      refused_(places_.size()) {
+      refused_(places_.size()),
+      of_other_version_(places_.size()) {
   const CurveKeypair keys = CurveKeypair::generate();
   for (const ExpertPlace& place : places_) {
     transports_.push_back(connect_zeromq(place.address, keys, transport_options()));
@@ -149,19 +150,30 @@ void RemoteExperts::run(std::span<ExpertRows> calls, bool backward) {
       continue;
     }
     has_leader_ = true;
-    while (!is_done()) step(lock);
+    try {
+      while (!is_done()) step(lock);
+    } catch (...) {
+      has_leader_ = false;
+      changed_.notify_all();  // another of the waiting callers leads
+      throw;
+    }
     has_leader_ = false;
     changed_.notify_all();
   }
   for (const auto id : mine) open_.erase(id);
   for (const ExpertRows& rows : calls) {
     if (rows.answered) continue;
+    std::string why;
+    bool all = true;
     for (std::size_t s = 0; s < places_.size(); ++s) {
       const auto& held = places_[s].experts;
-      const bool holds =
-          std::find(held.begin(), held.end(), std::pair(rows.layer, rows.expert)) != held.end();
-      if (holds && !refused_[s].empty()) throw Error(ErrorCode::version_mismatch, refused_[s]);
+      if (std::find(held.begin(), held.end(), std::pair(rows.layer, rows.expert)) == held.end()) {
+        continue;
+      }
+      all = all && of_other_version_[s];
+      if (of_other_version_[s]) why = refused_[s];
     }
+    if (all && !why.empty()) throw Error(ErrorCode::version_mismatch, why);
   }
 }
 
@@ -241,6 +253,7 @@ void RemoteExperts::receive_some(Lock& lock) {
 
 void RemoteExperts::refuse(std::size_t server, const ExpertAnswer& answer) {
   refused_[server] = other_version_text(places_[server].address.endpoint, answer.version, version_);
+  of_other_version_[server] = true;
   log_error(refused_[server]);
   set_replicas();
 }
@@ -287,6 +300,7 @@ bool RemoteExperts::hear_version(std::size_t server, milliseconds wait) {
   const std::uint64_t position = answer.id - kVersionCalls;
   if (answer.id < kVersionCalls || position >= places_[server].experts.size()) return false;
   const std::string& endpoint = places_[server].address.endpoint;
+  of_other_version_[server] = answer.status == ExpertStatus::other_version;
   switch (answer.status) {
     case ExpertStatus::ok:
       // With others of its experts unknown to it, those answers come too.
@@ -311,6 +325,7 @@ ExpertSet RemoteExperts::use(const Digest& version, milliseconds wait) {
   YUMOE_ASSERT(open_.empty());
   version_ = version;
   sent_.clear();  // late answers speak of another version
+  of_other_version_.assign(places_.size(), false);
   for (std::size_t s = 0; s < places_.size(); ++s) {
     refused_[s] = "experts at " + places_[s].address.endpoint +
                   " do not answer: is the server there, and is its key the one in the address?";
@@ -363,6 +378,20 @@ void RemoteExperts::take(std::size_t server, const std::vector<Bytes>& frames) {
     }
     dispatcher_.failed(now(), answer.id);
     ++counts_.repeated;
+    return;
+  }
+  std::size_t asked = 0;
+  bool all_open = true;
+  for (const auto id : send.calls) {
+    const auto open = open_.find(id);
+    all_open = all_open && open != open_.end();
+    if (open != open_.end()) asked += open->second.rows->out.size() / width_;
+  }
+  if (all_open && (asked != answer.rows || answer.width != width_)) {
+    ++counts_.damaged;
+    log_warning("answer of " + places_[server].address.endpoint + ": " +
+                std::to_string(answer.rows) + " rows of " + std::to_string(asked));
+    dispatcher_.failed(now(), answer.id);
     return;
   }
   std::size_t rows = 0;

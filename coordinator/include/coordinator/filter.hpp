@@ -33,8 +33,10 @@ struct Seen {
 //   duplicate   it has too many elements in common with an earlier contribution of another shard; the
 //               earlier one stays. What passes is remembered in `seen`.
 // Cost: two passes over the update's bytes.
+// `owners`: how many workers have a shard of this round.
 Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,
-                 const TrainingShard& shard, const Digest& base, ByteView contribution, Seen& seen);
+                 const TrainingShard& shard, const Digest& base, ByteView contribution,
+                 std::size_t owners, Seen& seen);
 
 // The verdict on a worker that revealed something else than it committed to, `times` times: filter
 // "commitment".

@@ -29,10 +29,12 @@ class NormIndex {
     std::size_t others = 0;  // whose median it is
   };
   // The group that is the furthest above its bound, by the others' contributions of this round and the one
-  // before. Fewer than kFewest that sent something of it: nothing is known, nothing found.
+  // before. Fewer than kFewest that sent something of it, or than two thirds of the round's `owners`: nothing
+  // is known, nothing found, so that a third of the workers who come first decide nothing.
   // Cost: O(groups * others).
-  std::optional<Excess> find(RoundId round, Uid uid, std::uint32_t steps,
-                             const Update& update) const;
+  std::optional<Excess> find(RoundId round, Uid uid, std::uint32_t steps, const Update& update,
+                             std::size_t owners = 0) const;
+  // Also of what was found too large: else whoever came first would keep all others out for ever.
   void add(RoundId round, Uid uid, std::uint32_t steps, const Update& update);
 
   static constexpr std::size_t kFewest = 3;

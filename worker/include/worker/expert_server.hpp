@@ -59,6 +59,11 @@ class ExpertServer {
 
  private:
   using Key = std::pair<CurveKey, std::uint64_t>;  // who, and its id of the forward call
+  struct Kept {
+    std::unique_ptr<KeptRows> state;
+    std::shared_ptr<ExpertCompute> compute;  // of the version that made it
+    std::uint32_t layer = 0, expert = 0, rows = 0;
+  };
   template <typename Value>
   struct Recent {  // by age, the newest last
     std::list<std::pair<Key, Value>> entries;
@@ -66,6 +71,7 @@ class ExpertServer {
   };
 
   void answer(Received received);
+  void compute(const Received& from, const struct ExpertCall& call, Bytes payload);
   void answer_forward(const Received& from, const struct ExpertCall& call, Bytes x);
   void answer_backward(const Received& from, const struct ExpertCall& call, const Bytes& payload);
   void say(const Received& to, const struct ExpertCall& call, int status, Bytes payload);
@@ -76,7 +82,7 @@ class ExpertServer {
   std::mutex mutex_;                                                         // over `versions_`
   std::vector<std::pair<Digest, std::shared_ptr<ExpertCompute>>> versions_;  // the newest last
   std::shared_ptr<ExpertCompute> compute_;                                   // of the call in work
-  Recent<std::unique_ptr<KeptRows>> kept_;
+  Recent<Kept> kept_;
   Recent<Bytes> answers_;  // so that a backward said twice trains once
 };
 

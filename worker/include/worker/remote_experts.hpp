@@ -102,7 +102,8 @@ class RemoteExperts {
   Dispatcher dispatcher_;
   std::map<Dispatcher::CallId, Open> open_;
   std::map<Dispatcher::RequestId, Dispatcher::Send> sent_;
-  std::vector<std::string> refused_;  // [servers]: why, or empty
+  std::vector<std::string> refused_;    // [servers]: why, or empty
+  std::vector<bool> of_other_version_;  // [servers]: that is why
   RemoteCounts counts_;
   int idle_rounds_ = 0;
 };
