@@ -219,6 +219,17 @@ TEST_F(RunInTraining, LetsFewOfManyValidatorsMeasureARoundEachInItsTurn) {
   EXPECT_TRUE(round.closer && round.scored_by.contains(*round.closer));
 }
 
+TEST_F(RunInTraining, AsksNoValidatorWithoutStakeOnceOneHasAStake) {
+  for (const int stranger : {4, 5, 6, 7}) {
+    apply(Joined{key_of(stranger), Role::validator, "stranger", {}, 0});
+  }
+  finish_round(1);
+  const RoundState* round = run.round_state({1});
+  ASSERT_NE(round, nullptr);
+  ASSERT_EQ(round->scored_by.size(), 1u);
+  EXPECT_EQ(round->scored_by.begin()->first, kJudge);
+}
+
 TEST_F(RunInTraining, TurnsScoresIntoRatingsAndWeights) {
   finish_round(1);
   Scores scores;

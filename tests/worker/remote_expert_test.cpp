@@ -11,6 +11,7 @@
 
 #include "cluster/error.hpp"
 #include "cluster/random.hpp"
+#include "router/expert_message.hpp"
 #include "worker/expert_servers.hpp"
 #include "worker/feed_forward_experts.hpp"
 #include "worker/remote_experts.hpp"
@@ -89,6 +90,30 @@ std::vector<float> forward_of(ExpertCompute& compute, const Rows& rows) {
   std::vector<float> y(rows.x.size());
   compute.forward(0, rows.call.expert, rows.bytes(), y, false);
   return y;
+}
+
+// A stranger's calls, frame by frame.
+TEST(ExpertServers, AnswerACallThatDoesNotFitItsKeptStateAndGoOn) {
+  Server server;
+  const auto stranger = connect_zeromq(server.address(), CurveKeypair::generate(), {});
+  const auto answer_to = [&](const ExpertCall& call) {
+    std::vector<float> payload(call.numbers(), 0.5f);
+    const ByteView view = as_bytes(std::span<const float>(payload));
+    stranger->send(encode(call, Bytes(view.begin(), view.end())));
+    const auto frames = stranger->receive(std::chrono::seconds(10));
+    return frames ? decode_expert_answer(*frames).status : ExpertStatus::other_version;
+  };
+  ExpertCall call{
+      .id = 1, .version = digest_of(as_bytes("one")), .rows = 1, .width = 16, .keep = true};
+  ASSERT_EQ(answer_to(call), ExpertStatus::ok);
+  ExpertCall back = call;
+  back.id = 2, back.backward = true, back.keep = false, back.forward_id = 1;
+  back.rows = 2;
+  EXPECT_EQ(answer_to(back), ExpertStatus::malformed);
+  back.rows = 1, back.expert = 3;
+  EXPECT_EQ(answer_to(back), ExpertStatus::malformed);
+  back.expert = 0;
+  EXPECT_EQ(answer_to(back), ExpertStatus::ok);
 }
 
 TEST(RemoteExperts, GiveTheSameBitsAsLocalOnesForwardAndBackward) {
