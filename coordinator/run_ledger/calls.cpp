@@ -13,7 +13,7 @@ using ledger::AccountId;
 
 constexpr std::uint64_t kCallsPerBlockMax = 16;  // of one account
 constexpr std::uint64_t kTransferRaoMin = 500;   // the chain's existential deposit
-constexpr std::uint32_t kSnapshotVersion = 3;
+constexpr std::uint32_t kSnapshotVersion = 4;
 constexpr std::uint8_t kChainBlockTag = 255;          // no operation has it
 constexpr std::uint64_t kChainBlocksMax = 1'000'000;  // told at once
 
@@ -127,8 +127,15 @@ std::optional<std::string> RunLedger::refusal_of(const Called& call, TimeMs now)
   RunLedger trial = *this;
   trial.pass_time(now);
   const auto outcome = trial.ledger_.apply(operation);
-  if (outcome) return std::nullopt;
-  return refusal_text(ledger::name_of(operation), outcome.error());
+  if (!outcome) return refusal_text(ledger::name_of(operation), outcome.error());
+  const auto& subnets = trial.ledger_.state().subnets;
+  const auto own = subnets.find(kNetuid);
+  if (own == subnets.end() ||
+      own->second.registered_at != ledger_.state().subnets.at(kNetuid).registered_at) {
+    return std::string(
+        "the run's own subnet would have to make room: it stays as long as the run does");
+  }
+  return std::nullopt;
 }
 
 bool RunLedger::has_taken(const Called& call) const {
@@ -203,7 +210,7 @@ void RunLedger::visit(Archive& archive, Bytes& ledger_bytes) {
   bool started = start_.has_value();
   std::int64_t start = started ? start_->value : 0;
   archive(started, start, chain_first_, chain_newest_, chain_told_.value, first_round_.value,
-          last_round_.value, callers_, ledger_bytes);
+          last_round_.value, callers_, enrolments_, ledger_bytes);
   start_.reset();
   if (started) start_ = TimeMs{start};
 }

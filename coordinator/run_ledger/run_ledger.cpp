@@ -1,6 +1,7 @@
 #include "coordinator/run_ledger.hpp"
 
 #include <algorithm>
+#include <utility>
 
 #include "cluster/error.hpp"
 #include "coordinator/ledger_rules.hpp"
@@ -58,6 +59,9 @@ void RunLedger::pass_time(TimeMs now) {
       first_round_ = last_round_ = {};
     }
     weigh_others();
+    for (auto& [account, enrolment] : enrolments_) {
+      if (enrolment.waits) finish_enrolment(account, enrolment);
+    }
   }
 }
 
@@ -75,20 +79,48 @@ void RunLedger::apply(const Event& event, const Run& core, TimeMs now) {
   }
 }
 
+// Whoever comes back is not paid again, and registers by its own money.
 void RunLedger::enrol(const Joined& event) {
   const AccountId account = account_of(event.hotkey);
-  const std::uint64_t stake = rao_of(event.stake);
-  if (!attempt(
-          ledger::TransferBalance{treasury(), account, stake + rao_of(economy_.participant_funds)},
-          event.hotkey)) {
-    return;
+  const auto found = enrolments_.find(account);
+  if (found == enrolments_.end()) {
+    const std::uint64_t stake = rao_of(event.stake);
+    if (!attempt(ledger::TransferBalance{treasury(), account,
+                                         stake + rao_of(economy_.participant_funds)},
+                 event.hotkey)) {
+      return;
+    }
+    enrolments_[account] = {true, stake};
+  } else {
+    found->second.waits = true;
   }
-  if (!attempt(ledger::Register{account, account, kNetuid, std::nullopt}, event.hotkey)) return;
-  if (stake == 0) return;
+  if (const auto error = finish_enrolment(account, enrolments_.at(account))) {
+    // Said once; then it is tried again in each block.
+    refusals_.push_back({ledger_.state().block, "Register", *error, to_ss58(event.hotkey)});
+  }
+}
+
+// Nothing once it is registered, else why not yet. Many who join at once drive the price up; it falls again block by block. What is
+// meant as stake pays no price.
+std::optional<ledger::LedgerError> RunLedger::finish_enrolment(const AccountId& account,
+                                                               Enrolment& enrolment) {
+  const auto& state = ledger_.state();
+  const auto owner = state.coldkeys.find(account);
+  const std::uint64_t price = state.subnets.at(kNetuid).burn;
+  if (owner == state.coldkeys.end() || owner->second.free < enrolment.stake + price) {
+    return ledger::LedgerError::NotEnoughBalanceToStake;
+  }
+  const auto outcome = ledger_.apply(ledger::Register{account, account, kNetuid, std::nullopt});
+  if (!outcome) return outcome.error();
+  enrolment.waits = false;
+  const std::uint64_t stake = std::exchange(enrolment.stake, 0);
+  if (stake == 0) return std::nullopt;
+  const PublicKey who{KeyType::sr25519, account};
   // A tenth as the subnet's alpha, bought from its pool; without any, the chain's rules leave a
   // validator's dividends to nobody (docs/ledger.md).
-  attempt(ledger::AddStake{account, account, kNetuid, stake / 10, std::nullopt}, event.hotkey);
-  attempt(ledger::AddStake{account, account, 0, stake - stake / 10, std::nullopt}, event.hotkey);
+  attempt(ledger::AddStake{account, account, kNetuid, stake / 10, std::nullopt}, who);
+  attempt(ledger::AddStake{account, account, 0, stake - stake / 10, std::nullopt}, who);
+  return std::nullopt;
 }
 
 // Where weights are committed first, they are sealed until a round of the beacon that genesis has told.

@@ -1,5 +1,6 @@
 // What the chain paid, as it was read: one JSON object a line, synced.
 #include <fcntl.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -112,6 +113,13 @@ void append_reading(const fs::path& run, const ChainReading& reading) {
   fs::create_directories(file.parent_path());
   const int descriptor = open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
   if (descriptor < 0) io_failed(file);
+  // The run's own settling and `yumoe chain reconcile` may both append; closing lets the other go on.
+  if (flock(descriptor, LOCK_EX) != 0) {
+    const int reason = errno;
+    close(descriptor);
+    errno = reason;
+    io_failed(file);
+  }
   // A torn end is written over.
   std::error_code failed;
   off_t end = static_cast<off_t>(fs::file_size(file, failed));

@@ -154,6 +154,12 @@ Broken of_chain(const RunConfig& config) {
                           "chain.endpoints must name a node, such as "
                           "ws://127.0.0.1:9944, where chain.target is substrate"};
   }
+  if (config.scoring.burn_share > 0) {
+    return BrokenRelation{
+        "scoring.burn_share",
+        "scoring.burn_share must be 0 where chain.target is substrate: what is burnt goes to "
+        "the owner's neuron of the run's own ledger, which the chain does not know"};
+  }
   if (chain.wallet.empty() && chain.hotkey.find('/') == std::string::npos) {
     return BrokenRelation{"chain.wallet",
                           "chain.wallet must be named (or chain.hotkey be a key file) "

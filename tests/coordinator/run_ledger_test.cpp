@@ -104,6 +104,26 @@ class World {
   std::vector<std::pair<TimeMs, Bytes>> events;
 };
 
+TEST(RunLedger, RegistersAllWhoJoinAtOnceAsThePriceFalls_AndPaysNobodyTwice) {
+  World world;
+  const auto free_of = [&](int n) {
+    return world.ledger.ledger().state().coldkeys.at(account(n)).free;
+  };
+  for (int n = 20; n < 40; ++n) world.happen(Joined{who(n), Role::worker, "w", {}, 0});
+  EXPECT_FALSE(world.ledger.neuron_of(who(39)));
+  const std::uint64_t issuance = world.ledger.ledger().state().issuance, before = free_of(39);
+  // Joining again, before and after, brings no more money.
+  world.happen(Joined{who(39), Role::worker, "w", {}, 0});
+  EXPECT_EQ(free_of(39), before);
+  for (int i = 0; i < 4'000 && !world.ledger.neuron_of(who(39)); ++i) {
+    world.wait(1);
+    world.happen(Joined{who(2), Role::worker, "large", {}, 0});
+  }
+  EXPECT_TRUE(world.ledger.neuron_of(who(39)));
+  for (int n = 20; n < 40; ++n) EXPECT_LE(free_of(n), before) << n;
+  EXPECT_GE(world.ledger.ledger().state().issuance, issuance);
+}
+
 TEST(RunLedgerCalls, AnAccountStakesMovesSwapsAndUnstakes) {
   EconomyOptions two = economy();
   two.subnets = {"vision lock=2000 stake=100"};

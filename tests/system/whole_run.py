@@ -371,7 +371,8 @@ def check_attacks(scene, run, log, workers, validators):
         why = json.loads(scene.yumoe("why", run, "--hotkey", own[0]["name"], "--json").stdout)
         verdict = VERDICTS[behaviour]
         fails = {
-            "banned": weight == 0 and ("trained again" in why["warning"] or "do not lower" in why["warning"]),
+            # Banned by an audit, or measured to be worth nothing: a few hundredths of a per mille are rounding.
+            "banned": 1000 * weight <= min(honest.values()) and (why["warning"] or filters),
             "poor": weight < 0.5 * min(honest.values()),
             "shared": "duplicate" in filters and was_shared(scene, run, own[0]["name"], rows),
             "refused": weight == 0 and ("trained again" in why["warning"] or filters),

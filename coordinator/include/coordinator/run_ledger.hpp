@@ -167,6 +167,16 @@ class RunLedger {
     }
   };
 
+  // A participant's way into the subnet: paid its money once, registered when it can pay the price.
+  struct Enrolment {
+    bool waits = true;        // for the price to fall, or for a place
+    std::uint64_t stake = 0;  // rao, to be put behind it once it is registered
+    template <typename Archive>
+    void visit(Archive& archive) {
+      archive(waits, stake);
+    }
+  };
+
   static Other other_from(const std::string& text);
   void found(const ledger::LedgerOptions& rules);
   void found_other(Other other);
@@ -174,6 +184,8 @@ class RunLedger {
   bool attempt(const ledger::Operation& operation, const PublicKey& who);
   void pass_time(TimeMs now);
   void enrol(const Joined& event);
+  std::optional<ledger::LedgerError> finish_enrolment(const ledger::AccountId& account,
+                                                      Enrolment& enrolment);
   void set_weights(Uid validator, const Run& core);
   void weigh_others();
   ledger::Operation weight_call(const ledger::AccountId& hotkey, std::uint16_t netuid,
@@ -200,6 +212,7 @@ class RunLedger {
   RoundId first_round_, last_round_;  // of scores since the last epoch
   std::vector<Other> others_;
   std::map<ledger::AccountId, Caller> callers_;
+  std::map<ledger::AccountId, Enrolment> enrolments_;  // of every hotkey that was paid to join
 };
 
 // The bytes of a call that is no operation of the ledger: the followed chain has this many blocks now.
