@@ -33,9 +33,12 @@ int lose(const std::string& how, int victim) {
   const auto group = join_mpi(milliseconds(4'000));
   group->barrier();
   if (group->rank() == victim) {
-    // Within the operation: the others have sent, and wait for it.
     std::vector<std::size_t> bytes(static_cast<std::size_t>(group->size()), 1 << 20);
     std::vector<std::uint8_t> some((1 << 20) * bytes.size()), into(some.size());
+    // One to its end first: who stops right after a barrier may still hold its message to one of the others,
+    // who then waits in the barrier and is itself missed by the third.
+    group->all_to_all_v(some, bytes, into, bytes);
+    // Within the operation: the others have sent, and wait for it.
     const auto started = group->start_all_to_all_v(some, bytes, into, bytes);
     std::raise(how == "hang" ? SIGSTOP : SIGKILL);
   }
