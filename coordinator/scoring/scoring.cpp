@@ -100,8 +100,9 @@ void Scoring::refuse_late(Uid worker) {
 
 // Nats a token that a typical worker's contribution reduces the loss by in this round: against the credits
 // that are known, so that it does not matter whom the sample holds; in the first rounds the median of what is
-// above nothing.
-double Scoring::scale_of(const Opinions& opinions, const Scores& scores) const {
+// above nothing. Where nothing is, the round says nothing of what is typical, and the one before holds: taking
+// it for the worth of each would lower every honest worker at once.
+double Scoring::scale_of(const Opinions& opinions, const Scores& scores, double before) const {
   std::vector<double> ratios, positive;
   for (const ScoreEntry& entry : scores.entries) {
     if (entry.verdict != Verdict::measured) continue;
@@ -117,7 +118,7 @@ double Scoring::scale_of(const Opinions& opinions, const Scores& scores) const {
     const double scale = median(std::move(ratios));
     if (scale > 0) return scale;
   }
-  return median(std::move(positive));
+  return positive.empty() ? before : median(std::move(positive));
 }
 
 // A filtered mean: what is known widens by the drift of the rounds between, then the measurement enters by
@@ -185,7 +186,7 @@ void Scoring::measure(Uid validator, double stake, const Scores& scores) {
   judge.spoke = std::max(judge.spoke, scores.round);
   round_ = std::max(round_, scores.round);
   Opinions& opinions = opinions_[validator];
-  const double scale = scale_of(opinions, scores);
+  const double scale = judge.scale = scale_of(opinions, scores, judge.scale);
   for (const ScoreEntry& entry : scores.entries) {
     if (entry.verdict == Verdict::unavailable) continue;
     Opinion& opinion = opinions[entry.uid];
@@ -193,8 +194,11 @@ void Scoring::measure(Uid validator, double stake, const Scores& scores) {
     opinion.reduction = finite ? entry.private_draw.reduction : 0;
     opinion.standard_error = finite ? entry.private_draw.standard_error : 0;
     opinion.score = std::max(0.0, opinion.reduction - opinion.standard_error);
-    const double x = scale > 0 ? opinion.reduction / scale : 0;
-    take(opinion, scores.round, x, scale > 0 ? opinion.standard_error / scale : 0);
+    if (scale > 0) {
+      take(opinion, scores.round, opinion.reduction / scale, opinion.standard_error / scale);
+    } else if (!finite) {
+      take(opinion, scores.round, 0, 0);
+    }
     if (!finite) opinion.ceiling = std::max(options_.return_rate, 1e-3);
     if (finite && scale > 0) learn_parts(opinion, scores.round, entry, scale);
   }
@@ -613,6 +617,7 @@ void Scoring::digest_into(Digester& digester) const {
   for (const auto& [validator, judge] : stakes_) {
     add(judge.stake);
     add(judge.spoke.value);
+    add(judge.scale);
   }
   for (const auto& [worker, c] : conduct_) {
     add(worker.value);

@@ -148,6 +148,23 @@ TEST(Scoring, LowersAtOnceWhoStopsAndLiftsItSlowlyAgain) {
   EXPECT_GT(world.weight(0), 0.9 * world.weight(1));
 }
 
+TEST(Scoring, TakesARoundThatHelpedNobodyForWhatItIs) {
+  World world({1, 1.4, 0.5});
+  for (int i = 0; i < 20; ++i) world.round();
+  const std::vector<std::uint16_t> before{world.weight(0), world.weight(1), world.weight(2)};
+  // The best one is away; of the others nothing is established.
+  world.scoring.measure(Uid{100}, 1,
+                        scores_of(21, {{World::uid(0), -0.0004}, {World::uid(2), 0.0003}}, 0.05));
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    EXPECT_NEAR(world.weight(i), before[i], 0.25 * before[i]) << i;
+  }
+  // But doing harm is.
+  world.scoring.measure(Uid{100}, 1,
+                        scores_of(22, {{World::uid(0), -0.2}, {World::uid(2), -0.2}}, 0.005));
+  EXPECT_EQ(world.weight(0), 0);
+  EXPECT_EQ(world.weight(2), 0);
+}
+
 TEST(Scoring, PaysForTheRoundsThatWereAnswered) {
   World world({1, 1});
   for (int i = 0; i < 30; ++i) {

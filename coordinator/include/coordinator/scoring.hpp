@@ -352,9 +352,10 @@ class Scoring {
   using Opinions = std::map<Uid, Opinion>;  // by worker
   struct Judge {
     double stake = 0;
-    RoundId spoke;  // newest round it reported on
+    RoundId spoke;     // newest round it reported on
+    double scale = 0;  // nats a token that are a typical credit; 0: not known yet
   };
-  double scale_of(const Opinions& opinions, const Scores& scores) const;
+  double scale_of(const Opinions& opinions, const Scores& scores, double before) const;
   void take(Opinion& opinion, RoundId round, double x, double error);
   void learn(Estimate& estimate, RoundId round, double x, double error) const;
   void learn_parts(Opinion& opinion, RoundId round, const ScoreEntry& entry, double scale) const;
