@@ -183,7 +183,8 @@ void Run::on(const Joined& event, TimeMs now, std::vector<Action>& out) {
                        : event.profile.measuring       ? "measures its machine"
                                                        : "joined; work comes with the next round";
   // A validator that joins while scores are awaited takes part in them.
-  if (event.role == Role::validator) {
+  const std::vector<Uid> all = judges();
+  if (std::binary_search(all.begin(), all.end(), *uid)) {
     for (RoundState& round : rounds_) {
       if (now < round.score_deadline && round.scored_by.try_emplace(*uid, false).second) {
         choose_evaluated(round, *uid, round.scored_by.size());

@@ -228,6 +228,9 @@ TEST_F(RunInTraining, AsksNoValidatorWithoutStakeOnceOneHasAStake) {
   ASSERT_NE(round, nullptr);
   ASSERT_EQ(round->scored_by.size(), 1u);
   EXPECT_EQ(round->scored_by.begin()->first, kJudge);
+  // Nor one that joins while scores are awaited.
+  apply(Joined{key_of(8), Role::validator, "stranger", {}, 0});
+  EXPECT_EQ(round->scored_by.size(), 1u);
 }
 
 TEST_F(RunInTraining, TurnsScoresIntoRatingsAndWeights) {
