@@ -1,10 +1,3 @@
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
-#include <fstream>
-
 #include "cluster/error.hpp"
 #include "cluster/wallet.hpp"
 #include "launch/local.hpp"
@@ -29,31 +22,7 @@ std::filesystem::path keys_folder(const std::filesystem::path& folder) {
 }  // namespace
 
 CurveKeypair run_curve_keys(const std::filesystem::path& folder) {
-  const std::filesystem::path file = keys_folder(folder) / "curve";
-  if (std::ifstream in(file); in) {
-    std::string hex;
-    in >> hex;
-    const Bytes secret = from_hex(hex);
-    CurveKey key;
-    if (secret.size() != key.size()) {
-      throw Error(ErrorCode::key_invalid,
-                  file.string() + ": not 64 hex digits; remove it to make a new one");
-    }
-    std::copy(secret.begin(), secret.end(), key.begin());
-    return CurveKeypair::from_secret(key);
-  }
-  const CurveKeypair keys = CurveKeypair::generate();
-  const int descriptor = open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  const std::string hex = to_hex(keys.secret_key) + "\n";
-  const bool written =
-      descriptor >= 0 &&
-      write(descriptor, hex.data(), hex.size()) == static_cast<ssize_t>(hex.size()) &&
-      fsync(descriptor) == 0;
-  const int reason = errno;
-  if (descriptor >= 0) close(descriptor);
-  if (!written)
-    throw Error(ErrorCode::file_io, "write " + file.string() + ": " + std::strerror(reason));
-  return keys;
+  return CurveKeypair::kept_in(keys_folder(folder) / "curve");
 }
 
 Keypair open_hotkey(const std::string& source, const std::filesystem::path& folder,

@@ -37,7 +37,7 @@ void ExpertServer::add(const Digest& version, std::shared_ptr<ExpertCompute> com
   if (versions_.size() > 2) versions_.erase(versions_.begin());
 }
 
-std::shared_ptr<ExpertCompute> ExpertServer::compute_of(const Digest& version) {
+ExpertServer::Compute ExpertServer::compute_of(const Digest& version) {
   const std::lock_guard lock(mutex_);
   const auto found = std::find_if(versions_.begin(), versions_.end(),
                                   [&](const auto& served) { return served.first == version; });
@@ -60,43 +60,40 @@ void ExpertServer::answer(Received received) {
     say(received, call, static_cast<int>(ExpertStatus::malformed), {});
     return;
   }
-  compute_ = compute_of(call.version);
-  if (compute_ == nullptr) {
+  const Compute compute = compute_of(call.version);
+  if (compute == nullptr) {
     say(received, call, static_cast<int>(ExpertStatus::other_version), {});
-  } else if (!compute_->holds(call.layer, call.expert)) {
+  } else if (!compute->holds(call.layer, call.expert)) {
     say(received, call, static_cast<int>(ExpertStatus::unknown_expert), {});
-  } else if (call.width != compute_->width()) {
+  } else if (call.width != compute->width()) {
     say(received, call, static_cast<int>(ExpertStatus::malformed), {});
   } else {
-    Bytes payload = std::move(received.frames[1]);
-    compute(received, call, std::move(payload));
-  }
-}
-
-// What a stranger's call costs too much, or makes LibTorch give up, costs its answer and not the server.
-void ExpertServer::compute(const Received& from, const ExpertCall& call, Bytes payload) {
-  try {
-    if (call.backward) {
-      answer_backward(from, call, payload);
-    } else {
-      answer_forward(from, call, std::move(payload));
+    // A call that asks for more memory than there is costs its answer and not the server.
+    try {
+      Bytes payload = std::move(received.frames[1]);
+      if (call.backward) {
+        answer_backward(received, call, compute, payload);
+      } else {
+        answer_forward(received, call, compute, std::move(payload));
+      }
+    } catch (const std::exception& error) {
+      log_warning("a call with " + std::to_string(call.rows) +
+                  " rows for an expert could not be computed: " + error.what());
+      say(received, call, static_cast<int>(ExpertStatus::malformed), {});
     }
-  } catch (const std::exception& error) {
-    log_warning("a call with " + std::to_string(call.rows) +
-                " rows for an expert could not be computed: " + error.what());
-    say(from, call, static_cast<int>(ExpertStatus::malformed), {});
   }
 }
 
-void ExpertServer::answer_forward(const Received& from, const ExpertCall& call, Bytes x) {
+void ExpertServer::answer_forward(const Received& from, const ExpertCall& call,
+                                  const Compute& compute, Bytes x) {
   Bytes y(x.size());
   std::unique_ptr<KeptRows> kept =
-      compute_->forward(call.layer, call.expert, std::move(x), numbers_of(y), call.keep);
+      compute->forward(call.layer, call.expert, std::move(x), numbers_of(y), call.keep);
   say(from, call, static_cast<int>(ExpertStatus::ok), std::move(y));
   if (kept == nullptr) return;
   kept_.bytes += kept->bytes;
   kept_.entries.emplace_back(Key{from.client_key, call.id},
-                             Kept{std::move(kept), compute_, call.layer, call.expert, call.rows});
+                             Kept{std::move(kept), compute, call.layer, call.expert, call.rows});
   while (kept_.bytes > options_.kept_bytes_max) {
     kept_.bytes -= kept_.entries.front().second.state->bytes;
     kept_.entries.pop_front();
@@ -104,20 +101,20 @@ void ExpertServer::answer_forward(const Received& from, const ExpertCall& call, 
 }
 
 void ExpertServer::answer_backward(const Received& from, const ExpertCall& call,
-                                   const Bytes& payload) {
+                                   const Compute& compute, const Bytes& payload) {
   const Key key{from.client_key, call.forward_id};
   std::unique_ptr<KeptRows> kept;
   const std::size_t half = std::size_t{call.rows} * call.width * sizeof(float);
   if (call.forward_id == 0) {  // x follows dy
     Bytes x(payload.begin() + static_cast<std::ptrdiff_t>(half), payload.end()), y(half);
-    kept = compute_->forward(call.layer, call.expert, std::move(x), numbers_of(y), true);
+    kept = compute->forward(call.layer, call.expert, std::move(x), numbers_of(y), true);
   } else if (const auto said = find_in(answers_.entries, key); said != answers_.entries.end()) {
     say(from, call, static_cast<int>(ExpertStatus::ok), said->second);
     return;
   } else if (const auto found = find_in(kept_.entries, key); found != kept_.entries.end()) {
     const Kept& entry = found->second;
     if (entry.rows != call.rows || entry.layer != call.layer || entry.expert != call.expert ||
-        entry.compute != compute_) {
+        entry.compute != compute) {
       say(from, call, static_cast<int>(ExpertStatus::malformed), {});
       return;
     }
@@ -131,7 +128,7 @@ void ExpertServer::answer_backward(const Received& from, const ExpertCall& call,
   const std::span<const float> dy(reinterpret_cast<const float*>(payload.data()),
                                   half / sizeof(float));
   Bytes dx(half);
-  compute_->backward(call.layer, call.expert, *kept, dy, numbers_of(dx));
+  compute->backward(call.layer, call.expert, *kept, dy, numbers_of(dx));
   if (call.forward_id != 0) {
     answers_.bytes += dx.size();
     answers_.entries.emplace_back(key, dx);

@@ -82,6 +82,15 @@ std::optional<Bytes> Pool::get(const std::string& group, RoundId round) const {
   return Bytes(std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>());
 }
 
+std::optional<Bytes> Pool::wait_for(const std::string& group, RoundId round) const {
+  const auto until = std::chrono::steady_clock::now() + kAccompliceWait;
+  while (std::chrono::steady_clock::now() < until) {
+    if (auto bytes = get(group, round)) return bytes;
+    std::this_thread::sleep_for(milliseconds(20));
+  }
+  return std::nullopt;
+}
+
 std::map<Uid, double> Pool::weights() const {
   std::map<Uid, double> weights;
   std::ifstream in(folder_ / "weights");
@@ -195,12 +204,8 @@ std::optional<Bytes> Misbehaviour::borrowed(const Layout& layout, const CodecOpt
     }
   }
   if (is("sybil_split") || is("colluding")) {
-    const auto until = std::chrono::steady_clock::now() + kAccompliceWait;
-    while (std::chrono::steady_clock::now() < until) {
-      if (const auto bytes = pool_.get(group(), shard.round)) {
-        return altered(decode_contribution(*bytes).update);
-      }
-      std::this_thread::sleep_for(milliseconds(20));
+    if (const auto bytes = pool_.wait_for(group(), shard.round)) {
+      return altered(decode_contribution(*bytes).update);
     }
   }
   return std::nullopt;
@@ -219,10 +224,9 @@ void Misbehaviour::sent(const TrainingShard& shard, const Contribution& contribu
 
 Misbehaviour::Offer Misbehaviour::offer(const TrainingShard& shard,
                                         const Contribution& contribution) {
-  Offer offer{encode(contribution), {}, false, 0, false};
-  offer.withheld = is("withheld_reveal");
-  offer.late = is("late_reveal");
-  if (is("slow_loris")) offer.piece_bytes = 1;
+  Offer offer{.bytes = encode(contribution), .late = is("late_reveal")};
+  offer.manner.withheld = is("withheld_reveal");
+  if (is("slow_loris")) offer.manner.piece_bytes = 1;
   if (is("malformed")) {
     // By turns what is no contribution, and what is too large for one.
     std::fill_n(offer.bytes.begin(), 8, std::uint8_t{0xff});
@@ -240,19 +244,13 @@ Misbehaviour::Offer Misbehaviour::offer(const TrainingShard& shard,
     offer.bytes = encode(bad);
   }
   if (is("copy_before_reveal") || is("identity_swap")) {
-    const auto until = std::chrono::steady_clock::now() + kAccompliceWait;
-    while (std::chrono::steady_clock::now() < until) {
-      if (auto bytes = pool_.get("accomplice", shard.round)) {
-        offer.bytes = *std::move(bytes);
-        const auto theirs = pool_.get("commitment", shard.round);
-        // Committing to the victim's commitment is all that somebody who sees no bytes yet could do.
-        if (is("copy_before_reveal") && theirs && theirs->size() == Digest{}.bytes.size()) {
-          offer.commitment.emplace();
-          std::copy(theirs->begin(), theirs->end(), offer.commitment->bytes.begin());
-        }
-        break;
+    if (auto bytes = pool_.wait_for("accomplice", shard.round)) {
+      offer.bytes = *std::move(bytes);
+      const auto theirs = pool_.get("commitment", shard.round);
+      // Committing to the victim's commitment is all that somebody who sees no bytes yet could do.
+      if (is("copy_before_reveal") && theirs && theirs->size() == Digest{}.bytes.size()) {
+        std::copy(theirs->begin(), theirs->end(), offer.manner.commitment.emplace().bytes.begin());
       }
-      std::this_thread::sleep_for(milliseconds(20));
     }
   }
   return offer;

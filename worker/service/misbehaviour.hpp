@@ -17,6 +17,7 @@
 #include "router/outer_step.hpp"
 #include "router/protocol.hpp"
 #include "router/shard.hpp"
+#include "worker/link.hpp"
 #include "worker/windows.hpp"
 
 namespace yumoe {
@@ -31,6 +32,8 @@ class Pool {
   std::set<Uid> members(const std::string& group) const;
   void put(const std::string& group, RoundId round, ByteView bytes) const;
   std::optional<Bytes> get(const std::string& group, RoundId round) const;
+  // The same once an accomplice has put it there; nothing if none does for 4 s.
+  std::optional<Bytes> wait_for(const std::string& group, RoundId round) const;
   // Weights as the chain shows them, "UID WEIGHT" a line; whoever watches it writes them here.
   std::map<Uid, double> weights() const;
 
@@ -63,13 +66,10 @@ class Misbehaviour {
                                 const TrainingShard& shard, const std::optional<Aggregate>& newest);
   // Notes what it sends, for itself and its accomplices.
   void sent(const TrainingShard& shard, const Contribution& contribution);
-  // Bytes that are revealed, and to what it commits if that is not its own.
   struct Offer {
-    Bytes bytes;
-    std::optional<Digest> commitment;
-    bool withheld = false;        // commits and never reveals
-    std::size_t piece_bytes = 0;  // of a reveal; 0: as usual
-    bool late = false;            // after its round
+    Bytes bytes;  // that are revealed
+    Link::Manner manner = {};
+    bool late = false;  // after its round
   };
   Offer offer(const TrainingShard& shard, const Contribution& contribution);
 

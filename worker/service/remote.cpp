@@ -1,14 +1,8 @@
 #include "service/remote.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
-#include <fstream>
 #include <iostream>
 #include <iterator>
 #include <nlohmann/json.hpp>
@@ -26,38 +20,6 @@ namespace yumoe {
 namespace {
 
 using std::chrono::milliseconds;
-
-// 64 hex digits in a file of mode 0600.
-CurveKeypair curve_keys(const std::filesystem::path& file) {
-  if (file.empty()) return CurveKeypair::generate();
-  if (std::ifstream in(file); in) {
-    std::string hex;
-    in >> hex;
-    Bytes secret;
-    try {
-      secret = from_hex(hex);
-    } catch (const Error&) {
-      secret.clear();
-    }
-    CurveKey key;
-    if (secret.size() != key.size()) {
-      throw Error(ErrorCode::key_invalid,
-                  file.string() + ": not 64 hex digits; remove it to make a new one");
-    }
-    std::copy(secret.begin(), secret.end(), key.begin());
-    return CurveKeypair::from_secret(key);
-  }
-  const CurveKeypair keys = CurveKeypair::generate();
-  const int descriptor = ::open(file.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-  const std::string hex = to_hex(keys.secret_key) + "\n";
-  const bool written = descriptor >= 0 && ::write(descriptor, hex.data(), hex.size()) ==
-                                              static_cast<ssize_t>(hex.size());
-  const int reason = errno;
-  if (descriptor >= 0) ::close(descriptor);
-  if (!written)
-    throw Error(ErrorCode::file_io, "write " + file.string() + ": " + std::strerror(reason));
-  return keys;
-}
 
 TransportOptions for_rows(TransportOptions options) {
   options.message_bytes_max = 1 << 30;
@@ -114,7 +76,8 @@ ExpertService::ExpertService(const std::string& experts, const TransportOptions&
     : layout_(layout),
       device_(device),
       experts_(experts_of(experts, layout.model())),
-      transport_(listen_zeromq(for_rows(transport), curve_keys(key))),
+      transport_(listen_zeromq(for_rows(transport), key.empty() ? CurveKeypair::generate()
+                                                                : CurveKeypair::kept_in(key))),
       server_(*transport_, {}) {}
 
 ExpertService::~ExpertService() {

@@ -434,8 +434,7 @@ class Worker {
     if (offer.late) {
       late_[shard.round] = std::move(offer.bytes);
     } else {
-      link_.offer(shard.round, std::move(offer.bytes),
-                  {offer.commitment, offer.withheld, offer.piece_bytes});
+      link_.offer(shard.round, std::move(offer.bytes), offer.manner);
     }
   }
 

@@ -9,6 +9,7 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <string>
@@ -64,6 +65,9 @@ struct CurveKeypair {
   CurveKey secret_key{};
   static CurveKeypair generate();
   static CurveKeypair from_secret(const CurveKey& secret);
+  // Kept in `file` as 64 hex digits of mode 0600; made, durably, if it is missing. Throws
+  // Error{key_invalid} if the file holds something else, Error{file_io} if it cannot be written.
+  static CurveKeypair kept_in(const std::filesystem::path& file);
 };
 
 // "tcp://HOST:PORT?key=HEX64": where a coordinator is and which key it must prove to hold.

@@ -13,19 +13,6 @@
 
 namespace yumoe {
 
-CurveKeypair CurveKeypair::generate() {
-  CurveKey secret;
-  randombytes_buf(secret.data(), secret.size());
-  return from_secret(secret);
-}
-
-CurveKeypair CurveKeypair::from_secret(const CurveKey& secret) {
-  CurveKeypair keys;
-  keys.secret_key = secret;
-  crypto_scalarmult_base(keys.public_key.data(), keys.secret_key.data());
-  return keys;
-}
-
 std::string CoordinatorAddress::text() const { return endpoint + "?key=" + to_hex(key); }
 
 CoordinatorAddress CoordinatorAddress::parse(std::string_view text) {

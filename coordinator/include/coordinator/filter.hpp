@@ -31,7 +31,8 @@ struct Seen {
 //   finite      a norm is not finite (values of a decodable update always are)
 //   norm        a group of its tensors is many times as large as the others' (coordinator/norms.hpp)
 //   duplicate   it has too many elements in common with an earlier contribution of another shard; the
-//               earlier one stays. What passes is remembered in `seen`.
+//               earlier one stays
+// What passes is remembered in `seen`, and of every decodable update how large it is.
 // Cost: two passes over the update's bytes.
 // `owners`: how many workers have a shard of this round.
 Revealed examine(const Layout& layout, const CodecOptions& codec, const InnerOptions& training,

@@ -59,9 +59,10 @@ class ExpertServer {
 
  private:
   using Key = std::pair<CurveKey, std::uint64_t>;  // who, and its id of the forward call
+  using Compute = std::shared_ptr<ExpertCompute>;  // of the version that a call is for
   struct Kept {
     std::unique_ptr<KeptRows> state;
-    std::shared_ptr<ExpertCompute> compute;  // of the version that made it
+    Compute compute;  // that made it
     std::uint32_t layer = 0, expert = 0, rows = 0;
   };
   template <typename Value>
@@ -71,17 +72,17 @@ class ExpertServer {
   };
 
   void answer(Received received);
-  void compute(const Received& from, const struct ExpertCall& call, Bytes payload);
-  void answer_forward(const Received& from, const struct ExpertCall& call, Bytes x);
-  void answer_backward(const Received& from, const struct ExpertCall& call, const Bytes& payload);
+  void answer_forward(const Received& from, const struct ExpertCall& call, const Compute& compute,
+                      Bytes x);
+  void answer_backward(const Received& from, const struct ExpertCall& call, const Compute& compute,
+                       const Bytes& payload);
   void say(const Received& to, const struct ExpertCall& call, int status, Bytes payload);
-  std::shared_ptr<ExpertCompute> compute_of(const Digest& version);
+  Compute compute_of(const Digest& version);
 
   ServerTransport& transport_;
   const Options options_;
   std::mutex mutex_;                                                         // over `versions_`
   std::vector<std::pair<Digest, std::shared_ptr<ExpertCompute>>> versions_;  // the newest last
-  std::shared_ptr<ExpertCompute> compute_;                                   // of the call in work
   Recent<Kept> kept_;
   Recent<Bytes> answers_;  // so that a backward said twice trains once
 };
