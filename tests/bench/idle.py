@@ -17,7 +17,7 @@ import tempfile
 import h5py
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "system"))
-from whole_run import SENTENCES  # noqa: E402
+from scene import SENTENCES  # noqa: E402
 
 SHARES = (0.125, 0.25, 0.5, 1.0)
 WARM = 2      # rounds until speeds were seen

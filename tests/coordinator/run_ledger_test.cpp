@@ -68,6 +68,14 @@ class World {
     ledger.apply(event, core, now);
     events.push_back({now, encode(event)});
   }
+  // What the chain's newest block is, by `caller`; the refusal, or "" if it was taken.
+  std::string tell(int caller, std::uint64_t number) {
+    Called call = call_of(caller, ledger::StartCall{});
+    call.operation = chain_block_call(number);
+    if (const auto why = ledger.refusal_of(call, now)) return *why;
+    happen(call);
+    return "";
+  }
   void wait(int blocks) { now = now + std::chrono::milliseconds(blocks * kBlockMs); }
 
   Called call_of(int caller, const ledger::Operation& operation,
@@ -267,26 +275,19 @@ TEST(RunLedger, BlocksMayFollowAChainAsTheOwnerTells) {
   EconomyOptions followed = economy();
   followed.time = "followed";
   World world(rules(), followed);
-  const auto tell = [&](int caller, std::uint64_t number) -> std::string {
-    Called call = world.call_of(caller, ledger::StartCall{});
-    call.operation = chain_block_call(number);
-    if (const auto why = world.ledger.refusal_of(call, world.now)) return *why;
-    world.happen(call);
-    return "";
-  };
   const auto block = [&] { return world.ledger.ledger().state().block; };
   world.wait(500);
   world.happen(Tick{});
   EXPECT_EQ(block(), 1U) << "the run's own time does not count";
-  EXPECT_EQ(tell(9, 7'000'000), "");
+  EXPECT_EQ(world.tell(9, 7'000'000), "");
   EXPECT_EQ(block(), 1U) << "the first one told is where counting begins";
-  EXPECT_EQ(tell(9, 7'000'001), "");
-  EXPECT_EQ(tell(9, 7'000'050), "");
+  EXPECT_EQ(world.tell(9, 7'000'001), "");
+  EXPECT_EQ(world.tell(9, 7'000'050), "");
   EXPECT_EQ(block(), 51U);
   EXPECT_FALSE(world.ledger.epochs().empty());
-  EXPECT_THAT(tell(9, 7'000'050), HasSubstr("not above the newest"));
-  EXPECT_THAT(tell(9, 9'000'000), HasSubstr("more than a million"));
-  EXPECT_THAT(tell(5, 7'000'051), HasSubstr("only economy.owner"));
+  EXPECT_THAT(world.tell(9, 7'000'050), HasSubstr("not above the newest"));
+  EXPECT_THAT(world.tell(9, 9'000'000), HasSubstr("more than a million"));
+  EXPECT_THAT(world.tell(5, 7'000'051), HasSubstr("only economy.owner"));
   RunLedger restored(rules(), followed);
   restored.restore(world.ledger.snapshot());
   EXPECT_EQ(restored.snapshot(), world.ledger.snapshot());
@@ -301,13 +302,6 @@ TEST(RunLedger, BlocksAreTheChainsWhileItIsThereAndTheRunsOwnWhileItIsAway) {
   options.time = "chain";
   options.teller = to_ss58(who(9));
   World world(rules(), options);
-  const auto tell = [&](int caller, std::uint64_t number) -> std::string {
-    Called call = world.call_of(caller, ledger::StartCall{});
-    call.operation = chain_block_call(number);
-    if (const auto why = world.ledger.refusal_of(call, world.now)) return *why;
-    world.happen(call);
-    return "";
-  };
   const auto block = [&] { return world.ledger.ledger().state().block; };
   const auto pass = [&](int blocks) {
     world.wait(blocks);
@@ -318,15 +312,15 @@ TEST(RunLedger, BlocksAreTheChainsWhileItIsThereAndTheRunsOwnWhileItIsAway) {
   const std::uint64_t alone = block();
   EXPECT_GE(alone, 10U) << "before a chain is seen, the run's own time counts";
   EXPECT_EQ(world.ledger.block_source(world.now), Source::own_time);
-  EXPECT_THAT(tell(5, 700), HasSubstr("only economy.teller"));
-  EXPECT_EQ(tell(9, 700), "");
+  EXPECT_THAT(world.tell(5, 700), HasSubstr("only economy.teller"));
+  EXPECT_EQ(world.tell(9, 700), "");
   EXPECT_EQ(block(), alone) << "the first one told is where the ledger stands";
   EXPECT_EQ(world.ledger.block_source(world.now), Source::chain);
   pass(3);
   EXPECT_EQ(block(), alone) << "while the chain is there, time alone makes no block";
-  EXPECT_EQ(tell(9, 702), "");
+  EXPECT_EQ(world.tell(9, 702), "");
   EXPECT_EQ(block(), alone + 2);
-  EXPECT_THAT(tell(9, 702), HasSubstr("not above the newest"));
+  EXPECT_THAT(world.tell(9, 702), HasSubstr("not above the newest"));
   pass(15);  // away
   EXPECT_EQ(world.ledger.block_source(world.now), Source::own_time);
   EXPECT_EQ(block(), alone + 2 + 10) << "it goes on, less the patience";
@@ -334,19 +328,19 @@ TEST(RunLedger, BlocksAreTheChainsWhileItIsThereAndTheRunsOwnWhileItIsAway) {
   restored.restore(world.ledger.snapshot());
   EXPECT_EQ(restored.snapshot(), world.ledger.snapshot());
   // Back, and further than the run went alone: what is missing passes at once.
-  EXPECT_EQ(tell(9, 720), "");
+  EXPECT_EQ(world.tell(9, 720), "");
   EXPECT_EQ(block(), alone + 20);
   // Back after it stood still: the run is ahead, and goes on from where it stands.
   pass(30);
   const std::uint64_t ahead = block();
   EXPECT_EQ(ahead, alone + 20 + 25);
-  EXPECT_EQ(tell(9, 721), "");
+  EXPECT_EQ(world.tell(9, 721), "");
   EXPECT_EQ(block(), ahead);
-  EXPECT_EQ(tell(9, 722), "");
+  EXPECT_EQ(world.tell(9, 722), "");
   EXPECT_EQ(block(), ahead + 1);
   EXPECT_EQ(world.ledger.chain_block(), 722U);
   // A chain that is counted quite differently cannot hold the run for a million blocks.
-  EXPECT_EQ(tell(9, 900'000'000), "");
+  EXPECT_EQ(world.tell(9, 900'000'000), "");
   EXPECT_EQ(block(), ahead + 1);
 }
 

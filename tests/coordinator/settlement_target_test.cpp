@@ -23,6 +23,17 @@ using test::Fault;
 using test::RecordedChain;
 using ::testing::HasSubstr;
 
+// Lets blocks pass until something ends.
+std::optional<Receipt> until_receipt(SubstrateSettlement& target, RecordedChain& chain,
+                                     int blocks_max) {
+  for (int i = 0; i < blocks_max; ++i) {
+    for (Receipt& receipt : target.poll(50ms)) return receipt;
+    chain.produce();
+    for (Receipt& receipt : target.poll(100ms)) return receipt;
+  }
+  return std::nullopt;
+}
+
 class Settling : public ::testing::Test {
  protected:
   Settling() {
@@ -56,14 +67,8 @@ class Settling : public ::testing::Test {
     out.values = {100, 100, 100};
     return out;
   }
-  // Lets blocks pass until something ends.
   std::optional<Receipt> until_receipt(int blocks_max = 60) {
-    for (int i = 0; i < blocks_max; ++i) {
-      for (Receipt& receipt : target->poll(50ms)) return receipt;
-      chain.produce();
-      for (Receipt& receipt : target->poll(100ms)) return receipt;
-    }
-    return std::nullopt;
+    return settlement::until_receipt(*target, chain, blocks_max);
   }
 
   RecordedChain chain;
@@ -268,11 +273,7 @@ TEST(SettlingTimelocked, CommitsOpenAtTheirRoundWithNothingMoreToSend) {
       client, journal, [&](const PublicKey&) { return &key; }, options);
   SubnetWeights weights{Netuid{2}, 1, 1, key.public_key(), {1, 2, 3}, {10, 20, 30}};
   target.settle(weights);
-  std::optional<Receipt> receipt;
-  for (int i = 0; i < 30 && !receipt; ++i) {
-    for (Receipt& ended : target.poll(100ms)) receipt = ended;
-    chain.produce();
-  }
+  const auto receipt = until_receipt(target, chain, 30);
   ASSERT_TRUE(receipt) << target.trouble();
   EXPECT_TRUE(receipt->outcome.effected) << receipt->outcome.reason;
   ASSERT_EQ(chain.included().size(), 1u);
@@ -326,11 +327,7 @@ TEST(SettlingEveryRuntime, SetsWeightsByTheRuntimesOwnRule) {
     SubstrateSettlement target(
         client, journal, [&](const PublicKey&) { return &key; }, options);
     target.settle({Netuid{2}, 1, 1, key.public_key(), {1, 2, 3}, {10, 20, 30}});
-    std::optional<Receipt> receipt;
-    for (int i = 0; i < 30 && !receipt; ++i) {
-      for (Receipt& ended : target.poll(100ms)) receipt = ended;
-      chain.produce();
-    }
+    const auto receipt = until_receipt(target, chain, 30);
     ASSERT_TRUE(receipt) << target.trouble();
     EXPECT_TRUE(receipt->outcome.effected) << receipt->outcome.reason;
     ASSERT_EQ(chain.included().size(), 1u);

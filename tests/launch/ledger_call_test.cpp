@@ -8,7 +8,7 @@
 #include "coordinator/journal.hpp"
 #include "coordinator/run_ledger.hpp"
 #include "coordinator/scripted_node.hpp"
-#include "coordinator/setup.hpp"
+#include "launch/recorded_run.hpp"
 
 namespace yumoe {
 namespace {
@@ -33,17 +33,9 @@ class StoppedRun : public ::testing::Test {
     economy.time = "followed";
     economy.owner = to_ss58(key(1).public_key());
     economy.balances = {to_ss58(key(2).public_key()) + "=10"};
-    OptionTexts texts;
-    const auto add = [&](const std::string& section, const auto& options) {
-      for (const auto& [name, value] : texts_of(options))
-        texts.emplace_back(section + "." + name, value);
-    };
-    add("model", ModelOptions{}), add("training", InnerOptions{}), add("outer", OuterOptions{});
-    add("codec", CodecOptions{}), add("aggregate", AggregateOptions{});
-    add("ledger", ledger::LedgerOptions{}), add("economy", economy), add("run", RunOptions{});
-    add("placement", PlacementOptions{}), add("scoring", ScoringOptions{});
     Journal journal = Journal::create(
-        folder, "run-9", RunSetup::from("run-9", texts, Digest{}, {}).journal_metadata());
+        folder, "run-9",
+        test::setup_of("run-9", ledger::LedgerOptions{}, economy).journal_metadata());
     const Bytes payload = encode(Event{Started{digest_of(as_bytes("v0")), 1}});
     const Entry entry{TimeMs{1'000'000}, "started", payload};
     journal.append({&entry, 1});

@@ -1,7 +1,6 @@
 // `yumoe ledger` as its users meet it, on a run that has stopped.
 
 #include <gmock/gmock.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -10,13 +9,15 @@
 
 #include "coordinator/journal.hpp"
 #include "coordinator/run_ledger.hpp"
-#include "coordinator/setup.hpp"
+#include "launch/recorded_run.hpp"
+#include "launch/shell.hpp"
 
 namespace yumoe {
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using test::Outcome;
 using testing::HasSubstr;
 using testing::Not;
 
@@ -25,11 +26,6 @@ Keypair key(std::uint8_t number) {
   seed[0] = number;
   return Keypair::from_seed(KeyType::sr25519, seed);
 }
-
-struct Outcome {
-  int code = -1;
-  std::string output;
-};
 
 // One validator, two workers, an owner, somebody with money, another subnet; 60 blocks have passed.
 class LedgerCommands : public ::testing::Test {
@@ -49,17 +45,8 @@ class LedgerCommands : public ::testing::Test {
     rules.tempo = 20;
     rules.weights_set_rate_limit = 0;
     rules.network_lock = 1'000'000'000'000;
-    OptionTexts texts;
-    const auto add = [&](const std::string& section, const auto& options) {
-      for (const auto& [name, value] : texts_of(options))
-        texts.emplace_back(section + "." + name, value);
-    };
-    add("model", ModelOptions{}), add("training", InnerOptions{}), add("outer", OuterOptions{});
-    add("codec", CodecOptions{}), add("aggregate", AggregateOptions{});
-    add("ledger", rules), add("economy", economy), add("run", RunOptions{});
-    add("placement", PlacementOptions{}), add("scoring", ScoringOptions{});
-    Journal journal = Journal::create(
-        run(), "run-9", RunSetup::from("run-9", texts, Digest{}, {}).journal_metadata());
+    Journal journal =
+        Journal::create(run(), "run-9", test::setup_of("run-9", rules, economy).journal_metadata());
     std::vector<Event> events{
         Started{digest_of(as_bytes("v0")), 1},
         Joined{key(1).public_key(), Role::validator, "first", {}, 500},
@@ -86,17 +73,8 @@ class LedgerCommands : public ::testing::Test {
   static fs::path run() { return folder / "run"; }
 
   static Outcome yumoe(const std::string& command, const std::string& rest = "") {
-    const std::string line = std::string(YUMOE_BIN_DIR) + "/yumoe ledger " + command + " " +
-                             run().string() + " " + rest + " 2>&1";
-    Outcome outcome;
-    std::FILE* pipe = ::popen(line.c_str(), "r");
-    std::array<char, 4096> buffer;
-    for (std::size_t read; (read = std::fread(buffer.data(), 1, buffer.size(), pipe)) > 0;) {
-      outcome.output.append(buffer.data(), read);
-    }
-    const int status = ::pclose(pipe);
-    outcome.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    return outcome;
+    return test::shell(std::string(YUMOE_BIN_DIR) + "/yumoe ledger " + command + " " +
+                       run().string() + " " + rest);
   }
   static std::string file(const std::string& text) {
     const fs::path path = folder / "weights.txt";

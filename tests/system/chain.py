@@ -17,18 +17,12 @@ import sys
 import tempfile
 import time
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from scene import Failure, check, wait_for
+
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
-
-
-class Failure(Exception):
-    pass
-
-
-def check(condition, what):
-    if not condition:
-        raise Failure(what)
 
 
 class Node:
@@ -79,15 +73,6 @@ class Program:
               f"yumoe {' '.join(map(str, arguments))} ended with {done.returncode}, not {status}:\n"
               f"{done.stdout}{done.stderr}")
         return done.stdout if status == 0 else done.stderr
-
-
-def wait_for(what, condition, seconds=30):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if condition():
-            return
-        time.sleep(0.05)
-    raise Failure(f"waited {seconds} s for {what}")
 
 
 # --- commands -----------------------------------------------------------------------------------------------
@@ -165,7 +150,7 @@ def calling(yumoe, node, folder):
     # Killed between sending and confirmation: taken up, not sent again.
     arguments = ("chain", "call", "SubtensorModule.set_weights", "--args", SET_WEIGHTS, "--yes", "--json", *line)
     process = yumoe.start(*arguments)
-    wait_for("the call to be sent", lambda: node.do("received author_submitAndWatchExtrinsic") == 1)
+    wait_for("the call to be sent", lambda: node.do("received author_submitAndWatchExtrinsic") == 1, 30)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     node.do("produce 2")
@@ -252,7 +237,7 @@ def serving(yumoe, node, folder):
         node.do("outcome serve_axon rate limit")
         before = node.calls("serve_axon")
         process = yumoe.start("chain", "serve", *line, *where, "--json")
-        wait_for("the limit to be met", lambda: node.calls("serve_axon") > before)
+        wait_for("the limit to be met", lambda: node.calls("serve_axon") > before, 30)
         node.do("outcome serve_axon good")
         out, told = process.communicate(timeout=60)
         check(process.returncode == 0, told)
@@ -498,7 +483,7 @@ def run(bin_dir, folder, seed):
         first = scene.ledger()
         check(first["block_source"] == "chain" and first["chain_block"] > 5000, f"{first}")
         wait_for("the chain's blocks to pass in the run",
-                 lambda: scene.ledger()["chain_block"] >= first["chain_block"] + 10)
+                 lambda: scene.ledger()["chain_block"] >= first["chain_block"] + 10, 30)
         then = scene.ledger()
         ran, told = then["block"] - first["block"], then["chain_block"] - first["chain_block"]
         check(ran == told, f"{ran} blocks of the run, {told} of the chain")
@@ -509,7 +494,7 @@ def run(bin_dir, folder, seed):
         scene.wait_logged("they pass with the run's own time, one every 500 ms")
         away = scene.ledger()
         scene.wait_rounds(2)
-        wait_for("blocks without a chain", lambda: scene.ledger()["block"] >= away["block"] + 4)
+        wait_for("blocks without a chain", lambda: scene.ledger()["block"] >= away["block"] + 4, 30)
         check(scene.ledger()["chain_block"] == away["chain_block"], "a block was told by a chain that is away")
 
         # It comes back: settlement and blocks too.
@@ -625,7 +610,7 @@ def missed_window(scene, node):
     node.do("produce 12")
     before = node.calls("set_weights")
     process = scene.yumoe.start("chain", "settle", scene.out, "--config", scene.file, "--json")
-    wait_for("weights in the pool", lambda: any(s["phase"] == "in flight" for s in scene.settlements()))
+    wait_for("weights in the pool", lambda: any(s["phase"] == "in flight" for s in scene.settlements()), 30)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     node.do("forget")

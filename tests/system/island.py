@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from whole_run import CONFIG, Failure, Scene, check, children_of
+from scene import CONFIG, Failure, Scene, address_of, check, children_of, wait_for
 
 
 def descendants_of(pid):
@@ -35,16 +35,6 @@ def ranks_of(pid):
     return ranks
 
 
-def wait_for(what, condition, seconds):
-    deadline = time.time() + seconds
-    while time.time() < deadline:
-        result = condition()
-        if result:
-            return result
-        time.sleep(0.2)
-    raise Failure(f"{what}: not within {seconds} s")
-
-
 def island_lives(island):
     check(island.poll() is None, f"the island ended by itself: {island.returncode}")
     return True
@@ -57,12 +47,7 @@ def test_island(scene):
                       .replace("batch_sequences = 2", "batch_sequences = 3")
                       .replace("lease_ms = 3000", "lease_ms = 15000"))
     process = scene.start("run", config, "--out", run)
-    address = None
-    for line in process.stdout:
-        if line.startswith("join at"):
-            address = line.split()[-1]
-            break
-    check(address, "no address was printed")
+    address = address_of(process)
     log = scene.folder / "island.log"
     environ = dict(os.environ, TMPDIR="/tmp", OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1",
                    OMPI_MCA_mpi_yield_when_idle="1")

@@ -5,24 +5,13 @@ import argparse
 import json
 import pathlib
 import re
-import resource
 import signal
 import subprocess
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from whole_run import Failure, Scene, check
-
-
-def wait_for(what, ready, seconds=90):
-    until = time.time() + seconds
-    while time.time() < until:
-        found = ready()
-        if found:
-            return found
-        time.sleep(0.5)
-    raise Failure(f"no {what} after {seconds} s")
+from scene import Failure, Scene, address_of, check, wait_for
 
 
 def status_of(scene, run):
@@ -34,18 +23,6 @@ def participant(scene, run, name):
     return next((p for p in status_of(scene, run)["participants"] if p["name"] == name), None)
 
 
-def worker(scene, address, name, hotkey, *more, address_space=None):
-    log = open(scene.folder / f"{name}.log", "w")
-    limit = (lambda: resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))) if address_space else None
-    return subprocess.Popen([scene.bin / "yumoe-worker", "worker", "--coordinator", address, "--hotkey", hotkey, "--name",
-                             name, "--data", scene.folder / "tokens", "--state", scene.folder / f"state-{name}",
-                             *map(str, more)], stdout=log, stderr=log, preexec_fn=limit)
-
-
-def log_of(scene, name):
-    return (scene.folder / f"{name}.log").read_text(errors="replace")
-
-
 def test_placement(scene):
     """two workers of one hotkey, false and small memory: named, and the run goes on"""
     run = scene.folder / "faults"
@@ -53,41 +30,37 @@ def test_placement(scene):
     coordinator = scene.start("run", config, "--out", run)
     others = []
     try:
-        address = None
-        while address is None:
-            line = coordinator.stdout.readline()
-            check(line != "", f"run ended: {coordinator.poll()}")
-            address = line.split()[-1] if line.startswith("join at") else None
+        address = address_of(coordinator)
         # A pipe nobody reads would hold up the run.
         import threading
         threading.Thread(target=coordinator.stdout.read, daemon=True).start()
         threading.Thread(target=coordinator.stderr.read, daemon=True).start()
-        wait_for("first round", lambda: status_of(scene, run)["version"] >= 1)
+        wait_for("first round", lambda: status_of(scene, run)["version"] >= 1, 90)
 
-        one = worker(scene, address, "first-alice", "//Alice")
+        one = scene.worker(address, "first-alice", "//Alice")
         others.append(one)
-        wait_for("contribution of the first", lambda: (participant(scene, run, "first-alice") or {}).get("steps"))
-        two = worker(scene, address, "second-alice", "//Alice")
+        wait_for("contribution of the first", lambda: (participant(scene, run, "first-alice") or {}).get("steps"), 90)
+        two = scene.worker(address, "second-alice", "//Alice")
         others.append(two)
         wait_for("refusal of the second",
-                 lambda: "another process speaks for hotkey" in log_of(scene, "second-alice"))
+                 lambda: "another process speaks for hotkey" in scene.log_of("second-alice"), 90)
         check(participant(scene, run, "second-alice") is None, "the second took the first one's place")
         check(one.poll() is None and participant(scene, run, "first-alice")["active"], "the first was thrown out")
         two.kill()
         two.wait()
 
         # Claims a million GiB; the address space it has holds far less.
-        liar = worker(scene, address, "liar", "//Bob", "--memory-mib-max", 1 << 30)
+        liar = scene.worker(address, "liar", "//Bob", "--memory-mib-max", 1 << 30)
         others.append(liar)
         remark = wait_for("remark on memory", lambda: "the machine has only" in
-                          (participant(scene, run, "liar") or {}).get("reason", ""))
+                          (participant(scene, run, "liar") or {}).get("reason", ""), 90)
         check(remark, "no remark")
-        wait_for("contribution of the corrected", lambda: participant(scene, run, "liar")["steps"] > 0)
+        wait_for("contribution of the corrected", lambda: participant(scene, run, "liar")["steps"] > 0, 90)
 
-        small = worker(scene, address, "small", "//Charlie", "--memory-mib-max", 1)
+        small = scene.worker(address, "small", "//Charlie", "--memory-mib-max", 1)
         others.append(small)
         check(small.wait(60) == 2, f"a worker without memory ended with {small.returncode}")
-        check("memory limit would be exceeded" in log_of(scene, "small"), f"unclear: {log_of(scene, 'small')}")
+        check("memory limit would be exceeded" in scene.log_of("small"), f"unclear: {scene.log_of('small')}")
         check("memory limit" in participant(scene, run, "small")["reason"], "the coordinator does not know why")
 
         shown = scene.yumoe("placement", "show", run)

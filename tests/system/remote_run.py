@@ -12,17 +12,7 @@ import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from whole_run import Failure, Scene, check
-
-
-def wait_for(what, ready, seconds=60):
-    until = time.time() + seconds
-    while time.time() < until:
-        found = ready()
-        if found:
-            return found
-        time.sleep(0.2)
-    raise Failure(f"no {what} after {seconds} s")
+from scene import Failure, Scene, address_of, check, wait_for
 
 
 class Server:
@@ -99,46 +89,31 @@ def test_model(scene):
     check(wrong.returncode != 0 and "damaged" in wrong.stderr, f"damaged: {wrong.stderr}")
 
 
-def worker(scene, address, name, hotkey, *more):
-    log = open(scene.folder / f"{name}.log", "w")
-    return subprocess.Popen([scene.bin / "yumoe-worker", "worker", "--coordinator", address, "--hotkey", hotkey, "--name",
-                             name, "--data", scene.folder / "tokens", "--state", scene.folder / f"state-{name}",
-                             *map(str, more)], stdout=log, stderr=log)
-
-
-def log_of(scene, name):
-    return (scene.folder / f"{name}.log").read_text(errors="replace")
-
-
 def test_training(scene):
     """a worker trains with experts that another serves, and goes on without them when that one is killed"""
     run = scene.folder / "training"
     coordinator = scene.start("run", scene.config(100_000), "--out", run, "--evaluation.own_data_allowed=true")
     others = []
     try:
-        address = None
-        while address is None:
-            line = coordinator.stdout.readline()
-            check(line != "", f"run ended: {coordinator.poll()}")
-            address = line.split()[-1] if line.startswith("join at") else None
+        address = address_of(coordinator)
         for pipe in (coordinator.stdout, coordinator.stderr):
             threading.Thread(target=pipe.read, daemon=True).start()
-        serving = worker(scene, address, "serving", "//Alice", "--serve-experts", "all", "--serve-address", "127.0.0.1",
+        serving = scene.worker(address, "serving", "//Alice", "--serve-experts", "all", "--serve-address", "127.0.0.1",
                          "--serve-port", 0)
         others.append(serving)
-        place = wait_for("server", lambda: "--remote '" in log_of(scene, "serving") and
-                         log_of(scene, "serving").split("--remote '")[1].split("'")[0])
-        calling = worker(scene, address, "calling", "//Bob", "--experts-max", 2, "--remote", place)
+        place = wait_for("server", lambda: "--remote '" in scene.log_of("serving") and
+                         scene.log_of("serving").split("--remote '")[1].split("'")[0], 60)
+        calling = scene.worker(address, "calling", "//Bob", "--experts-max", 2, "--remote", place)
         others.append(calling)
         wait_for("round with experts elsewhere", lambda: any(
             " steps, loss " in line and "0 requests" not in line and " 0 calls not answered" in line
-            for line in log_of(scene, "calling").splitlines()))
-        check("gates also over experts 0-3" in log_of(scene, "calling"), log_of(scene, "calling"))
+            for line in scene.log_of("calling").splitlines()), 60)
+        check("gates also over experts 0-3" in scene.log_of("calling"), scene.log_of("calling"))
         serving.kill()
         serving.wait()
-        before = log_of(scene, "calling").count(" steps, loss ")
-        wait_for("round without them", lambda: log_of(scene, "calling").count(" steps, loss ") > before + 1 and
-                 "gates also over experts of nobody" in log_of(scene, "calling"))
+        before = scene.log_of("calling").count(" steps, loss ")
+        wait_for("round without them", lambda: scene.log_of("calling").count(" steps, loss ") > before + 1 and
+                 "gates also over experts of nobody" in scene.log_of("calling"), 60)
         status = json.loads(scene.yumoe("status", run, "--json").stdout)
         bob = next(p for p in status["participants"] if p["name"] == "calling")
         check(bob["steps"] > 0 and bob["active"], f"not counted: {bob}")
@@ -147,7 +122,7 @@ def test_training(scene):
                                 capture_output=True, text=True, timeout=60)
         check(wrong.returncode == 2 and "0 to 3" in wrong.stderr, f"wrong place: {wrong.stderr[-500:]}")
     except Failure as failure:
-        raise Failure(f"{failure}\n--- calling\n{log_of(scene, 'calling')[-2500:]}" if others[1:] else str(failure))
+        raise Failure(f"{failure}\n--- calling\n{scene.log_of('calling')[-2500:]}" if others[1:] else str(failure))
     finally:
         for other in others:
             other.kill()
@@ -161,10 +136,10 @@ def test_training(scene):
 
     audited = scene.start("run", scene.config(100_000), "--out", scene.folder / "audited")
     try:
-        address = next(line.split()[-1] for line in audited.stdout if line.startswith("join at"))
-        refused = worker(scene, address, "refused", "//Bob", "--remote", place)
+        address = address_of(audited)
+        refused = scene.worker(address, "refused", "//Bob", "--remote", place)
         others.append(refused)
-        check(refused.wait(60) != 0 and "own_data_allowed" in log_of(scene, "refused"), log_of(scene, "refused"))
+        check(refused.wait(60) != 0 and "own_data_allowed" in scene.log_of("refused"), scene.log_of("refused"))
     finally:
         audited.send_signal(signal.SIGINT)
         audited.communicate(timeout=60)

@@ -15,7 +15,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
-from whole_run import Failure, Scene, check
+from scene import Failure, Scene, check
 
 SKIPPED = 77
 PREFIX = "ymsl"     # of links and namespaces, so that only our own are taken down

@@ -5,118 +5,16 @@ import argparse
 import json
 import os
 import pathlib
-import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 
-CONFIG = """
-[run]
-rounds = {rounds}
-workers_min = 2
-checkpoint_rounds = 3
-commit_wait_max_ms = 8000
-reveal_wait_max_ms = 5000
-score_wait_max_ms = 8000
-[model]
-vocabulary = 320
-context = 16
-width = 16
-layers = 1
-heads = 2
-key_value_heads = 1
-experts = 4
-expert_width = 16
-[training]
-batch_sequences = 2
-total_steps = 200
-[evaluation]
-private_windows = 4
-assigned_windows = 2
-heldout_windows = 4
-[outer]
-total_rounds = {rounds}
-[placement]
-round_s = 1
-inner_steps_first = 5
-inner_steps_max = 12
-[data]
-path = "{data}"
-sources = ["{text}"]
-vocabulary = 320
-heldout_percent = 10
-private_percent = 10
-[transport]
-port = 0
-heartbeat_interval_ms = 100
-lease_ms = 3000
-[[worker]]
-name = "one"
-[[worker]]
-name = "two"
-experts_max = 2
-[[validator]]
-name = "judge"
-"""
-
-SENTENCES = [
-    "the quick brown fox jumps over the lazy dog",
-    "a journal is written before its effect is seen",
-    "nothing waits for ever and nothing fails in silence",
-    "money is counted in whole numbers and never lost",
-]
-
-
-class Failure(Exception):
-    pass
-
-
-class Skipped(Exception):
-    """What this machine lacks for a test."""
-
-
-def check(condition, what):
-    if not condition:
-        raise Failure(what)
-
-
-class Scene:
-    """A folder with text, token set and configuration."""
-
-    def __init__(self, bin_dir, seed):
-        self.bin = pathlib.Path(bin_dir)
-        self.random = random.Random(seed)
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="yumoe-system-"))
-        text = self.folder / "text"
-        for domain in ("one", "two"):
-            (text / domain).mkdir(parents=True)
-            lines = []
-            for i in range(600):
-                words = " ".join(self.random.choice(SENTENCES) for _ in range(3))
-                lines.append(f"{domain} {i}: {words}.\n")
-            (text / domain / "text.txt").write_text("\n".join(lines))
-
-    def config(self, rounds):
-        path = self.folder / f"run-{rounds}.toml"
-        path.write_text(CONFIG.format(rounds=rounds, data=self.folder / "tokens", text=self.folder / "text"))
-        return path
-
-    def yumoe(self, *arguments, timeout=120):
-        return subprocess.run([self.bin / "yumoe", *map(str, arguments)], capture_output=True,
-                              text=True, timeout=timeout)
-
-    def start(self, *arguments):
-        return subprocess.Popen([self.bin / "yumoe", *map(str, arguments)], stdout=subprocess.PIPE,
-                                stderr=subprocess.PIPE, text=True)
-
-    def close(self):
-        shutil.rmtree(self.folder, ignore_errors=True)
-
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+from scene import Failure, Scene, Skipped, address_of, check, children_of
 
 def test_run(scene):
     """trains, and its summary, replay and export agree"""
@@ -216,12 +114,7 @@ stake = 1000
     children = []
     coordinator = scene.start("coordinator", config, "--out", run)
     try:
-        joined_at = None
-        while joined_at is None:
-            line = coordinator.stdout.readline()
-            check(line, f"no address was printed: {coordinator.poll()}")
-            if line.startswith("join at"):
-                joined_at = line.split()[-1]
+        joined_at = address_of(coordinator)
         for name in ("near", "far"):
             own = scene.folder / f"{name}.toml"
             own.write_text(f'[data]\npath = "{tokens}"\n[[worker]]\nname = "{name}"\nhotkey = "//{name}"\n'
@@ -310,12 +203,7 @@ def play_attacks(scene, run, workers, validators, rounds):
              "--evaluation.private_windows=32", "--scoring.duplicate_share=0.5"],
             stdout=subprocess.PIPE, stderr=log, text=True)
         try:
-            address = None
-            while address is None and coordinator.poll() is None:
-                line = coordinator.stdout.readline()
-                found = re.search(r"(tcp://\S+key=\w+)", line)
-                address = found.group(1) if found else None
-            check(address, f"no address was printed: {log_path.read_text()[-800:]}")
+            address = address_of(coordinator)
 
             def join(role, name, behaviour):
                 command = [scene.bin / "yumoe-worker", role, "--coordinator", address, "--hotkey", f"//{name}",
@@ -423,18 +311,6 @@ def test_tampered_record(scene):
     check(replay.returncode != 0, "a changed contribution was not noticed")
     check("digest" in replay.stderr or "corrupt" in replay.stderr or "record" in replay.stderr,
           f"unclear error: {replay.stderr}")
-
-
-def children_of(pid):
-    found = []
-    for entry in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            stat = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-            if int(stat[1]) == pid:
-                found.append(int(entry.name))
-        except (OSError, IndexError):
-            continue
-    return found
 
 
 def test_kills(scene, kills=50):
@@ -640,14 +516,7 @@ def test_hostile(scene):
     run = scene.folder / "hostile"
     config = scene.config(6)
     process = scene.start("run", config, "--out", run)
-    address = None
-    start = time.time()
-    while time.time() - start < 60:
-        line = process.stdout.readline()
-        if line.startswith("join at"):
-            address = line.split()[-1]
-            break
-    check(address, "no address was printed")
+    address = address_of(process)
     host, port = re.match(r"tcp://([^:]+):(\d+)\?", address).groups()
     for size in (1, 10, 1000, 1 << 20):
         with socket.create_connection((host, int(port)), timeout=5) as stranger:
@@ -831,7 +700,7 @@ def test_clock_skew(scene):
         return start(shift, "yumoe-worker", kind, "--coordinator", address, "--hotkey", f"//{name}", "--name", name,
                      "--data", scene.folder / "tokens", "--state", scene.folder / "skew-state" / name)
 
-    def address_of(process):
+    def address_in(process):
         deadline = time.time() + 60
         while time.time() < deadline and process.poll() is None:
             found = re.search(r"join at (\S+)|(tcp://\S+key=\w+)", process.out.read_text())
@@ -843,7 +712,7 @@ def test_clock_skew(scene):
 
     errors = []
     first = coordinator("+0")
-    address = address_of(first)
+    address = address_in(first)
     others = [join("worker", "one", "+3h", address), join("worker", "two", "-26h", address),
               join("validator", "judge", "+1h", address)]
     try:
@@ -853,7 +722,7 @@ def test_clock_skew(scene):
             other.send_signal(signal.SIGINT)
             other.wait(30)
         second = coordinator("-2h")
-        address = address_of(second)
+        address = address_in(second)
         others = [join("worker", "one", "-5h", address), join("worker", "two", "+0", address),
                   join("validator", "judge", "+1h", address)]
         wait_for_version(scene, run, version_of(scene, run) + 3, second)
