@@ -18,7 +18,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
-from scene import Failure, check, wait_for
+from scene import CONFIG, Failure, check, wait_for, write_text
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -387,12 +387,10 @@ class SettlingRun:
     """A run of two workers whose validator is //Alice and one of whose workers, //Bob, is on the chain as uid 5."""
 
     def __init__(self, bin_dir, folder, node):
-        sys.path.insert(0, str(HERE))
-        import whole_run
         self.node, self.yumoe = node, Program(bin_dir, folder)
         self.file, self.out, self.log, self.process = folder / "run.toml", folder / "run", folder / "log", None
-        make_text(folder / "text", whole_run)
-        config = whole_run.CONFIG.format(rounds=100_000, data=folder / "tokens", text=folder / "text")
+        write_text(folder / "text", random.Random(7))
+        config = CONFIG.format(rounds=100_000, data=folder / "tokens", text=folder / "text")
         for old, new in (('name = "judge"', 'name = "judge"\nhotkey = "//Alice"'),
                          ('name = "one"', 'name = "one"\nhotkey = "//Bob"'),
                          ("total_steps = 200", "total_steps = 1000000"),
@@ -628,15 +626,6 @@ def missed_window(scene, node):
 
 def settled_epoch(scene):
     return max(int(s["id"].partition("/epoch ")[2].partition("/")[0]) for s in scene.settlements())
-
-
-def make_text(folder, whole_run):
-    draw = random.Random(7)
-    for domain in ("one", "two"):
-        (folder / domain).mkdir(parents=True)
-        lines = [f"{domain} {i}: " + " ".join(draw.choice(whole_run.SENTENCES) for _ in range(3)) + ".\n"
-                 for i in range(600)]
-        (folder / domain / "text.txt").write_text("\n".join(lines))
 
 
 def main():

@@ -78,6 +78,14 @@ def check(condition, what):
         raise Failure(what)
 
 
+def write_text(folder, draw):
+    """Two domains of sentences that `draw`, a random.Random, puts together."""
+    for domain in ("one", "two"):
+        (folder / domain).mkdir(parents=True)
+        lines = [f"{domain} {i}: " + " ".join(draw.choice(SENTENCES) for _ in range(3)) + ".\n" for i in range(600)]
+        (folder / domain / "text.txt").write_text("\n".join(lines))
+
+
 class Scene:
     """A folder with text, token set and configuration."""
 
@@ -85,14 +93,7 @@ class Scene:
         self.bin = pathlib.Path(bin_dir)
         self.random = random.Random(seed)
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="yumoe-system-"))
-        text = self.folder / "text"
-        for domain in ("one", "two"):
-            (text / domain).mkdir(parents=True)
-            lines = []
-            for i in range(600):
-                words = " ".join(self.random.choice(SENTENCES) for _ in range(3))
-                lines.append(f"{domain} {i}: {words}.\n")
-            (text / domain / "text.txt").write_text("\n".join(lines))
+        write_text(self.folder / "text", self.random)
 
     def config(self, rounds):
         path = self.folder / f"run-{rounds}.toml"
