@@ -293,8 +293,8 @@ void replay_run(ReplayChoice choice) {
   const std::uint64_t last = history.core().version().value;
   if (choice.from > last || choice.to > last || (choice.to > 0 && choice.from > choice.to)) {
     throw Error(ErrorCode::usage, "replay rounds " + std::to_string(choice.from) + " to " +
-                                      std::to_string(choice.to) + ": " + record->run() +
-                                      " has rounds 1 to " + std::to_string(last));
+                                      std::to_string(choice.to == 0 ? last : choice.to) + ": " +
+                                      record->run() + " has rounds 1 to " + std::to_string(last));
   }
   if (choice.to == 0) choice.to = last;
   std::optional<Checkpoint> checkpoint;
