@@ -21,6 +21,17 @@ struct PeerOutput {
     if (at == std::string::npos) return 0;
     return std::strtod(text.c_str() + at + key.size() + 3, nullptr);
   }
+
+  // The words that follow "key", up to 100 characters that a note can hold; empty if there are none.
+  std::string words_after(const std::string& key) const {
+    std::size_t at = text.find('"' + key + "\": \"");
+    if (at == std::string::npos) return {};
+    std::string words;
+    for (at += key.size() + 5; at < text.size() && text[at] != '"' && words.size() < 100; ++at) {
+      words += text[at] == '\\' ? ' ' : text[at];
+    }
+    return words;
+  }
 };
 
 // Nothing, and a line on stderr, if Python environment or script are not there or the script fails.

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <ctime>
 #include <string>
 #include <vector>
@@ -115,6 +116,11 @@ int main() {
     for (const char* variant : {"eager_loop", "eager_grouped", "eager_gmm", "compile_gmm",
                                 "compile_grouped", "compile_loop"}) {
       const double rate = peer->number_after("tokens_per_s", variant);
+      if (rate == 0) {
+        std::fprintf(stderr, "PyTorch %s did not run: %s\n", variant,
+                     peer->words_after(std::string(variant) + "_failed").c_str());
+        continue;
+      }
       report.row(std::string("train_step ours / PyTorch ") + variant, tokens / median(busy), rate,
                  bench::Bar::none, 0, "tokens per second of a core");
       best = std::max(best, rate);
