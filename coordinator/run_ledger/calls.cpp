@@ -118,6 +118,18 @@ std::optional<std::string> RunLedger::refusal_of(const Called& call, TimeMs now)
       transfer != nullptr && transfer->amount < kTransferRaoMin) {
     return "a transfer moves at least 500 rao";
   }
+  if (const auto* choice = std::get_if<ledger::SetClaimKind>(&operation)) {
+    for (const std::uint16_t netuid : choice->keep) {
+      if (!ledger_.state().subnets.contains(netuid)) {
+        return "there is no subnet " + std::to_string(netuid) + " to keep the claims of";
+      }
+    }
+  }
+  if (!has_means(account)) {
+    return to_ss58(call.account) +
+           " has neither 500 rao nor stake nor a place on this run's ledger: let somebody transfer "
+           "to it first (`yumoe ledger transfer`)";
+  }
   const std::uint64_t due = block_due(now);
   if (caller != callers_.end() && caller->second.block >= due &&
       caller->second.calls_in_block >= kCallsPerBlockMax) {
@@ -136,6 +148,16 @@ std::optional<std::string> RunLedger::refusal_of(const Called& call, TimeMs now)
         "the run's own subnet would have to make room: it stays as long as the run does");
   }
   return std::nullopt;
+}
+
+// A call on the chain costs a fee. Here it is free, so that only those call who have something there:
+// accounts out of nothing would make record and state grow for ever.
+bool RunLedger::has_means(const AccountId& account) const {
+  const ledger::LedgerState& state = ledger_.state();
+  if (account == owner_ || state.hotkeys.contains(account)) return true;
+  const auto found = state.coldkeys.find(account);
+  return found != state.coldkeys.end() &&
+         (found->second.free >= kTransferRaoMin || !found->second.staking_hotkeys.empty());
 }
 
 bool RunLedger::has_taken(const Called& call) const {

@@ -206,6 +206,20 @@ TEST(RunLedgerCalls, NobodyCallsForAnotherAndNobodyMintsOrWeighs) {
   EXPECT_EQ(world.call(5, ledger::TransferBalance{account(5), account(6), kTao}), "");
 }
 
+TEST(RunLedgerCalls, WhoHasNothingCallsNothingSoThatStateDoesNotGrowForFree) {
+  World world;
+  const ledger::SetClaimKind free_call{account(8), ledger::ClaimKind::keep, {}};
+  EXPECT_THAT(world.call(8, free_call), HasSubstr("neither 500 rao nor stake"));
+  EXPECT_FALSE(world.ledger.ledger().state().coldkeys.contains(account(8)));
+  ASSERT_EQ(world.call(5, ledger::TransferBalance{account(5), account(8), 500}), "");
+  EXPECT_EQ(world.call(8, free_call), "");
+  EXPECT_THAT(
+      world.call(8, ledger::SetClaimKind{account(8), ledger::ClaimKind::keep_subnets, {kRun, 77}}),
+      HasSubstr("no subnet 77"));
+  EXPECT_EQ(world.call(1, ledger::SetClaimKind{account(1), ledger::ClaimKind::keep, {}}), "")
+      << "a participant has a place";
+}
+
 TEST(RunLedgerCalls, OnlyTheOwnerSetsASubnetsParametersAndOnlyWithinTheirBounds) {
   World world;
   const ledger::SetHyperparameter change{account(9), kRun, "kappa", 39'321};

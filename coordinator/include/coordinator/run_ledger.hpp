@@ -95,8 +95,8 @@ class RunLedger {
   static constexpr std::uint16_t kNetuid = 1;
 
   // Why a call that comes `now` is not taken, or nothing: another number than the account's next, an
-  // operation that is not the account's to ask, or the ledger's refusal by its name on the chain and what
-  // can be done about it.
+  // operation that is not the account's to ask, an account that has nothing here, or the ledger's refusal
+  // by its name on the chain and what can be done about it.
   // Cost: one copy of the ledger.
   std::optional<std::string> refusal_of(const Called& call, TimeMs now) const;
   // True if exactly this call was the account's newest: its answer was lost on the way.
@@ -195,6 +195,7 @@ class RunLedger {
   void take_chain_block(std::uint64_t number, TimeMs now);
   std::optional<std::string> why_not_told(const ledger::AccountId& account,
                                           std::uint64_t number) const;
+  bool has_means(const ledger::AccountId& account) const;
   std::uint64_t block_due(TimeMs now) const;
   template <typename Archive>
   void visit(Archive& archive, Bytes& ledger_bytes);
