@@ -525,6 +525,10 @@ void add_record_commands(CLI::App& app) {
       app, "evaluate",
       "Held-out loss of a run's newest checkpoint, with experts here or on other machines: "
       "yumoe evaluate RUN --data token-set");
+  add_with_model(
+      app, "generate",
+      "Text that a run's newest checkpoint writes, with experts here or on other machines: "
+      "yumoe generate RUN --data token-set --prompt TEXT");
 }
 
 }  // namespace yumoe

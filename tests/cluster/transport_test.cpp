@@ -4,6 +4,10 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <thread>
 
 #include "cluster/error.hpp"
 
@@ -48,6 +52,51 @@ TEST_F(Loopback, NeverDeliversToAClientThatExpectsAnotherServerKey) {
   const auto stranger = connect_zeromq(wrong, client_keys, options);
   stranger->send({Bytes{1}});
   EXPECT_FALSE(server->receive(300ms));
+}
+
+TEST_F(Loopback, LetsInOnlyTheKeysItsDoorAllows) {
+  const CurveKeypair known = CurveKeypair::generate();
+  const auto closed = listen_zeromq(options, server_keys, {.allowed = {known.public_key}});
+  const auto stranger = connect_zeromq(closed->address(), client_keys, options);
+  const auto guest = connect_zeromq(closed->address(), known, options);
+  stranger->send({Bytes{1}});
+  guest->send({Bytes{2}});
+  const auto received = closed->receive(5s);
+  ASSERT_TRUE(received);
+  EXPECT_EQ(received->client_key, known.public_key);
+  EXPECT_FALSE(closed->receive(300ms));
+}
+
+TEST_F(Loopback, HoldsASenderBackWhoseMessagesAreNotRead) {
+  const auto narrow =
+      listen_zeromq(options, server_keys, {.allowed = {}, .unread_messages_max = 2});
+  const auto busy = connect_zeromq(narrow->address(), client_keys, options);
+  int taken = 0;
+  for (int tries = 0; tries < 400; ++tries) {
+    if (busy->send({Bytes(60'000)})) ++taken;
+    std::this_thread::sleep_for(1ms);
+  }
+  EXPECT_LT(taken, 200) << "beside what the two ends and the system's buffers hold";
+  for (int i = 0; i < taken; ++i) ASSERT_TRUE(narrow->receive(5s)) << "held back, not lost: " << i;
+}
+
+TEST_F(Loopback, WaitsForAnyOfSeveralAndForADescriptor) {
+  std::vector<std::unique_ptr<ClientTransport>> both;
+  both.push_back(connect_zeromq(server->address(), client_keys, options));
+  both.push_back(connect_zeromq(server->address(), CurveKeypair::generate(), options));
+  wait_any(both, -1, 1ms);
+  both[1]->send({Bytes{1}});
+  const auto received = server->receive(5s);
+  ASSERT_TRUE(received);
+  server->send(received->peer, {Bytes{2}});
+  wait_any(both, -1, 5s);
+  EXPECT_FALSE(both[0]->receive(0ms));
+  EXPECT_TRUE(both[1]->receive(0ms));
+  const int bell = ::eventfd(1, EFD_CLOEXEC);
+  const auto start = std::chrono::steady_clock::now();
+  wait_any(both, bell, 5s);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 4s);
+  ::close(bell);
 }
 
 TEST_F(Loopback, DropsAnOversizedFrameWithItsConnectionAndServesOthers) {

@@ -39,7 +39,8 @@ class Cli : public ::testing::Test {
 
 // Said by yumoe-worker, which a build without LibTorch does not have.
 bool wants_worker(std::string_view command) {
-  const bool forwarded = command.starts_with("serve-experts") || command.starts_with("evaluate");
+  const bool forwarded = command.starts_with("serve-experts") || command.starts_with("evaluate") ||
+                         command.starts_with("generate");
   return forwarded && !fs::exists(YUMOE_BIN_DIR "/yumoe-worker");
 }
 
@@ -68,6 +69,7 @@ TEST_F(Cli, ComplainsInOneLineWithTheNearestNameAndExitCode2) {
       {"config check /dev/null --placement.tiers=1:friend", "a tier is open, known or trusted"},
       {"serve-experts /nowhere", "/nowhere"},
       {"evaluate /nowhere", "/nowhere"},
+      {"generate /nowhere --prompt x", "/nowhere"},
       {"export /nowhere --model", "/nowhere"},
       {"keys new", "give either --out FILE or --wallet NAME"},
       {"keys new --out x --type rsa", "rsa not in"},
@@ -119,6 +121,7 @@ TEST_F(Cli, EveryCommandHasHelp) {
                                     "doctor",
                                     "serve-experts",
                                     "evaluate",
+                                    "generate",
                                     "version",
                                     "ledger",
                                     "ledger simulate",

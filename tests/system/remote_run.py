@@ -89,6 +89,63 @@ def test_model(scene):
     check(wrong.returncode != 0 and "damaged" in wrong.stderr, f"damaged: {wrong.stderr}")
 
 
+def generate(scene, model, *arguments, **more):
+    return subprocess.run([scene.bin / "yumoe", "generate", model, "--data", scene.folder / "tokens",
+                           *map(str, arguments)], capture_output=True, timeout=120, **more)
+
+
+def test_generation(scene):
+    """a model writes the same text with its experts on servers, with one killed on the way, and goes on with none"""
+    run = scene.folder / "writing"
+    done = scene.yumoe("run", scene.config(3), "--out", run, "--json", timeout=120)
+    check(done.returncode == 0, f"run: {done.stderr[-1500:]}")
+    greedy = ("--prompt", "the quick", "--temperature", 0, "--tokens-max")
+    alone = generate(scene, run, *greedy, 40)
+    check(alone.returncode == 0 and len(alone.stdout) > 1, f"alone: {alone}")
+    check(b"tokens/s" in alone.stderr and b" 0 calls to experts elsewhere, 0 not answered" in alone.stderr, f"{alone.stderr}")
+    drawn = [generate(scene, run, "--seed", seed, "--top-k", 50, input=b"the quick").stdout for seed in (1, 1, 2)]
+    check(drawn[0] == drawn[1] != drawn[2], f"seeds: {drawn}")
+    lines = scene.folder / "prompts.txt"
+    lines.write_text("the quick\nmoney is\n")
+    both = generate(scene, run, "--prompt-file", lines, "--batch", "--temperature", 0, "--tokens-max", 40, "--json")
+    texts = [json.loads(line) for line in both.stdout.splitlines()]
+    check(len(texts) == 2 and texts[0]["text"] == alone.stdout.decode()[:-1], f"batch: {both}")
+    stop = texts[0]["text"].strip()[3:6]
+    cut = generate(scene, run, *greedy, 40, "--stop", stop, "--json")
+    check(json.loads(cut.stdout)["ended_by"] == "stop text" and stop not in json.loads(cut.stdout)["text"], f"stop: {cut}")
+
+    servers = [Server(scene, run, "--experts", "0-3") for _ in range(2)]
+    remote = [argument for server in servers for argument in ("--remote", server.place)]
+    far = generate(scene, run, *greedy, 40, *remote)
+    check(far.stdout == alone.stdout, f"alone {alone.stdout}, with servers {far.stdout}")
+    check(b" 0 not answered" in far.stderr and b" 0 calls" not in far.stderr, f"{far.stderr}")
+
+    longer = 1_000
+    expected = generate(scene, run, *greedy, longer).stdout
+    for server, kept in zip(servers, (True, False)):
+        writing = scene.start("generate", run, "--data", scene.folder / "tokens", *greedy, longer, *remote)
+        begun = writing.stdout.read(1)
+        server.process.kill()
+        server.process.communicate(timeout=30)
+        out, err = writing.communicate(timeout=120)
+        check(writing.returncode == 0, f"a server was killed: {err}")
+        tokens = int(err.split(" tokens,")[0].split()[-1])
+        check("end token" in err or tokens == longer, f"a server was killed: {err}")
+        if kept:
+            check((begun + out).encode() == expected, "another text with a replica's experts")
+            check(", 0 not answered" in err, f"a replica was there: {err}")
+            remote = ["--remote", servers[1].place]
+        elif tokens == longer:
+            check("going on without them" in err and "left out of the tokens concerned" in err, f"none was there: {err}")
+
+    for arguments, text, said in ((("--prompt", ""), b"", b"is empty"), ((), b"\xff\xfe", b"is not UTF-8"),
+                                  ((), b"word " * 100, b"tokens, the model reads 16"),
+                                  (("--prompt-file", "/nowhere"), b"", b"/nowhere"),
+                                  (("--prompt", "x", "--temperature", "-1"), b"", b"temperature")):
+        wrong = generate(scene, run, *arguments, input=text)
+        check(wrong.returncode == 2 and said in wrong.stderr, f"{arguments}: {wrong}")
+
+
 def test_training(scene):
     """a worker trains with experts that another serves, and goes on without them when that one is killed"""
     run = scene.folder / "training"
@@ -150,7 +207,7 @@ def main():
     parser.add_argument("bin_dir")
     choice = parser.parse_args()
     failed = False
-    for test in (test_model, test_training):
+    for test in (test_model, test_generation, test_training):
         scene = Scene(choice.bin_dir, 1)
         start = time.time()
         try:

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "model/blocks.hpp"
+#include "model/decode.hpp"
 #include "model/moe_layer.hpp"
 #include "router/layout.hpp"
 
@@ -71,6 +72,11 @@ class Model {
   // Overwrites gradients() with the gradient of mean loss + auxiliary.
   BatchResult train(std::span<const std::uint16_t> rows, std::span<const float> bias);
   BatchResult evaluate(std::span<const std::uint16_t> rows, std::span<const float> bias);
+
+  // What may follow each piece's last token, logits [pieces, vocabulary]: one pass over the new tokens
+  // alone, with what `cache` has of those before. Fused, no island. bias as above.
+  at::Tensor extend(std::span<const NewTokens> pieces, std::span<const float> bias,
+                    KeyValueCache& cache);
 
   // Runs plain instead of fused from now on; what devices other than the CPU always do.
   void use_plain() { plain_ = true; }

@@ -233,6 +233,73 @@ void add_evaluate(CLI::App& app) {
   });
 }
 
+void add_generate(CLI::App& app) {
+  struct Generating {
+    ModelChoice model;
+    GenerationSetup setup;
+    std::string data = "token-set", prompt, file;
+    std::int64_t wait_ms = 10'000;
+    bool batch = false, json = false;
+  };
+  auto choice = std::make_shared<Generating>();
+  GenerationSetup& setup = choice->setup;
+  CLI::App* command = app.add_subcommand(
+      "generate", "Text that a model writes, its experts here or on other machines");
+  add_model(*command, choice->model);
+  CLI::Option* prompt = command->add_option("--prompt", choice->prompt, "text to continue");
+  command->add_option("--prompt-file", choice->file, "file with it; - or none: standard input")
+      ->excludes(prompt);
+  command->add_flag("--batch", choice->batch,
+                    "each line of the file is a prompt; all are continued together and shown in "
+                    "their order at the end");
+  command->add_option("--data", choice->data, "folder of the run's token set")
+      ->capture_default_str();
+  add_remote(*command, setup.remote);
+  command->add_option("--tokens-max", setup.tokens_max, "most tokens to write for a prompt")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  command
+      ->add_option("--temperature", setup.sampling.temperature,
+                   "above 1 evens out what is likely, below 1 sharpens it; 0: always the likeliest")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  command->add_option("--top-k", setup.sampling.top_k, "of the K likeliest alone; 0: of all")
+      ->check(CLI::Range(0, 65'535))
+      ->capture_default_str();
+  command
+      ->add_option("--top-p", setup.sampling.top_p,
+                   "of the fewest likeliest that have this probability together")
+      ->check(CLI::Range(0.000001, 1.0))
+      ->capture_default_str();
+  command->add_option("--seed", setup.sampling.seed, "the same one draws the same text")
+      ->capture_default_str();
+  command->add_option("--stop", setup.stop, "end before this text");
+  command->add_option("--wait-ms", choice->wait_ms, "for servers of experts to answer at first")
+      ->check(CLI::Range(100, 600'000))
+      ->capture_default_str();
+  add_device(*command, setup.device);
+  command->add_flag("--json", choice->json, "One JSON object for each prompt, at the end");
+  command->footer(
+      "yumoe generate runs/mine --data token-set --prompt 'Once upon a time' --temperature 0\n"
+      "yumoe generate mine.model --remote '4-7@tcp://HOST:48160?key=HEX' < prompt.txt");
+  command->callback([choice, prompt] {
+    open_log("generate", choice->json ? LogLevel::error : LogLevel::warning);
+    GenerationSetup& setup = choice->setup;
+    setup.model = choice->model.model;
+    setup.remove_model = choice->model.remove;
+    setup.data = choice->data;
+    setup.wait = std::chrono::milliseconds(choice->wait_ms);
+    try {
+      setup.prompts =
+          read_prompts(choice->prompt, prompt->count() > 0, choice->file, choice->batch);
+    } catch (...) {
+      if (setup.remove_model) std::filesystem::remove(setup.model);
+      throw;
+    }
+    print_generation(setup, g_stop, choice->json);
+  });
+}
+
 void add_role(CLI::App& app, const std::string& role, const char* help,
               void (*run)(const Choice&)) {
   auto choice = std::make_shared<Choice>();
@@ -336,6 +403,7 @@ int run_program(int argc, char** argv) {
   add_recompute(app);
   add_serve_experts(app);
   add_evaluate(app);
+  add_generate(app);
   add_role(app, "worker", "Train shards of a run; under mpirun, as one worker of all its ranks",
            start_worker);
   add_role(app, "validator", "Measure what workers contribute", start_validator);

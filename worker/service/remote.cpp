@@ -31,26 +31,36 @@ ExpertSet experts_of(const std::string& text, const ModelOptions& model) {
   return parse_experts(text, static_cast<std::uint32_t>(model.experts));
 }
 
-struct OpenModel {
-  RunFacts facts;
-  Layout layout;
-  BaseVersion base;
-  Welcome welcome;
+}  // namespace
 
-  explicit OpenModel(ModelFile file)
-      : facts(RunFacts::from(file.facts)),
-        layout(Layout::of(facts.model)),
-        base(BaseVersion::decode(layout, file.base)),
-        welcome(std::move(file.facts)) {}
-};
+OpenModel::OpenModel(ModelFile file)
+    : facts(RunFacts::from(file.facts)),
+      layout(Layout::of(facts.model)),
+      base(BaseVersion::decode(layout, file.base)),
+      welcome(std::move(file.facts)) {}
 
-OpenModel open_model(const std::filesystem::path& path, bool remove) {
+OpenModel OpenModel::open(const std::filesystem::path& path, bool remove) {
   ModelFile file = read_model_file(path);
   if (remove) std::filesystem::remove(path);
   return OpenModel(std::move(file));
 }
 
-}  // namespace
+FoundExperts find_experts(const OpenModel& model, const std::vector<std::string>& places,
+                          milliseconds wait, const DispatchOptions& options) {
+  FoundExperts found;
+  if (!places.empty()) {
+    found.remote = std::make_unique<RemoteExperts>(
+        parse_expert_places(places, model.facts.model), model.base.digest(),
+        static_cast<std::size_t>(model.facts.model.width), options);
+    found.elsewhere = found.remote->use(model.base.digest(), wait);
+    for (const std::string& remark : found.remote->remarks()) {
+      if (!remark.empty()) throw Error(ErrorCode::usage, remark);
+    }
+  }
+  std::ranges::set_difference(all_experts(model.facts.model), found.elsewhere,
+                              std::back_inserter(found.here));
+  return found;
+}
 
 DispatchOptions dispatch_for_training() {
   DispatchOptions options;
@@ -97,7 +107,7 @@ std::string ExpertService::place() const {
 
 void serve_experts(const ExpertServiceSetup& setup, const std::atomic<bool>& stop) {
   keep_freed_memory();
-  const OpenModel model = open_model(setup.model, setup.remove_model);
+  const OpenModel model = OpenModel::open(setup.model, setup.remove_model);
   ExpertService service(setup.experts, setup.transport, setup.key, model.layout, setup.device);
   service.offer(model.base);
   std::cout << "experts of run " << model.welcome.run << ", base version "
@@ -110,21 +120,14 @@ void serve_experts(const ExpertServiceSetup& setup, const std::atomic<bool>& sto
 }
 
 EvaluationReport evaluate_model(const EvaluationSetup& setup) {
-  const OpenModel model = open_model(setup.model, setup.remove_model);
+  const OpenModel model = OpenModel::open(setup.model, setup.remove_model);
   EvaluationReport report;
   report.run = model.welcome.run;
   report.version = model.base.round();
-  std::optional<RemoteExperts> remote;
-  if (!setup.remote.empty()) {
-    remote.emplace(parse_expert_places(setup.remote, model.facts.model), model.base.digest(),
-                   static_cast<std::size_t>(model.facts.model.width), dispatch_for_training());
-    report.elsewhere = remote->use(model.base.digest(), setup.wait);
-    for (const std::string& remark : remote->remarks()) {
-      if (!remark.empty()) throw Error(ErrorCode::usage, remark);
-    }
-  }
-  std::ranges::set_difference(all_experts(model.facts.model), report.elsewhere,
-                              std::back_inserter(report.here));
+  const FoundExperts experts =
+      find_experts(model, setup.remote, setup.wait, dispatch_for_training());
+  report.here = experts.here;
+  report.elsewhere = experts.elsewhere;
   ParticipantSetup data;
   data.data = setup.data;
   const TokenSet tokens = open_data(data, model.facts, model.welcome);
@@ -140,14 +143,13 @@ EvaluationReport evaluate_model(const EvaluationSetup& setup) {
   const std::vector<std::uint16_t> windows = read_windows(
       windows_in_order(tokens, derive_seed("heldout order", {0}), Split::heldout, context), 0,
       report.windows, context);
-  Evaluator evaluator(model.facts.model, setup.device, remote ? &*remote : nullptr,
-                      report.elsewhere);
+  Evaluator evaluator(model.facts.model, setup.device, experts.remote.get(), report.elsewhere);
   evaluator.load_base(model.base.parameters(), model.base.gate_bias());
   const auto start = std::chrono::steady_clock::now();
   report.loss = evaluator.base(windows).mean();
   report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   report.bits_per_byte = bits_per_byte(report.loss, tokens.bytes_per_token(Split::heldout));
-  if (remote) report.calls = remote->counts();
+  if (experts.remote) report.calls = experts.remote->counts();
   return report;
 }
 

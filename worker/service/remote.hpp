@@ -2,10 +2,12 @@
 // Experts of this process for other machines, and those of other machines for this process.
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <thread>
 
 #include "router/base_version.hpp"
+#include "router/model_file.hpp"
 #include "service/shared.hpp"
 #include "worker/expert_server.hpp"
 #include "worker/remote_experts.hpp"
@@ -36,6 +38,27 @@ class ExpertService {
   std::atomic<bool> stop_ = false;
   std::jthread thread_;
 };
+
+// A model file, read.
+struct OpenModel {
+  RunFacts facts;
+  Layout layout;
+  BaseVersion base;
+  Welcome welcome;
+
+  explicit OpenModel(ModelFile file);
+  // Removes the file if `remove`. Throws what read_model_file throws.
+  static OpenModel open(const std::filesystem::path& path, bool remove);
+};
+
+// Servers of its experts that all answered, if any was said, and which experts are where.
+struct FoundExperts {
+  std::unique_ptr<RemoteExperts> remote;
+  ExpertSet here, elsewhere;
+};
+// Throws Error{usage} naming the server that is silent, lacks an expert or has another version.
+FoundExperts find_experts(const OpenModel& model, const std::vector<std::string>& places,
+                          std::chrono::milliseconds wait, const DispatchOptions& options);
 
 // Patient enough to train with: a slow machine is not a dead one.
 DispatchOptions dispatch_for_training();

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -114,14 +115,25 @@ class ClientTransport {
   virtual TransportCounts counts() const = 0;
 };
 
+// Who may come in by a server, and how much of one connection's may wait there to be read.
+struct Door {
+  std::vector<CurveKey> allowed;         // empty: any key
+  std::int64_t unread_messages_max = 0;  // then its sender is held back; 0: queued_messages_max
+};
+
 // Listens. Throws Error{port_taken} if something else does, Error{usage} if the address is none.
 std::unique_ptr<ServerTransport> listen_zeromq(const TransportOptions& options,
-                                               const CurveKeypair& keys);
+                                               const CurveKeypair& keys, const Door& door = {});
 
 // Connects in the background and again whenever the connection breaks. After a break the server sees
 // a new Peer, so whoever talks over this must be ready to introduce itself again.
 std::unique_ptr<ClientTransport> connect_zeromq(const CoordinatorAddress& address,
                                                 const CurveKeypair& keys,
                                                 const TransportOptions& options);
+
+// Until one of `transports`, made by connect_zeromq, has something to receive, `descriptor` can be read
+// (a file descriptor; -1: none), or `wait_max` is over. Nobody else may use them meanwhile.
+void wait_any(std::span<const std::unique_ptr<ClientTransport>> transports, int descriptor,
+              std::chrono::milliseconds wait_max);
 
 }  // namespace yumoe

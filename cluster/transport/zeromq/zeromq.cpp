@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cstring>
+#include <set>
 #include <thread>
 #include <zmq.hpp>
 
@@ -88,11 +89,12 @@ zmq::message_t message_of(Bytes&& bytes) {
       owned);
 }
 
-// ZeroMQ asks this thread about every client (RFC 27). Any CURVE key may connect; the key becomes the
-// connection's user id, which is how an identity is later bound to it.
+// ZeroMQ asks this thread about every client (RFC 27). Any CURVE key may connect, or only the allowed ones;
+// the key becomes the connection's user id, which is how an identity is later bound to it.
 class Doorkeeper {
  public:
-  explicit Doorkeeper(zmq::context_t& context) : socket_(context, zmq::socket_type::rep) {
+  Doorkeeper(zmq::context_t& context, const std::vector<CurveKey>& allowed)
+      : allowed_(allowed.begin(), allowed.end()), socket_(context, zmq::socket_type::rep) {
     socket_.set(zmq::sockopt::linger, 0);
     socket_.bind(kZapEndpoint);
     thread_ = std::jthread([this] { serve(); });
@@ -113,7 +115,7 @@ class Doorkeeper {
   void answer(const std::vector<zmq::message_t>& request) {
     // version, request id, domain, address, identity, mechanism, client key
     const bool accepted = request.size() == 7 && request[5].to_string_view() == "CURVE" &&
-                          request[6].size() == sizeof(CurveKey);
+                          request[6].size() == sizeof(CurveKey) && is_allowed(request[6]);
     const std::string id = request.size() > 1 ? request[1].to_string() : "";
     const std::string user = accepted ? to_hex(bytes_of(request[6])) : "";
     for (const std::string& part :
@@ -123,16 +125,26 @@ class Doorkeeper {
     socket_.send(zmq::message_t(), zmq::send_flags::none);
   }
 
+  bool is_allowed(const zmq::message_t& part) const {
+    CurveKey key;
+    std::memcpy(key.data(), part.data(), key.size());
+    return allowed_.empty() || allowed_.contains(key);
+  }
+
+  const std::set<CurveKey> allowed_;
   zmq::socket_t socket_;
   std::jthread thread_;
 };
 
 class ZeromqServer final : public ServerTransport {
  public:
-  ZeromqServer(const TransportOptions& options, const CurveKeypair& keys)
-      : doorkeeper_(std::make_unique<Doorkeeper>(context_)),
+  ZeromqServer(const TransportOptions& options, const CurveKeypair& keys, const Door& door)
+      : doorkeeper_(std::make_unique<Doorkeeper>(context_, door.allowed)),
         socket_(context_, zmq::socket_type::router) {
     configure(socket_, options);
+    if (door.unread_messages_max > 0) {
+      socket_.set(zmq::sockopt::rcvhwm, static_cast<int>(door.unread_messages_max));
+    }
     socket_.set(zmq::sockopt::curve_server, 1);
     socket_.set(zmq::sockopt::curve_secretkey,
                 std::string_view(reinterpret_cast<const char*>(keys.secret_key.data()), 32));
@@ -271,6 +283,7 @@ class ZeromqClient final : public ClientTransport {
   }
 
   TransportCounts counts() const override { return counts_; }
+  zmq::pollitem_t readable() { return {socket_.handle(), 0, ZMQ_POLLIN, 0}; }
 
  private:
   zmq::context_t context_{1};
@@ -281,14 +294,30 @@ class ZeromqClient final : public ClientTransport {
 }  // namespace
 
 std::unique_ptr<ServerTransport> listen_zeromq(const TransportOptions& options,
-                                               const CurveKeypair& keys) {
-  return std::make_unique<ZeromqServer>(options, keys);
+                                               const CurveKeypair& keys, const Door& door) {
+  return std::make_unique<ZeromqServer>(options, keys, door);
 }
 
 std::unique_ptr<ClientTransport> connect_zeromq(const CoordinatorAddress& address,
                                                 const CurveKeypair& keys,
                                                 const TransportOptions& options) {
   return std::make_unique<ZeromqClient>(address, keys, options);
+}
+
+void wait_any(std::span<const std::unique_ptr<ClientTransport>> transports, int descriptor,
+              std::chrono::milliseconds wait_max) {
+  std::vector<zmq::pollitem_t> items;
+  for (const auto& transport : transports) {
+    auto* zeromq = dynamic_cast<ZeromqClient*>(transport.get());
+    YUMOE_ASSERT(zeromq != nullptr);
+    items.push_back(zeromq->readable());
+  }
+  if (descriptor >= 0) items.push_back({nullptr, descriptor, ZMQ_POLLIN, 0});
+  try {
+    zmq::poll(items.data(), items.size(), wait_max);
+  } catch (const zmq::error_t& error) {
+    if (error.num() != EINTR) throw;  // a signal: the caller looks at its own flag
+  }
 }
 
 }  // namespace yumoe

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <filesystem>
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 #include "cluster/ids.hpp"
 #include "cluster/transport.hpp"
 #include "worker/device_options.hpp"
+#include "worker/generator.hpp"
 #include "worker/remote_experts.hpp"
 
 namespace yumoe {
@@ -93,6 +95,45 @@ struct EvaluationReport {
 EvaluationReport evaluate_model(const EvaluationSetup& setup);
 // For people, or one JSON object.
 void print_evaluation(const EvaluationReport& report, bool json);
+
+// Text written by a model file, its experts here or elsewhere.
+struct GenerationSetup {
+  std::filesystem::path model, data;
+  bool remove_model = false;
+  std::vector<std::string> prompts;  // continued together
+  std::vector<std::string> remote;   // EXPERTS@ADDRESS
+  std::chrono::milliseconds wait{10'000};
+  DeviceOptions device;
+  SamplingOptions sampling;  // each prompt has a stream of its own, of this seed and its position
+  std::uint64_t tokens_max = 256;
+  std::string stop;
+};
+struct Generation {
+  std::string text;
+  std::uint64_t prompt_tokens = 0, tokens = 0;
+  std::string ended_by;  // "end token", "stop text", "tokens_max" or "interrupted"
+};
+struct GenerationReport {
+  std::string run;
+  RoundId version;
+  std::vector<Generation> texts;  // [prompts]
+  ExpertSet here, elsewhere;
+  RemoteCounts calls;
+  std::uint64_t slides = 0;
+  double prompt_seconds = 0, seconds = 0;  // reading the prompts; all
+};
+// `show` is given each piece of text, whole characters, as soon as it is certain; `prompt` is its position.
+// Throws Error{usage} for a prompt that is empty, not UTF-8 or longer than the model's context, and what
+// evaluate_model throws.
+GenerationReport generate_text(
+    const GenerationSetup& setup, const std::atomic<bool>& stop,
+    const std::function<void(std::size_t prompt, const std::string& text)>& show);
+
+// Prompts as the command line gives them: --prompt, or --prompt-file ("-": stdin), one a line if `batch`.
+std::vector<std::string> read_prompts(const std::string& text, bool has_text,
+                                      const std::string& file, bool batch);
+// Runs and prints: text to stdout as it comes and a line of counts to stderr, or one JSON object a prompt.
+void print_generation(const GenerationSetup& setup, const std::atomic<bool>& stop, bool json);
 
 // Exit status of a rank whose island lost another one.
 inline constexpr int kIslandBroken = 75;
