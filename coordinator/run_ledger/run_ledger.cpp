@@ -57,6 +57,7 @@ void RunLedger::pass_time(TimeMs now) {
       if (report.netuid != kNetuid) continue;
       epochs_.push_back({std::move(report), first_round_, last_round_});
       first_round_ = last_round_ = {};
+      if (epoch_watch_) epoch_watch_(epochs_.back());
     }
     weigh_others();
     for (auto& [account, enrolment] : enrolments_) {

@@ -2,6 +2,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -30,13 +33,21 @@ Bytes salt_in(const fs::path& folder) {
   if (in.read(reinterpret_cast<char*>(salt.data()), kSaltBytes)) return salt;
   const Keypair fresh = Keypair::generate(KeyType::ed25519);  // its address is 32 random bytes
   salt.assign(fresh.public_key().bytes.begin(), fresh.public_key().bytes.end());
-  const int descriptor = open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+  // Whole or not at all: half a salt would be a secret of fewer bytes.
+  const fs::path partial = file.string() + ".partial";
+  const int descriptor = open(partial.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
   const bool written =
       descriptor >= 0 &&
       write(descriptor, salt.data(), salt.size()) == static_cast<ssize_t>(kSaltBytes) &&
-      fsync(descriptor) == 0;
+      fsync(descriptor) == 0 && rename(partial.c_str(), file.c_str()) == 0;
+  const int reason = errno;
   if (descriptor >= 0) close(descriptor);
-  if (!written) throw Error(ErrorCode::journal_io, "write " + file.string());
+  if (!written) {
+    const bool full = reason == ENOSPC || reason == EDQUOT;
+    throw Error(full ? ErrorCode::disk_full : ErrorCode::journal_io,
+                "write " + file.string() + ": " + std::strerror(reason));
+  }
+  settlement::sync_folder(folder);
   return salt;
 }
 
@@ -124,10 +135,11 @@ class RunSettler::Parts {
 
 RunSettler::RunSettler(const fs::path& run, const ChainOptions& options, const Keypair& hotkey)
     : run_(run) {
-  fs::create_directories(settlement_folder(run));
+  make_settlement_folder(run);
   parts_ = std::make_unique<Parts>(run, options, hotkey);
   for (const ChainReading& reading : chain_readings(parts_->follower.record())) {
     parts_->read_epoch = reading.chain_epoch;
+    status_.in_force_epoch = reading.ledger_epoch;
     ++status_.readings;
   }
   const std::string ours =
@@ -150,7 +162,7 @@ void RunSettler::close() {
 
 void RunSettler::step(milliseconds wait_max) {
   Parts& p = *parts_;
-  p.follower.advance();
+  if (!p.follower.advance([this] { return closed_.load(); })) return;
   status_.ledger_epochs = p.follower.epochs().size();
   const std::string endpoint = p.client.endpoint();
   if (endpoint.empty()) {
@@ -274,14 +286,20 @@ void RunSettler::compare_pace(milliseconds chain) {
 void RunSettler::read_back() {
   ChainReading reading =
       read_chain(parts_->node, parts_->netuid, parts_->hotkey.public_key(), &parts_->metadata);
-  reading.ledger_epoch = status_.settled_epoch;
+  const auto settlements = parts_->target->status();
+  const auto* status = in_force(settlements, reading);
+  reading.ledger_epoch = status == nullptr ? 0 : ledger_epoch_of(status->intent.id);
   append_reading(run_, reading);
   ++status_.readings;
+  status_.in_force_epoch = reading.ledger_epoch;
   std::uint64_t incentive = 0;
   for (const auto& neuron : reading.neurons) incentive += neuron.incentive > 0 ? 1 : 0;
   log_info("chain: read what epoch " + std::to_string(reading.chain_epoch) + " paid, block " +
            std::to_string(reading.block) + ": " + std::to_string(incentive) + " of " +
-           std::to_string(reading.neurons.size()) + " neurons have incentive");
+           std::to_string(reading.neurons.size()) + " neurons have incentive; it went by " +
+           (reading.ledger_epoch == 0
+                ? "no weights of this run"
+                : "the weights of ledger epoch " + std::to_string(reading.ledger_epoch)));
 }
 
 void RunSettler::note(const settlement::Receipt& receipt) {
@@ -313,6 +331,7 @@ std::string json_of(const SettlerStatus& s) {
                         {"head", s.head},
                         {"ledger_epochs", s.ledger_epochs},
                         {"settled_epoch", s.settled_epoch},
+                        {"in_force_epoch", s.in_force_epoch},
                         {"waiting", s.waiting},
                         {"readings", s.readings},
                         {"last", s.last}}
@@ -326,9 +345,15 @@ void RunSettler::publish() {
   published_ = text;
   const fs::path file = settlement_folder(run_) / "status.json";
   const fs::path partial = file.string() + ".partial";
-  std::ofstream(partial) << text << "\n";
+  std::ofstream out(partial);
+  out << text << "\n";
+  out.close();
   std::error_code failed;
-  fs::rename(partial, file, failed);
+  if (!out) {
+    failed = std::error_code(errno, std::generic_category());  // what was there stays
+  } else {
+    fs::rename(partial, file, failed);
+  }
   if (failed) log_warning("chain: cannot write " + file.string() + ": " + failed.message());
 }
 

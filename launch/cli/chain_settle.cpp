@@ -27,11 +27,51 @@ nlohmann::json json_of(const settlement::Receipt& receipt) {
           {"block", receipt.outcome.block}};
 }
 
+// A run without a chain answers by its ledger, unless a chain is asked for.
+bool is_local(const SettleChoice& choice, const ChainOptions& options, const RunRecord& record) {
+  return settles_locally(record) && choice.given.empty() && options.rpc.endpoints.empty() &&
+         options.target == "local";
+}
+
+constexpr const char* kLocalHint =
+    "to bring its weights to a chain too, give --endpoints, --netuid, --wallet and --hotkey, or a "
+    "[chain] section by --config";
+
 // --- settle ----------------------------------------------------------------------------------------------
+
+// Nothing is to be sent: what the ledger computed is final.
+void settle_locally(const SettleChoice& choice, const RunRecord& record) {
+  RunFollower follower(record, RunFollower::Keep::weights);
+  follower.advance();
+  const auto settlements = local_settlements(follower);
+  const std::size_t epochs = follower.epochs().size();
+  if (choice.json) {
+    SettlerStatus status;
+    status.ledger_epochs = status.settled_epoch = status.in_force_epoch = epochs;
+    nlohmann::json out = nlohmann::json::parse(json_of(status));
+    out["target"] = "local";
+    out["receipts"] = nlohmann::json::array();
+    for (const IntentStatus& s : settlements)
+      out["receipts"].push_back(json_of({s.intent.id, *s.outcome}));
+    std::cout << out.dump() << std::endl;
+    return;
+  }
+  std::printf("%zu epochs are settled by the run's own ledger, nothing is open; %s\n", epochs,
+              kLocalHint);
+}
 
 void settle(const SettleChoice& choice) {
   const ChainOptions options = choice.options();
-  RunFollower(choice.run).advance();  // says first what is wrong with the run
+  {
+    const auto record = open_run_record(choice.run);
+    if (is_local(choice, options, *record)) return settle_locally(choice, *record);
+    if (!std::filesystem::is_directory(choice.run)) {
+      throw Error(ErrorCode::usage,
+                  choice.run + " is an exported file: only a run's folder can be settled");
+    }
+    RunFollower(*record, RunFollower::Keep::pays)
+        .advance();  // says first what is wrong with the run
+  }
   const Keypair hotkey = open_chain_hotkey(options);
   { ChainLine reachable(options, chain_progress); }
   RunSettler settler(choice.run, options, hotkey);
@@ -78,8 +118,9 @@ void settle(const SettleChoice& choice) {
     out["receipts"] = rows;
     std::cout << out.dump() << std::endl;
   } else if (settler.receipts().empty()) {
-    std::printf("epoch %llu is settled already; %zu readings of the chain are kept\n",
-                static_cast<unsigned long long>(s.settled_epoch), s.readings);
+    std::printf("epoch %llu stands on the chain already%s; %zu readings of the chain are kept\n",
+                static_cast<unsigned long long>(s.settled_epoch),
+                s.in_force_epoch == s.settled_epoch ? " and is in force" : "", s.readings);
   }
   if (refused != nullptr) {
     throw Error(ErrorCode::chain_refused, refused->outcome.reason + ": " + refused->outcome.advice);
@@ -116,17 +157,7 @@ nlohmann::json json_of(const ReconcileRow& row) {
           {"differences", differences}};
 }
 
-void print_rows(const Reconciliation& found, bool all) {
-  std::printf("subnet %u at block %u (epoch %llu of the chain) against ",
-              found.reading.netuid.value, found.reading.block,
-              static_cast<unsigned long long>(found.reading.chain_epoch));
-  if (found.epoch) {
-    std::printf("epoch %llu of the run's ledger\n",
-                static_cast<unsigned long long>(found.epoch->number));
-  } else {
-    std::printf("a ledger that has had no epoch yet\n");
-  }
-  if (found.reading.ledger_epoch == 0) std::printf("no weights of this run were in force\n");
+void print_table(const Reconciliation& found, bool all) {
   std::printf("\n%5s %-14s %10s %10s %18s %18s  %s\n", "uid", "name", "predicted", "paid",
               "emission predicted", "emission paid", "why they differ");
   std::size_t hidden = 0;
@@ -158,6 +189,40 @@ void print_rows(const Reconciliation& found, bool all) {
   if (hidden > 0) std::printf("\n%zu neurons of others are left out (--all)\n", hidden);
 }
 
+std::string epoch_text(const RunEpoch& epoch) {
+  const std::string first = std::to_string(epoch.first_round.value);
+  const std::string last = std::to_string(epoch.last_round.value);
+  return "epoch " + std::to_string(epoch.number) + " of the run's ledger (block " +
+         std::to_string(epoch.block) +
+         (epoch.first_round.value == 0 ? ", no new scores)"
+                                       : ", scores of rounds " + first + " to " + last + ")");
+}
+
+void print_rows(const Reconciliation& found, bool all) {
+  if (found.local) {
+    std::printf("%s: settled by the ledger itself, so what it predicted is what it paid\n",
+                epoch_text(*found.epoch).c_str());
+    return print_table(found, all);
+  }
+  std::printf("subnet %u at block %u (epoch %llu of the chain) against ",
+              found.reading.netuid.value, found.reading.block,
+              static_cast<unsigned long long>(found.reading.chain_epoch));
+  if (found.epoch) {
+    std::printf("%s\n", epoch_text(*found.epoch).c_str());
+  } else {
+    std::printf("a ledger that has had no epoch yet\n");
+  }
+  if (found.reading.ledger_epoch == 0) {
+    std::printf("the chain's epoch went by no weights of this run\n");
+  } else {
+    std::printf(
+        "the chain's epoch went by the weights handed over after epoch %llu of the ledger%s\n",
+        static_cast<unsigned long long>(found.reading.ledger_epoch),
+        found.same_weights ? ", which had the same" : "; no epoch of the ledger had just these");
+  }
+  print_table(found, all);
+}
+
 void reconcile(const SettleChoice& choice) {
   const ChainOptions options = choice.options();
   // With a node at hand the newest word counts.
@@ -167,10 +232,6 @@ void reconcile(const SettleChoice& choice) {
     ChainReading reading = read_chain(
         line.node(), Netuid{static_cast<std::uint16_t>(options.netuid)}, chain_hotkey(options));
     const auto record = open_run_record(choice.run);
-    for (const IntentStatus& status : settlements_of(*record)) {
-      if (status.phase != "effected" || status.intent.call == "reveal_weights") continue;
-      reading.ledger_epoch = std::max(reading.ledger_epoch, ledger_epoch_of(status.intent.id));
-    }
     const auto known = chain_readings(*record);
     if (known.empty() || known.back().block != reading.block) append_reading(choice.run, reading);
   }
@@ -180,12 +241,15 @@ void reconcile(const SettleChoice& choice) {
   if (!choice.json) return print_rows(found, choice.all);
   nlohmann::json rows = nlohmann::json::array();
   for (const ReconcileRow& row : found.rows) rows.push_back(json_of(row));
-  std::cout << nlohmann::json{{"netuid", found.reading.netuid.value},
+  std::cout << nlohmann::json{{"target", found.local ? "local" : "substrate"},
+                              {"netuid", found.reading.netuid.value},
                               {"block", found.reading.block},
+                              {"epoch_block", found.reading.epoch_block},
                               {"chain_epoch", found.reading.chain_epoch},
                               {"weights_of_ledger_epoch", found.reading.ledger_epoch},
                               {"ledger_epoch", found.epoch ? nlohmann::json(found.epoch->number)
                                                            : nlohmann::json()},
+                              {"same_weights", found.same_weights},
                               {"rows", rows}}
                    .dump()
             << std::endl;
@@ -202,9 +266,9 @@ std::string_view rule_name(settlement::WeightsRule rule) {
   return "?";
 }
 
-nlohmann::json queue_json(const RunRecord& run) {
+nlohmann::json queue_json(const std::vector<IntentStatus>& settlements) {
   nlohmann::json rows = nlohmann::json::array();
-  for (const IntentStatus& s : settlements_of(run)) {
+  for (const IntentStatus& s : settlements) {
     rows.push_back({{"id", s.intent.id},
                     {"call", s.intent.call},
                     {"phase", s.phase},
@@ -315,10 +379,22 @@ void status(const SettleChoice& choice) {
     throw Error(ErrorCode::usage, "of what: give a run's folder, or --endpoints to ask a node");
   }
   nlohmann::json out;
+  bool local = false;
   if (!choice.run.empty()) {
     const auto record = open_run_record(choice.run);
-    out["settlements"] = queue_json(*record);
-    out["readings"] = chain_readings(*record).size();
+    local = settles_locally(*record);
+    out["target"] = local ? "local" : "substrate";
+    if (local) {
+      RunFollower follower(*record, RunFollower::Keep::weights);
+      follower.advance();
+      out["settlements"] = queue_json(local_settlements(follower));
+      out["epochs"] = follower.epochs().size();
+    } else {
+      out["settlements"] = queue_json(settlements_of(*record));
+    }
+    const auto readings = chain_readings(*record);
+    out["readings"] = readings.size();
+    if (!local) out["in_force_epoch"] = readings.empty() ? 0 : readings.back().ledger_epoch;
   }
   if (!options.rpc.endpoints.empty()) out["chain"] = chain_json(choice, options);
   if (choice.json) {
@@ -327,9 +403,26 @@ void status(const SettleChoice& choice) {
   }
   if (out.contains("chain")) print_chain(out["chain"]);
   if (choice.run.empty()) return;
-  std::printf("run        %s: %zu settlements, %zu readings of the chain\n", choice.run.c_str(),
-              out["settlements"].size(), out["readings"].get<std::size_t>());
-  for (const auto& s : out["settlements"]) {
+  const nlohmann::json& settlements = out["settlements"];
+  std::size_t from = 0;
+  if (local) {
+    std::printf("run        %s: settles with its own ledger; %zu epochs, all final\n",
+                choice.run.c_str(), out["epochs"].get<std::size_t>());
+    constexpr std::size_t kShown = 10;
+    from = settlements.size() - std::min(settlements.size(), kShown);
+    if (from > 0) std::printf("  ... %zu earlier ones (--json has all)\n", from);
+  } else {
+    std::printf("run        %s: %zu settlements, %zu readings of the chain\n", choice.run.c_str(),
+                settlements.size(), out["readings"].get<std::size_t>());
+    const auto epoch = out["in_force_epoch"].get<std::uint64_t>();
+    if (out["readings"] != 0) {
+      std::printf("           the chain's newest epoch read went by %s\n",
+                  epoch == 0 ? "no weights of this run"
+                             : ("the weights of ledger epoch " + std::to_string(epoch)).c_str());
+    }
+  }
+  for (std::size_t i = from; i < settlements.size(); ++i) {
+    const auto& s = settlements[i];
     const std::string why =
         s["reason"].get<std::string>() == "effected" ? "" : s["reason"].get<std::string>();
     const std::string problem = why.empty() ? s["problem"].get<std::string>() : why;

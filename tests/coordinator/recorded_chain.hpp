@@ -90,6 +90,11 @@ class RecordedChain {
     const std::lock_guard lock(mutex_);
     storage_[key] = value;
   }
+  // The same, but only in blocks that are produced from now on.
+  void set_storage_later(const std::string& key, const nlohmann::json& value) {
+    const std::lock_guard lock(mutex_);
+    changes_[key][blocks_.size()] = value;
+  }
   void upgrade() {
     const std::lock_guard lock(mutex_);
     ++spec_version_;
@@ -305,6 +310,10 @@ class RecordedChain {
       }
       return "0x" + to_hex(nonce) + account_.substr(10);
     }
+    if (const auto changed = changes_.find(key); changed != changes_.end()) {
+      const auto after = changed->second.upper_bound(index);
+      if (after != changed->second.begin()) return std::prev(after)->second;
+    }
     const auto found = storage_.find(key);
     return found == storage_.end() ? nlohmann::json() : found->second;
   }
@@ -312,6 +321,7 @@ class RecordedChain {
   std::mutex mutex_;
   std::map<int, Bytes> metadata_bytes_;  // by version
   std::map<std::string, nlohmann::json> storage_;
+  std::map<std::string, std::map<std::size_t, nlohmann::json>> changes_;  // by block's place
   std::map<std::string, std::string> events_;
   nlohmann::json version_, header_, fee_;
   std::string inherent_, account_, outcome_;

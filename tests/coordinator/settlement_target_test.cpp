@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cluster/error.hpp"
+#include "coordinator/disks.hpp"
 #include "coordinator/recorded_chain.hpp"
 #include "coordinator/timelock.hpp"
 
@@ -416,10 +417,37 @@ TEST_F(Settling, ReadsTheRuleOfTheRecordedSubnet) {
 TEST(LocalSettlement, IsFinalAtOnceAndOnce) {
   LocalSettlement local;
   SubnetWeights weights;
+  weights.ledger_epoch = 3;
+  weights.uids = weights.values = {7};
+  local.at_block(60);
   local.settle(weights);
   local.settle(weights);
   EXPECT_EQ(local.poll(0ms).size(), 1u);
   EXPECT_TRUE(local.poll(0ms).empty());
+  ASSERT_EQ(local.status().size(), 1u);
+  EXPECT_EQ(local.status()[0].phase, "effected");
+  EXPECT_EQ(local.status()[0].outcome->block, 60u);
+  EXPECT_EQ(json::parse(local.status()[0].intent.arguments)["dests"], json::array({7}));
+}
+
+TEST(FileJournal, TakesBackWhatAFullDiskCutsShort) {
+  const test::SmallDisk disk("64k");
+  if (!disk.is_there()) GTEST_SKIP() << "mounting is not permitted here";
+  const auto file = disk.path() / "journal";
+  FileJournal journal(file);
+  journal.append(as_bytes("first"));
+  const Bytes large(100'000, 'x');
+  try {
+    journal.append(large);
+    FAIL() << "written to a full disk";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::disk_full);
+    EXPECT_THAT(error.what(), HasSubstr("free some space"));
+  }
+  journal.append(as_bytes("second"));  // what still fits is not behind a torn entry
+  std::ifstream in(file, std::ios::binary);
+  const Bytes bytes{std::istreambuf_iterator<char>(in), {}};
+  EXPECT_EQ(settlement_entries(bytes, "journal").size(), 2u);
 }
 
 TEST(FileJournal, KeepsEntriesCutsATornEndAndRefusesOtherDamage) {
@@ -508,6 +536,114 @@ TEST(Plans, TimelockedWeightsAreSealedToTheRevealEpochsRound) {
   EXPECT_EQ(arguments["commit_reveal_version"], 4);
   EXPECT_EQ(intent.latest, 1'098u);
   EXPECT_EQ(intent.effect_event, "SubtensorModule.TimelockedWeightsCommitted");
+}
+
+// ---- in force
+
+// One that took effect in `block`.
+IntentStatus effected(Intent intent, std::uint32_t block) {
+  IntentStatus status;
+  status.intent = std::move(intent);
+  status.phase = "effected";
+  status.outcome = Outcome{};
+  status.outcome->effected = true;
+  status.outcome->block = block;
+  return status;
+}
+
+class InForce : public ::testing::Test {
+ protected:
+  SubnetWeights weights(std::uint64_t epoch, std::uint16_t second) const {
+    SubnetWeights out;
+    out.netuid = Netuid{2};
+    out.ledger_epoch = epoch;
+    out.uids = {1, 2, 3};
+    out.values = {100, second, 0};
+    return out;
+  }
+  void commit(const SubnetWeights& weights, std::uint32_t block) {
+    queue.push_back(
+        effected(plan_weights(rule, weights, block, drand_round_time(20'000'000), {}), block));
+  }
+  // The epoch to which the row went by; "" if by none.
+  std::string at(std::uint32_t epoch_block, const ChainRow& row) const {
+    const auto standing = standing_weights(queue, settlement_prefix(Netuid{2}, {}));
+    const auto* found = in_force(standing, {rule.epochs.paid_by(epoch_block), epoch_block, row});
+    if (found == nullptr) return "";
+    const std::string& id = found->intent.id;
+    return id.substr(id.find("/epoch ") + 1);
+  }
+  InForce() {
+    rule.epochs.netuid = Netuid{2};
+    rule.epochs.tempo = 9;  // runs in blocks 6, 16, 26, ...
+  }
+
+  SubnetRule rule;
+  std::vector<IntentStatus> queue;
+  const ChainRow half{{1, 65'535}, {2, 32'768}}, whole{{1, 65'535}, {2, 65'535}};
+};
+
+TEST_F(InForce, PlainWeightsAreFromTheNextEpochThatRuns) {
+  EXPECT_EQ(rule.epochs.last_run_by(110), 106u);
+  commit(weights(4, 50), 103);
+  EXPECT_EQ(at(96, half), "");
+  EXPECT_EQ(at(106, half), "epoch 4/set");
+  EXPECT_EQ(at(106, whole), "");  // somebody else set others
+  commit(weights(5, 50), 106);    // the same, too late for the epoch of this block
+  EXPECT_EQ(at(106, half), "epoch 4/set");
+  EXPECT_EQ(at(116, half), "epoch 5/set");
+}
+
+TEST_F(InForce, AHashCommitIsNot_UntilItsRevealIsInABlock) {
+  rule.rule = WeightsRule::hash_commit;
+  commit(weights(4, 50), 103);
+  queue.push_back(effected(plan_reveal(rule, queue[0].intent, 103), 113));
+  commit(weights(5, 100), 113);
+  EXPECT_EQ(at(106, {}), "");
+  EXPECT_EQ(at(106, whole), "");  // whatever the row was, it was not of this commit
+  EXPECT_EQ(at(116, half), "epoch 4/commit");
+  // Without a reveal of ours the row alone tells: another program revealed it.
+  EXPECT_EQ(at(126, whole), "epoch 5/commit");
+}
+
+TEST_F(InForce, ATimelockedCommitIsNot_UntilTheChainHasOpenedIt) {
+  rule.rule = WeightsRule::timelocked_commit;
+  rule.reveal_period = 2;
+  commit(weights(4, 50), 103);  // booked to the epoch that ends with block 106
+  commit(weights(5, 50), 113);
+  EXPECT_EQ(at(106, {}), "");
+  EXPECT_EQ(at(116, {}), "");
+  EXPECT_EQ(at(126, half), "epoch 4/timelocked");  // the same weights of 5 are still sealed
+  EXPECT_EQ(at(136, half), "epoch 5/timelocked");
+  // What an older release did not note cannot be known.
+  queue[1].intent.note.clear();
+  EXPECT_EQ(at(136, half), "epoch 4/timelocked");
+}
+
+TEST(Reconcile, SaysThatWeightsWereSealedOrCameTooLate) {
+  const std::vector<NeuronResult> ledger{{Uid{1}, "b", 11, 0, 5, 6}};
+  const std::vector<NeuronResult> chain{{Uid{1}, "b", 12, 0, 5, 6}};
+  SubnetRule rule;
+  rule.rule = WeightsRule::timelocked_commit;
+  rule.epochs.tempo = 9;
+  SubnetWeights weights;
+  weights.uids = weights.values = {1};
+  ReconcileFacts facts;
+  facts.epoch_block = 106;
+  facts.intents = {
+      effected(plan_weights(rule, weights, 103, drand_round_time(20'000'000), {}), 103)};
+  EXPECT_THAT(
+      reconcile(ledger, chain, facts).at(0).cause,
+      HasSubstr("not in force yet: committed in block 103, the chain opens it in its epoch 11"));
+  rule.rule = WeightsRule::plain;
+  facts.intents = {effected(plan_weights(rule, weights, 108, {}, {}), 108)};
+  EXPECT_EQ(reconcile(ledger, chain, facts).at(0).cause,
+            "not in force yet: set in block 108, the chain's epoch ran in block 106");
+  facts.intents[0].outcome->block = 101;
+  EXPECT_THAT(reconcile(ledger, chain, facts).at(0).cause, HasSubstr("another program"));
+  facts.in_force = true;
+  facts.same_weights = false;
+  EXPECT_THAT(reconcile(ledger, chain, facts).at(0).cause, HasSubstr("scores changed"));
 }
 
 TEST(Plans, WarnOfSchedulesThatHurt) {

@@ -7,7 +7,7 @@
 namespace yumoe::test {
 
 inline RunSetup setup_of(const std::string& run, const ledger::LedgerOptions& rules,
-                         const EconomyOptions& economy) {
+                         const EconomyOptions& economy, const RunOptions& options = {}) {
   OptionTexts texts;
   const auto add = [&](const std::string& section, const auto& options) {
     for (const auto& [name, value] : texts_of(options)) {
@@ -16,7 +16,7 @@ inline RunSetup setup_of(const std::string& run, const ledger::LedgerOptions& ru
   };
   add("model", ModelOptions{}), add("training", InnerOptions{}), add("outer", OuterOptions{});
   add("codec", CodecOptions{}), add("aggregate", AggregateOptions{});
-  add("ledger", rules), add("economy", economy), add("run", RunOptions{});
+  add("ledger", rules), add("economy", economy), add("run", options);
   add("placement", PlacementOptions{}), add("scoring", ScoringOptions{});
   return RunSetup::from(run, texts, Digest{}, {});
 }

@@ -472,6 +472,7 @@ def run(bin_dir, folder, seed):
         node.do("every 300")
         scene.start()
         wait_for("weights in a block", lambda: node.calls("set_weights") >= 1, 180)
+        node.do("set Weights [2,4] 0x040500ffff")  # all for uid 5, as was asked
 
         # A worker may earn nothing in one epoch of a run so small, but not in all.
         wait_for("the run to pay", lambda: scene.earned("one") > 0, 180)
@@ -512,6 +513,9 @@ def run(bin_dir, folder, seed):
         _, effected = scene.check_once()
         told = json.loads(yumoe.run("chain", "reconcile", scene.out, "--json"))
         check(told["ledger_epoch"] is not None and told["netuid"] == 2, f"reconcile {told}")
+        check(0 < told["weights_of_ledger_epoch"] <= told["ledger_epoch"], f"reconcile {told}")
+        status = json.loads(yumoe.run("chain", "status", scene.out, "--json"))
+        check(status["in_force_epoch"] == told["weights_of_ledger_epoch"], f"status {status}")
         by_name = {row["name"]: row for row in told["rows"] if row["name"]}
         check(by_name["two"]["differences"][0]["cause"] == "not registered on the chain", f"{by_name}")
         check(by_name["one"]["uid"] == 5 and by_name["one"]["predicted"]["stake"] > 0, f"{by_name['one']}")

@@ -24,6 +24,33 @@ std::uint64_t number_from(const Json& value, std::string_view item) {
   refuse(item, "is not a number of 64 bits");
 }
 
+std::uint16_t short_from(const Json& value, std::string_view item) {
+  const std::uint64_t number = number_from(value, item);
+  if (number > 0xffff) refuse(item, "is not a number of 16 bits");
+  return static_cast<std::uint16_t>(number);
+}
+
+const std::string& text_from(const Json& value, std::string_view item) {
+  if (!value.is_string()) refuse(item, "is not text");
+  return value.get_ref<const std::string&>();
+}
+
+const Json& field_of(const Json& value, const char* name, std::string_view item) {
+  const auto found = value.is_object() ? value.find(name) : value.end();
+  if (found == value.end()) refuse(item, std::string("has no field ") + name);
+  return *found;
+}
+
+WeightRow row_from(const Json& value, std::string_view item) {
+  if (!value.is_array()) refuse(item, "is not a list");
+  WeightRow row;
+  for (const Json& pair : value) {
+    if (!pair.is_array() || pair.size() != 2) refuse(item, "is not a list of pairs");
+    row.emplace_back(short_from(pair[0], item), short_from(pair[1], item));
+  }
+  return row;
+}
+
 // A u128 as the codec shows it: a JSON integer, or decimal text beyond 64 bits; big-endian bytes
 // out.
 std::array<std::uint8_t, 16> u128_from(const Json& value, std::string_view item) {
@@ -52,12 +79,21 @@ std::string address_text(const Json& ip, bool is_v6, std::string_view item) {
   return text;
 }
 
+// A number beyond 64 bits as the codec, or a node, writes it; no wider than 256.
+bool is_decimal(const Json& value) {
+  if (!value.is_string()) return false;
+  const auto& text = value.get_ref<const std::string&>();
+  return !text.empty() && text.size() <= 78 &&
+         std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
+}
+
 // Fixed-point {"bits": n} with `fraction` bits.
 std::optional<double> fixed_point(const Json& value, int fraction) {
   if (!value.is_object() || !value.contains("bits")) return std::nullopt;
   const Json& bits = value.at("bits");
-  const double number = bits.is_string() ? std::stod(bits.get<std::string>()) : bits.get<double>();
-  return std::ldexp(number, -fraction);
+  if (bits.is_number()) return std::ldexp(bits.get<double>(), -fraction);
+  if (!is_decimal(bits)) return std::nullopt;
+  return std::ldexp(std::stod(bits.get<std::string>()), -fraction);
 }
 
 }  // namespace
@@ -125,7 +161,7 @@ std::vector<Netuid> ChainReader::subnets() {
        node_.keys(metadata_->storage_key(kPallet, "NetworksAdded", Json::array()), block_)) {
     const Json keys = metadata_->decode_storage_key(item, key);
     const auto answer = metadata_->decode_storage(item, node_.storage(key, block_));
-    if (answer == true) out.push_back(Netuid{keys.at(0).get<std::uint16_t>()});
+    if (answer == true) out.push_back(Netuid{short_from(keys.at(0), "NetworksAdded")});
   }
   std::ranges::sort(out);
   return out;
@@ -148,7 +184,7 @@ Metagraph ChainReader::metagraph(Netuid netuid) {
   for (std::size_t uid = 0; uid < *count; ++uid) {
     ChainNeuron& neuron = graph.neurons[uid];
     neuron.uid = Uid{static_cast<std::uint16_t>(uid)};
-    neuron.hotkey = hotkeys[uid].get<std::string>();
+    neuron.hotkey = text_from(hotkeys[uid], "Keys");
     by_hotkey.push_back(Json::array({neuron.hotkey}));
     by_axon.push_back(Json::array({netuid.value, neuron.hotkey}));
     by_stake.push_back(Json::array({neuron.hotkey, netuid.value}));
@@ -164,12 +200,13 @@ Metagraph ChainReader::metagraph(Netuid netuid) {
   }
   for (std::size_t uid = 0; uid < *count; ++uid) {
     ChainNeuron& neuron = graph.neurons[uid];
-    neuron.coldkey = coldkeys[uid].get<std::string>();
+    neuron.coldkey = text_from(coldkeys[uid], "Owner");
     neuron.registered_at = number_from(registered[uid], "BlockAtRegistration");
     if (!stakes.empty()) neuron.stake = number_from(stakes[uid], "TotalHotkeyAlpha");
     if (axons[uid].is_object()) {
-      neuron.axon.ip = address_text(axons[uid].at("ip"), axons[uid].at("ip_type") == 6, "Axons");
-      neuron.axon.port = axons[uid].at("port").get<std::uint16_t>();
+      const bool is_v6 = field_of(axons[uid], "ip_type", "Axons") == 6;
+      neuron.axon.ip = address_text(field_of(axons[uid], "ip", "Axons"), is_v6, "Axons");
+      neuron.axon.port = short_from(field_of(axons[uid], "port", "Axons"), "Axons");
     }
   }
   read_columns(graph);
@@ -192,6 +229,7 @@ void ChainReader::read_columns(Metagraph& graph) {
   };
   const auto share = [](auto member) {
     return [member](ChainNeuron& neuron, std::uint64_t n) {
+      if (n > 0xffff) refuse("of a neuron", "is not a share of 65535");
       neuron.*member = static_cast<std::uint16_t>(n);
     };
   };
@@ -208,19 +246,30 @@ void ChainReader::read_columns(Metagraph& graph) {
          [](ChainNeuron& neuron, std::uint64_t n) { neuron.validator_permit = n != 0; });
 }
 
+WeightRow ChainReader::weights_of(Netuid netuid, Uid validator) {
+  if (!has("Weights")) return {};
+  return row_from(value(kPallet, "Weights", Json::array({netuid.value, validator.value})),
+                  "Weights");
+}
+
 std::vector<WeightRow> ChainReader::rows(std::string_view item, Netuid netuid, std::size_t count) {
   std::vector<WeightRow> out(count);
   if (!has(item)) return out;
   std::vector<Json> keys;
   for (std::size_t uid = 0; uid < count; ++uid) keys.push_back(Json::array({netuid.value, uid}));
   const auto lists = values(item, keys);
-  for (std::size_t uid = 0; uid < count; ++uid) {
-    for (const Json& pair : lists[uid]) {
-      out[uid].emplace_back(pair.at(0).get<std::uint16_t>(), pair.at(1).get<std::uint16_t>());
-    }
-  }
+  for (std::size_t uid = 0; uid < count; ++uid) out[uid] = row_from(lists[uid], item);
   return out;
 }
+
+namespace {
+
+// Bytes that are no text are shown as far as they are.
+std::string text_of(const Json& value) {
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace
 
 std::vector<std::pair<std::string, std::string>> ChainReader::hyperparameters(Netuid netuid) {
   std::vector<const StorageItem*> items;
@@ -241,7 +290,7 @@ std::vector<std::pair<std::string, std::string>> ChainReader::hyperparameters(Ne
   const auto answers = node_.storage(keys, block_);
   std::vector<std::pair<std::string, std::string>> out;
   for (std::size_t i = 0; i < items.size(); ++i) {
-    out.emplace_back(items[i]->name, metadata_->decode_storage(*items[i], answers[i]).dump());
+    out.emplace_back(items[i]->name, text_of(metadata_->decode_storage(*items[i], answers[i])));
   }
   return out;
 }
@@ -335,7 +384,7 @@ std::string ChainReader::fee(ByteView extrinsic) {
   if (answer.is_string() && answer.get_ref<const std::string&>().starts_with("0x")) {
     return fee_from(from_hex(answer.get_ref<const std::string&>()));
   }
-  if (answer.is_object() && answer.contains("partialFee") && answer.at("partialFee").is_string()) {
+  if (answer.is_object() && answer.contains("partialFee") && is_decimal(answer.at("partialFee"))) {
     return answer.at("partialFee").get<std::string>();
   }
   throw Error(ErrorCode::message_malformed, "answer to payment_queryInfo: has no fee");
@@ -344,10 +393,12 @@ std::string ChainReader::fee(ByteView extrinsic) {
 ChainBalance ChainReader::balance(const std::string& ss58) {
   const Json account = value("System", "Account", Json::array({ss58}));
   const auto amount = [&](const char* name) {
-    const Json& number = account.at("data").at(name);
-    return number.is_string() ? number.get<std::string>() : number.dump();
+    const Json& number = field_of(field_of(account, "data", "Account"), name, "Account");
+    if (is_decimal(number)) return number.get<std::string>();
+    return std::to_string(number_from(number, "Account"));
   };
-  return {number_from(account.at("nonce"), "Account"), amount("free"), amount("reserved")};
+  return {number_from(field_of(account, "nonce", "Account"), "Account"), amount("free"),
+          amount("reserved")};
 }
 
 }  // namespace yumoe

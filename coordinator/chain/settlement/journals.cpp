@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <nlohmann/json.hpp>
 
 #include "cluster/error.hpp"
 #include "coordinator/settlement_target.hpp"
@@ -15,8 +16,10 @@ constexpr std::size_t kEntryBytesMax = 1 << 20;
 constexpr std::size_t kHeadBytes = 4 + 32;  // length, digest of the content
 
 [[noreturn]] void io_failed(const std::string& what, const std::string& file) {
-  throw Error(errno == ENOSPC ? ErrorCode::disk_full : ErrorCode::journal_io,
-              what + " " + file + ": " + std::strerror(errno));
+  const bool full = errno == ENOSPC || errno == EDQUOT;
+  throw Error(full ? ErrorCode::disk_full : ErrorCode::journal_io,
+              what + " " + file + ": " + std::strerror(errno) +
+                  (full ? ": free some space there; nothing is sent that is not recorded" : ""));
 }
 
 Bytes read_all(int file, const std::string& name) {
@@ -28,17 +31,6 @@ Bytes read_all(int file, const std::string& name) {
     if (size == 0) return bytes;
     bytes.insert(bytes.end(), buffer.begin(), buffer.begin() + size);
   }
-}
-
-// A new file is there after a crash only if its folder is synced too.
-void sync_folder_of(const std::filesystem::path& file) {
-  const std::string folder = file.has_parent_path() ? file.parent_path().string() : ".";
-  const int descriptor = open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  const bool synced = descriptor >= 0 && fsync(descriptor) == 0;
-  const int reason = errno;
-  if (descriptor >= 0) close(descriptor);
-  errno = reason;
-  if (!synced) io_failed("sync", folder);
 }
 
 // All whole entries; gives where they end.
@@ -61,6 +53,16 @@ std::size_t take_entries(ByteView bytes, const std::string& name, std::vector<By
 
 }  // namespace
 
+void sync_folder(const std::filesystem::path& folder) {
+  const std::string name = folder.empty() ? "." : folder.string();
+  const int descriptor = open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  const bool synced = descriptor >= 0 && fsync(descriptor) == 0;
+  const int reason = errno;
+  if (descriptor >= 0) close(descriptor);
+  errno = reason;
+  if (!synced) io_failed("sync", name);
+}
+
 std::vector<Bytes> settlement_entries(ByteView file, const std::string& name) {
   std::vector<Bytes> entries;
   take_entries(file, name, entries);
@@ -81,7 +83,9 @@ FileJournal::FileJournal(const std::filesystem::path& file) : name_(file.string(
     if (at != bytes.size() && ftruncate(file_, static_cast<off_t>(at)) != 0) {
       io_failed("cut the torn end of", name_);
     }
-    if (bytes.empty()) sync_folder_of(file);
+    bytes_ = at;
+    // A new file is there after a crash only if its folder is synced too.
+    if (bytes.empty()) sync_folder(file.parent_path());
   } catch (...) {
     close(file_);
     throw;
@@ -97,13 +101,25 @@ void FileJournal::append(ByteView entry) {
   const Digest digest = digest_of(entry);
   bytes.insert(bytes.end(), digest.bytes.begin(), digest.bytes.end());
   bytes.insert(bytes.end(), entry.begin(), entry.end());
+  if (broken_) {
+    throw Error(ErrorCode::journal_io,
+                name_ + " ends in a torn entry: open it again, which cuts it");
+  }
+  const auto failed = [&](const char* what) {
+    const int reason = errno;
+    // A later entry behind a torn one would be lost with it.
+    broken_ = ftruncate(file_, static_cast<off_t>(bytes_)) != 0;
+    errno = reason;
+    io_failed(what, name_);
+  };
   for (std::size_t written = 0; written < bytes.size();) {
     const ssize_t size = write(file_, bytes.data() + written, bytes.size() - written);
     if (size < 0 && errno == EINTR) continue;
-    if (size < 0) io_failed("append to", name_);
+    if (size < 0) failed("append to");
     written += static_cast<std::size_t>(size);
   }
-  if (fdatasync(file_) != 0) io_failed("sync", name_);
+  if (fdatasync(file_) != 0) failed("sync");
+  bytes_ += bytes.size();
   entries_.emplace_back(entry.begin(), entry.end());
 }
 
@@ -111,11 +127,24 @@ void LocalSettlement::settle(const SubnetWeights& weights) {
   const std::string id = "weights/" + std::to_string(weights.netuid.value) + "/" +
                          to_ss58(weights.validator) + "/epoch " +
                          std::to_string(weights.ledger_epoch) + "/local";
-  if (!settled_.insert(id).second) return;
-  Receipt receipt{id, {}};
-  receipt.outcome.effected = true;
-  receipt.outcome.reason = "effected";
-  fresh_.push_back(std::move(receipt));
+  if (!known_.insert(id).second) return;
+  IntentStatus status;
+  status.intent.id = id;
+  status.intent.signer = weights.validator;
+  status.intent.pallet = "Ledger";
+  status.intent.call = "set_weights";
+  status.intent.arguments = nlohmann::json{
+      {"netuid", weights.netuid.value},
+      {"dests", weights.uids},
+      {"weights",
+       weights.values}}.dump();
+  status.phase = "effected";
+  status.outcome = Outcome{};
+  status.outcome->effected = true;
+  status.outcome->reason = "effected";
+  status.outcome->block = block_;
+  fresh_.push_back({id, *status.outcome});
+  settled_.push_back(std::move(status));
 }
 
 std::vector<Receipt> LocalSettlement::poll(std::chrono::milliseconds) {

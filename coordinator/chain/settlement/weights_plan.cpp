@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <nlohmann/json.hpp>
 
@@ -90,6 +91,13 @@ std::uint32_t EpochClock::next_run_after(std::uint32_t block) const {
                      ((std::uint64_t{block} - last_epoch_block) / tempo + 1) * tempo);
 }
 
+std::uint32_t EpochClock::last_run_by(std::uint32_t block) const {
+  if (tempo == 0) return 0;
+  if (kind == Kind::counted) return epoch_index == 0 ? 0 : last_epoch_block;
+  const std::uint64_t paid = paid_by(block);
+  return paid == 0 ? 0 : first_block_of(paid) - 1;
+}
+
 std::uint32_t EpochClock::last_block_of_epoch(std::uint32_t block) const {
   return tempo == 0 ? kNever : first_block_of(epoch_at(block) + 1) - 1;
 }
@@ -159,6 +167,12 @@ Intent plan_weights(const SubnetRule& rule, const SubnetWeights& weights, std::u
                           {"reveal_round", round},
                           {"commit_reveal_version", rule.commit_version}},
                          "SubtensorModule.TimelockedWeightsCommitted");
+      // Only the chain can open it; we must know what it holds to see whether it did.
+      intent.note = json{{"sealed",
+                          {{"uids", weights.uids},
+                           {"values", weights.values},
+                           {"reveal_epoch", reveal_epoch}}}}
+                        .dump();
       break;
     }
   }
@@ -185,6 +199,93 @@ Intent plan_reveal(const SubnetRule& rule, const Intent& commit, std::uint32_t c
     throw Error(ErrorCode::journal_corrupt,
                 "commit " + commit.id + " does not say what it committed: " + error.what());
   }
+}
+
+// ---- what is in force ------------------------------------------------------------------------
+
+std::optional<CarriedWeights> carried_weights(const Intent& intent) {
+  CarriedWeights out;
+  const auto take = [&](const json& from, const char* uids, const char* values) {
+    out.uids = from.at(uids).get<std::vector<std::uint16_t>>();
+    out.values = from.at(values).get<std::vector<std::uint16_t>>();
+    return out.uids.size() == out.values.size() ? std::optional(out) : std::nullopt;
+  };
+  try {
+    if (intent.call == "set_weights")
+      return take(json::parse(intent.arguments), "dests", "weights");
+    if (intent.call == "reveal_weights") {
+      return take(json::parse(intent.arguments), "uids", "values");
+    }
+    if (intent.note.empty()) return std::nullopt;
+    const json note = json::parse(intent.note);
+    if (intent.call == "commit_weights") return take(note.at("reveal"), "uids", "values");
+    if (intent.call == "commit_timelocked_weights") {
+      out.reveal_epoch = note.at("sealed").at("reveal_epoch").get<std::uint64_t>();
+      out.reveal_round = json::parse(intent.arguments).at("reveal_round").get<std::uint64_t>();
+      return take(note.at("sealed"), "uids", "values");
+    }
+  } catch (const json::exception& error) {
+    throw Error(ErrorCode::journal_corrupt,
+                "settlement " + intent.id + " does not say its weights: " + error.what());
+  }
+  return std::nullopt;
+}
+
+bool is_kept_as(const CarriedWeights& weights, const ChainRow& row) {
+  std::map<std::uint16_t, std::int64_t> expected;
+  const std::int64_t largest =
+      weights.values.empty() ? 0 : *std::ranges::max_element(weights.values);
+  for (std::size_t i = 0; i < weights.uids.size(); ++i) {
+    if (weights.values[i] == 0) continue;
+    expected[weights.uids[i]] = (std::int64_t{weights.values[i]} * 65'535 + largest / 2) / largest;
+  }
+  std::size_t found = 0;
+  for (const auto& [uid, value] : row) {
+    if (value == 0) continue;
+    const auto place = expected.find(uid);
+    if (place == expected.end() || std::abs(place->second - value) > 1) return false;
+    ++found;
+  }
+  return found == expected.size() && found > 0;
+}
+
+std::vector<StandingWeights> standing_weights(const std::vector<IntentStatus>& settlements,
+                                              std::string_view prefix) {
+  std::map<std::string, std::uint32_t> reveals;  // by the commit's id
+  for (const IntentStatus& status : settlements) {
+    if (status.intent.call == "reveal_weights" && status.phase == "effected") {
+      reveals.emplace(status.intent.after, status.outcome->block);
+    }
+  }
+  std::vector<StandingWeights> out;
+  for (const IntentStatus& status : settlements) {
+    const std::string& call = status.intent.call;
+    if (!status.intent.id.starts_with(prefix) || call == "reveal_weights") continue;
+    if (status.phase != "effected") continue;
+    auto weights = carried_weights(status.intent);
+    if (!weights) continue;
+    const std::uint32_t block = status.outcome->block;
+    const auto reveal = reveals.find(status.intent.id);
+    const std::uint32_t opened = call == "set_weights"     ? block
+                                 : reveal != reveals.end() ? reveal->second
+                                                           : 0;
+    out.push_back({&status, *std::move(weights), block, opened});
+  }
+  return out;
+}
+
+const IntentStatus* in_force(const std::vector<StandingWeights>& standing, const RanEpoch& epoch) {
+  const IntentStatus* maybe = nullptr;
+  for (auto one = standing.rbegin(); one != standing.rend(); ++one) {
+    if (one->block >= epoch.block || one->opened >= epoch.block) continue;
+    if (!is_kept_as(one->weights, epoch.row)) continue;
+    const bool opened =
+        one->opened != 0 || (one->weights.reveal_epoch && *one->weights.reveal_epoch < epoch.paid);
+    if (opened) return one->status;
+    // Open by the row alone: somebody else revealed it, or the subnet's tempo has changed since.
+    maybe = one->status;
+  }
+  return maybe;
 }
 
 std::vector<std::string> schedule_warnings(const SubnetRule& rule) {
@@ -268,6 +369,28 @@ Intent transfer_intent(std::string id, const PublicKey& from, const PublicKey& t
 
 namespace {
 
+// Why weights that stand in a block are not those by which the chain paid.
+std::string delay_cause(const IntentStatus& status, const ReconcileFacts& facts) {
+  const std::uint32_t block = status.outcome->block;
+  const std::string where = "in block " + std::to_string(block);
+  const std::string& call = status.intent.call;
+  if (call == "commit_timelocked_weights") {
+    const auto sealed = carried_weights(status.intent);
+    return "not in force yet: committed " + where +
+           (sealed ? ", the chain opens it in its epoch " + std::to_string(*sealed->reveal_epoch) +
+                         " with drand round " + std::to_string(sealed->reveal_round)
+                   : ", for the chain to open");
+  }
+  const std::string done = call == "reveal_weights" ? "revealed " : "set ";
+  if (call == "commit_weights" || facts.epoch_block == 0) return "";
+  if (block < facts.epoch_block) {
+    return done + where + ", but the chain's epoch of block " + std::to_string(facts.epoch_block) +
+           " had other weights of this hotkey: is another program setting them?";
+  }
+  return "not in force yet: " + done + where + ", the chain's epoch ran in block " +
+         std::to_string(facts.epoch_block);
+}
+
 // Why our weights may not be what the chain used; empty if they took effect.
 std::string settlement_cause(const ReconcileFacts& facts) {
   for (const IntentStatus& status : facts.intents) {
@@ -286,29 +409,35 @@ std::string settlement_cause(const ReconcileFacts& facts) {
         return "missing reveal: committed in block " + std::to_string(status.outcome->block) +
                ", nothing revealed yet";
     }
+    if (std::string cause = delay_cause(status, facts); !cause.empty()) return cause;
   }
   return "";
 }
 
 std::string cause_for(Uid uid, std::string_view field, const ReconcileFacts& facts) {
   if (field == "stake") return "stake was added or removed on the chain";
-  if (const std::string cause = settlement_cause(facts); !cause.empty()) return cause;
+  if (!facts.in_force) {
+    if (const std::string cause = settlement_cause(facts); !cause.empty()) return cause;
+  }
   const bool ours_count = !facts.our_uid || facts.chain_weights.empty() ||
                           std::ranges::any_of(facts.chain_weights, [&](const auto& row) {
                             return row.first == *facts.our_uid && !row.second.empty();
                           });
   if (!ours_count) return "no weights of ours are on the chain";
+  const std::string since =
+      facts.in_force && !facts.same_weights ? "scores changed the ledger's weights since; " : "";
   std::size_t others = 0;
   for (const auto& [validator, row] : facts.chain_weights) {
     if (facts.our_uid && validator == *facts.our_uid) continue;
     others += std::ranges::any_of(
         row, [&](const auto& weight) { return weight.first == uid.value && weight.second > 0; });
   }
-  if (others > 0) return std::to_string(others) + " other validators' weights name this uid";
+  if (others > 0)
+    return since + std::to_string(others) + " other validators' weights name this uid";
   if (!facts.chain_weights.empty()) {
-    return "other validators give this uid no weight; consensus clips ours";
+    return since + "other validators give this uid no weight; consensus clips ours";
   }
-  return "the chain's epoch used stakes or weights that the ledger does not have";
+  return since + "the chain's epoch used stakes or weights that the ledger does not have";
 }
 
 }  // namespace

@@ -95,6 +95,8 @@ class ChainReader {
   // Existing subnets, ascending.
   std::vector<Netuid> subnets();
   Metagraph metagraph(Netuid netuid);
+  // One validator's row alone.
+  WeightRow weights_of(Netuid netuid, Uid validator);
   // Every SubtensorModule item that is kept by netuid alone and is a plain value: name as in the
   // metadata and value as JSON text, in the metadata's order.
   std::vector<std::pair<std::string, std::string>> hyperparameters(Netuid netuid);

@@ -16,6 +16,7 @@
 // each is taken once, whatever is repeated or restarted.
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -92,6 +93,10 @@ class RunLedger {
   const ledger::Ledger& ledger() const noexcept { return ledger_; }
   const std::vector<Epoch>& epochs() const noexcept { return epochs_; }
   const std::vector<Refusal>& refusals() const noexcept { return refusals_; }
+  // `look` is called right after each epoch of the run's subnet, before anything else changes: what the
+  // report leaves out (shares, stakes, the weights it went by) is then in ledger(). A run that was away
+  // catches up over several epochs in one apply().
+  void watch_epochs(std::function<void(const Epoch&)> look) { epoch_watch_ = std::move(look); }
   static constexpr std::uint16_t kNetuid = 1;
 
   // Why a call that comes `now` is not taken, or nothing: another number than the account's next, an
@@ -210,6 +215,7 @@ class RunLedger {
   std::optional<ledger::AccountId> teller_;  // who tells the chain's blocks, if anybody may
   std::vector<Epoch> epochs_;
   std::vector<Refusal> refusals_;
+  std::function<void(const Epoch&)> epoch_watch_;
   RoundId first_round_, last_round_;  // of scores since the last epoch
   std::vector<Other> others_;
   std::map<ledger::AccountId, Caller> callers_;

@@ -33,7 +33,8 @@ class MemoryJournal final : public SettlementJournal {
 
 // One file for commands outside a run: each entry with length and digest, synced. A torn last entry
 // (the crash came while it was written, so nothing was sent on it) is cut off; any other damage
-// throws Error{journal_corrupt}. One process at a time: a second throws Error{journal_io}.
+// throws Error{journal_corrupt}. One process at a time: a second throws Error{journal_io}. What cannot
+// be written whole (Error{disk_full}, Error{journal_io}) is taken back, and nothing is sent on it.
 class FileJournal final : public SettlementJournal {
  public:
   explicit FileJournal(const std::filesystem::path& file);
@@ -46,8 +47,13 @@ class FileJournal final : public SettlementJournal {
  private:
   int file_ = -1;
   std::string name_;
+  std::size_t bytes_ = 0;  // of whole entries
+  bool broken_ = false;    // what could not be written could not be taken back either
   std::vector<Bytes> entries_;
 };
+
+// Makes what was created or renamed in it last. Throws Error{journal_io}, Error{disk_full}.
+void sync_folder(const std::filesystem::path& folder);
 
 // The entries in such a file's bytes, also while another process writes it: a torn end is left out.
 // Throws Error{journal_corrupt} naming `name`.
@@ -71,16 +77,21 @@ class SettlementTarget {
   virtual std::vector<IntentStatus> status() const = 0;
 };
 
-// No chain: what the embedded ledger computed is final at once.
+// No chain: what the embedded ledger computed is final at once. It keeps nothing on the disk: whoever wants
+// to know gives it the ledger's epochs again.
 class LocalSettlement final : public SettlementTarget {
  public:
   std::string_view name() const override { return "local"; }
+  // The ledger's block in which what settle() is given next was settled.
+  void at_block(std::uint32_t block) { block_ = block; }
   void settle(const SubnetWeights& weights) override;
   std::vector<Receipt> poll(std::chrono::milliseconds) override;
-  std::vector<IntentStatus> status() const override { return {}; }
+  std::vector<IntentStatus> status() const override { return settled_; }
 
  private:
-  std::set<std::string> settled_;
+  std::uint32_t block_ = 0;
+  std::set<std::string> known_;
+  std::vector<IntentStatus> settled_;
   std::vector<Receipt> fresh_;
 };
 

@@ -35,6 +35,8 @@ struct EpochClock {
   std::uint64_t paid_by(std::uint32_t block) const;
   // The first block after `block` in which the epoch runs.
   std::uint32_t next_run_after(std::uint32_t block) const;
+  // The block of the newest epoch that has run in the state after `block`; 0: none has.
+  std::uint32_t last_run_by(std::uint32_t block) const;
 };
 
 enum class WeightsRule { plain, hash_commit, timelocked_commit };
@@ -78,6 +80,49 @@ Digest commit_hash(const PublicKey& who, std::uint16_t index, std::span<const st
                    std::span<const std::uint16_t> values, std::span<const std::uint16_t> salt,
                    std::uint64_t version_key);
 
+// ---- what is in force
+// ------------------------------------------------------------------------
+
+// One row of a chain's weights: (uid, value).
+using ChainRow = std::vector<std::pair<std::uint16_t, std::uint16_t>>;
+
+// The weights that an intent carries or commits to, and the epoch of the chain in which a timelocked
+// commit is to be opened.
+struct CarriedWeights {
+  std::vector<std::uint16_t> uids, values;
+  std::optional<std::uint64_t> reveal_epoch;
+  std::uint64_t reveal_round = 0;  // of drand; 0: not timelocked
+};
+// nullopt: it carries none, or is of a release that did not note them.
+std::optional<CarriedWeights> carried_weights(const Intent& intent);
+
+// True if a chain that was told `weights` keeps `row`: it scales the largest to 65535. Zeros count as
+// absent, and a value may differ by one, as runtimes round.
+bool is_kept_as(const CarriedWeights& weights, const ChainRow& row);
+
+// An epoch that the chain has run, and the row by which it paid one validator's weights.
+struct RanEpoch {
+  std::uint64_t paid = 0;   // EpochClock::paid_by() after it
+  std::uint32_t block = 0;  // in which it ran; what stands in that block came too late for it
+  ChainRow row;
+};
+
+// Weights that a chain has or is to open: of an intent that took effect.
+struct StandingWeights {
+  const IntentStatus* status = nullptr;
+  CarriedWeights weights;
+  std::uint32_t block = 0;   // in which they, or the commitment to them, stand
+  std::uint32_t opened = 0;  // in which they can be read; 0: not known
+};
+// Of the settlements whose id begins with `prefix` (one validator's on one subnet), in their order. Points
+// into `settlements`. Throws Error{journal_corrupt}.
+std::vector<StandingWeights> standing_weights(const std::vector<IntentStatus>& settlements,
+                                              std::string_view prefix);
+
+// Whose weights those were: the newest that the chain had opened by then and that the row is; nullptr: none.
+// A commit alone is never in force.
+const IntentStatus* in_force(const std::vector<StandingWeights>& standing, const RanEpoch& epoch);
+
 // What an operator should know about a schedule, empty if nothing: epochs that never run, a reveal
 // that comes after a new miner's immunity, a rate limit longer than the tempo.
 std::vector<std::string> schedule_warnings(const SubnetRule& rule);
@@ -111,7 +156,10 @@ struct NeuronResult {
 
 // What is known beside the numbers.
 struct ReconcileFacts {
-  std::vector<IntentStatus> intents;  // our settlements of this subnet and epoch
+  std::vector<IntentStatus> intents;  // our settlements of this subnet and epoch of the ledger
+  bool in_force = false;              // their weights are those by which the chain paid
+  bool same_weights = true;           // and those by which the ledger's epoch predicted
+  std::uint32_t epoch_block = 0;      // in which the chain's epoch ran; 0: not known
   // uid -> (target uid, weight) as the chain has them; ours among them.
   std::vector<std::pair<Uid, std::vector<std::pair<std::uint16_t, std::uint16_t>>>> chain_weights;
   std::optional<Uid> our_uid;

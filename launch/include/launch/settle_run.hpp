@@ -3,12 +3,16 @@
 // are set side by side. Lives beside the coordinator and only reads the run's record, so a slow or absent
 // chain cannot hold up a round.
 //
-// Everything is kept in RUN/settlement: journal (the queue: intents, attempts, outcomes), readings.jsonl
+// A run whose own ledger is final settles by the same interface (settlement::LocalSettlement), read from its
+// record whenever somebody asks: nothing of it is stored.
+//
+// Of a chain everything is kept in RUN/settlement: journal (the queue: intents, attempts, outcomes), readings.jsonl
 // (what the chain's epochs paid), status.json (how it stands), salt (the secret of hash commits).
 
 #include <atomic>
 #include <condition_variable>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -30,9 +34,11 @@ namespace yumoe {
 // What the run's own ledger paid a hotkey in one epoch.
 struct PredictedPay {
   PublicKey hotkey;
-  std::string name;  // of the participant
+  std::string name;          // of the participant
+  std::uint16_t neuron = 0;  // in the run's ledger
   std::uint16_t incentive = 0, dividends = 0;
   std::uint64_t emission = 0, stake = 0;  // rao of alpha
+  WeightRow weights;                      // as the epoch had them, by neuron; where they are kept
 };
 
 struct RunEpoch {
@@ -45,14 +51,20 @@ struct RunEpoch {
 // Follows a run's record, live or not: the core and the ledger as they stand at its end.
 class RunFollower {
  public:
+  enum class Keep { pays, weights };  // of each epoch: what it paid, or that and its weights
   // Throws what open_run_record throws.
   explicit RunFollower(const std::filesystem::path& run);
-  const RunRecord& record() const { return *record_; }
+  // `record` outlives it.
+  RunFollower(const RunRecord& record, Keep keep);
+  RunFollower(const RunFollower&) = delete;
+  RunFollower& operator=(const RunFollower&) = delete;
+  const RunRecord& record() const { return record_; }
   const EconomyOptions& economy() const { return setup_.economy; }
-  // Reads on. Throws Error{journal_corrupt}.
-  void advance();
+  // Reads on to the end; false if `stop`, asked before each record, said so first. Throws
+  // Error{journal_corrupt}.
+  bool advance(const std::function<bool()>& stop = {});
 
-  const std::string& run() const { return record_->run(); }
+  const std::string& run() const { return record_.run(); }
   const Run& core() const { return core_; }
   const std::vector<RunEpoch>& epochs() const { return epochs_; }
   // What this validator would weigh now, by hotkey; empty if it has not scored or is none.
@@ -61,9 +73,12 @@ class RunFollower {
   std::string name_of(const PublicKey& hotkey) const;
 
  private:
-  void note_epochs();
+  RunFollower(std::unique_ptr<RunRecord> owned, const RunRecord* record, Keep keep);
+  void note(const RunLedger::Epoch& epoch);
 
-  std::unique_ptr<RunRecord> record_;
+  std::unique_ptr<RunRecord> owned_;
+  const RunRecord& record_;
+  Keep keep_;
   RunSetup setup_;
   Layout layout_;
   Run core_;
@@ -74,26 +89,44 @@ class RunFollower {
 
 // What the chain said of its subnet after one of its epochs.
 struct ChainReading {
-  std::uint32_t block = 0;
+  std::uint32_t block =
+      0;  // whose state was read: epoch_block, or a later one if that state is gone
+  std::uint32_t epoch_block = 0;  // in which the epoch ran; 0: not known
   std::string block_hash;
   std::uint64_t chain_epoch = 0;
   std::uint32_t spec_version = 0;
   Netuid netuid;
-  std::uint64_t ledger_epoch = 0;  // whose weights were in force; 0: none of this run
+  // Whose weights the chain's epoch went by; 0: none of this run. Not kept: the queue and `weights` tell.
+  std::uint64_t ledger_epoch = 0;
   std::optional<Uid> our_uid;
   std::vector<settlement::NeuronResult> neurons;
-  std::vector<std::pair<Uid, WeightRow>> weights;  // rows that are not empty
+  std::vector<std::pair<Uid, WeightRow>>
+      weights;  // rows that are not empty; ours as the epoch had it
 };
+// Of the newest epoch that has run.
 ChainReading read_chain(ChainNode& node, Netuid netuid, const PublicKey& hotkey,
                         MetadataCache* metadata = nullptr);
+
+// Whose weights the reading's epoch went by, of these settlements; nullptr: none of them.
+const settlement::IntentStatus* in_force(const std::vector<settlement::IntentStatus>& settlements,
+                                         const ChainReading& reading);
 
 // A torn last line is passed over. Throws Error{journal_corrupt}.
 std::vector<ChainReading> chain_readings(const RunRecord& run);
 // Durable when it returns.
 void append_reading(const std::filesystem::path& run, const ChainReading& reading);
 
-// The settlements of a run as its queue has them, also while another process works on it.
+// Makes RUN/settlement, to stay. Throws what settlement::sync_folder throws.
+void make_settlement_folder(const std::filesystem::path& run);
+
+// The settlements of a run with a chain, as its queue has them, also while another process works on it.
 std::vector<settlement::IntentStatus> settlements_of(const RunRecord& run);
+
+// True for a run that has met no chain: its own ledger is final.
+bool settles_locally(const RunRecord& run);
+// What the ledger of `run` (which keeps weights, and has advanced) settled by itself: every validator's weights,
+// epoch by epoch. Blocks are the ledger's.
+std::vector<settlement::IntentStatus> local_settlements(const RunFollower& run);
 // "epoch N" in a settlement's id; 0 if it has none.
 std::uint64_t ledger_epoch_of(const std::string& intent_id);
 
@@ -106,7 +139,8 @@ struct SettlementAudit {
 // run, or an effect is in no block; and Error{journal_corrupt}.
 SettlementAudit audit_settlements(const RunRecord& run, std::uint64_t ledger_epochs);
 
-// The same for people's tools: tables "settlements" and "chain_readings"; none if no chain was met.
+// The same for people's tools: tables "settlements" and "chain_readings". Of a run that settles locally,
+// the first alone, and its record is read through for it.
 std::vector<Table> settlement_tables(const RunRecord& run);
 
 struct SettlerStatus {
@@ -115,8 +149,11 @@ struct SettlerStatus {
   std::string missing;     // what must be done before the newest weights can go out; empty: nothing
   std::uint32_t head = 0;  // finalized block seen last
   std::uint64_t ledger_epochs = 0;
-  std::uint64_t settled_epoch = 0;  // newest whose weights took effect
-  std::size_t waiting = 0;          // settlements not concluded
+  std::uint64_t settled_epoch =
+      0;  // newest whose weights, or the commitment to them, stand on the chain
+  std::uint64_t in_force_epoch =
+      0;                    // whose weights the chain's newest epoch went by; 0: none of this run
+  std::size_t waiting = 0;  // settlements not concluded
   std::size_t readings = 0;
   std::string last;  // how the last one ended
 };
@@ -190,13 +227,18 @@ struct ReconcileRow {
 };
 
 struct Reconciliation {
+  bool local = false;  // the ledger's own settlement; `reading` says its block and subnet alone
   ChainReading reading;
   std::optional<RunEpoch> epoch;  // nullopt: the ledger has had none yet
+  // The ledger's epoch went by just the weights that the chain's did; otherwise it is the one after which
+  // they were handed over, or the newest where none of this run's were in force.
+  bool same_weights = false;
   std::vector<ReconcileRow> rows;
 };
 
-// The newest reading, or the one of the last chain epoch at or before `block`, against the ledger's epoch
-// whose weights were in force. Throws Error{file_missing} if nothing was read yet.
+// The newest reading, or the one of the last chain epoch at or before `block`, against the epoch of the ledger
+// with the weights that were in force. Of a run that settles locally, the ledger's newest epoch (up to its
+// `block`) against itself. Throws Error{file_missing} if nothing was read yet, or no epoch was had.
 Reconciliation reconcile_run(const std::filesystem::path& run,
                              std::optional<std::uint32_t> block = {});
 
