@@ -270,8 +270,14 @@ void audit(const LedgerChoice& choice) {
   SettlementAudit settled;
   try {
     const auto record = open_run_record(choice.run);
+    // A run that is under way settles an epoch only after its ledger had it, so the queue is read first.
+    settled = audit_settlements(*record);
     found = audit_ledger(*record);
-    settled = audit_settlements(*record, found.epochs);
+    if (settled.newest_epoch > found.epochs) {
+      throw Error(ErrorCode::invariant_broken,
+                  "a settlement is for epoch " + std::to_string(settled.newest_epoch) +
+                      ": the run's ledger has had " + std::to_string(found.epochs));
+    }
   } catch (const Error& error) {
     if (!choice.json || !is_finding(error.code())) throw;
     std::cout << nlohmann::json{{"broken",

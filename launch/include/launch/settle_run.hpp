@@ -130,14 +130,15 @@ std::vector<settlement::IntentStatus> local_settlements(const RunFollower& run);
 // "epoch N" in a settlement's id; 0 if it has none.
 std::uint64_t ledger_epoch_of(const std::string& intent_id);
 
-// What an audit finds in the settlements of a run whose ledger has had `ledger_epochs` epochs.
+// What an audit finds in the settlements of a run.
 struct SettlementAudit {
   std::size_t effected = 0, refused = 0, open = 0, readings = 0;
-  std::optional<Digest> chain;  // genesis hash; nullopt: no chain was met
+  std::uint64_t newest_epoch = 0;  // of the ledger that any is for: it must have had it
+  std::optional<Digest> chain;     // genesis hash; nullopt: no chain was met
 };
-// Throws Error{invariant_broken} if an epoch of the ledger took effect twice on a subnet, or is none of this
-// run, or an effect is in no block; and Error{journal_corrupt}.
-SettlementAudit audit_settlements(const RunRecord& run, std::uint64_t ledger_epochs);
+// Throws Error{invariant_broken} if an epoch of the ledger took effect twice on a subnet, or an effect is in
+// no block; and Error{journal_corrupt}.
+SettlementAudit audit_settlements(const RunRecord& run);
 
 // The same for people's tools: tables "settlements" and "chain_readings". Of a run that settles locally,
 // the first alone, and its record is read through for it.
