@@ -19,7 +19,23 @@ pkg_check_modules(SQLITE REQUIRED IMPORTED_TARGET sqlite3)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 
+# MPI: the system's, started by whatever mpirun is on the path; or, for islands that re-form without a
+# lost rank, Open MPI 5 of `launch/setup ulfm`. Only mpi.cpp and links differ.
 if(YUMOE_WITH_MPI)
+  set(YUMOE_MPIRUN mpirun)
+  if(YUMOE_WITH_ULFM)
+    if(NOT YUMOE_ULFM_ENV)
+      file(SHA256 ${PROJECT_SOURCE_DIR}/launch/ulfm-requirements.txt digest)
+      string(SUBSTRING ${digest} 0 12 digest)
+      set(YUMOE_ULFM_ENV "$ENV{HOME}/.cache/yumoe/ulfm-${digest}")
+    endif()
+    if(NOT EXISTS "${YUMOE_ULFM_ENV}/bin/mpicc")
+      message(FATAL_ERROR "no Open MPI 5 under YUMOE_ULFM_ENV='${YUMOE_ULFM_ENV}'. Run "
+                          "`launch/setup ulfm`, or configure with -DYUMOE_WITH_ULFM=OFF.")
+    endif()
+    set(MPI_C_COMPILER ${YUMOE_ULFM_ENV}/bin/mpicc)
+    set(YUMOE_MPIRUN ${YUMOE_ULFM_ENV}/bin/mpirun)
+  endif()
   find_package(MPI REQUIRED COMPONENTS C)
 endif()
 

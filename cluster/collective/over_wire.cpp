@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <initializer_list>
 #include <string>
 #include <thread>
 #include <utility>
@@ -268,14 +269,24 @@ std::unique_ptr<Collective> over(std::unique_ptr<Wire> wire, milliseconds wait_m
 
 namespace yumoe {
 
-int launched_ranks() {
-  // mpirun of Open MPI; srun, which counts the tasks of this step whatever its PMI is.
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"}) {
+namespace {
+
+// The first of these that holds a number of at least `least`.
+int number_from(std::initializer_list<const char*> names, int least, int otherwise) {
+  for (const char* name : names) {
     const char* text = std::getenv(name);
-    const int ranks = text == nullptr ? 0 : std::atoi(text);
-    if (ranks > 0) return ranks;
+    if (text != nullptr && *text != '\0' && std::atoi(text) >= least) return std::atoi(text);
   }
-  return 1;
+  return otherwise;
+}
+
+}  // namespace
+
+// mpirun of Open MPI; srun, which counts the tasks of this step whatever its PMI is.
+int launched_ranks() { return number_from({"OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"}, 1, 1); }
+
+int launched_local_rank() {
+  return number_from({"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}, 0, 0);
 }
 
 }  // namespace yumoe

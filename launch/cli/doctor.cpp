@@ -272,6 +272,22 @@ Finding cuda_environment() {
   return {"cuda build", Health::absent, "neither NCCL nor nvcc", get};
 }
 
+// What `cmake --preset ulfm` builds with.
+Finding ulfm_environment() {
+  const char* said = std::getenv("YUMOE_ULFM_ENV");
+  const bool is_said = said != nullptr && *said != '\0';
+  const auto chosen = environment("YUMOE_ULFM_ENV", "ulfm");
+  std::error_code error;
+  if (chosen && fs::exists(*chosen / "bin/mpicc", error)) {
+    return {"ulfm build", Health::good, "Open MPI 5 with ULFM in " + chosen->string(),
+            is_said ? "" : "cmake --preset ulfm builds with it"};
+  }
+  return {"ulfm build", Health::absent,
+          is_said ? chosen->string() + " (YUMOE_ULFM_ENV) has no mpicc" : "no Open MPI 5 with ULFM",
+          "only islands that go on in the same processes without a lost rank need it: launch/setup "
+          "ulfm (45 MB), then cmake --preset ulfm"};
+}
+
 Finding worker_program() {
   std::error_code error;
   const fs::path self = fs::read_symlink("/proc/self/exe", error);
@@ -343,6 +359,7 @@ void add_doctor_command(CLI::App& app) {
         gpu(),
         mpi(),
         cuda_environment(),
+        ulfm_environment(),
         slurm(),
         libtorch(),
         worker_program(),

@@ -1,5 +1,6 @@
 // One rank of the checks, started by mpirun: collective_peer mpi|nccl matrix, or
-// collective_peer mpi hang|kill|reform RANK, where RANK stops or dies within an all-to-all.
+// collective_peer mpi hang|kill|reform|reform-hang RANK, where RANK stops or dies within an all-to-all, and the
+// others form again without it.
 
 #include <unistd.h>
 
@@ -17,15 +18,15 @@ namespace {
 using std::chrono::milliseconds;
 
 int matrix(const std::string& backend) {
-  const auto control = join_mpi(milliseconds(60'000));
+  auto control = join_mpi(milliseconds(60'000));
+  const int rank = control->rank(), size = control->size();
   std::string wrong = collective_checks::check_all(*control, collective_checks::host_memory());
   if (backend == "nccl") {
-    const auto group = join_nccl(*control, control->rank(), milliseconds(60'000));
+    const auto group = join_nccl(std::move(control), launched_local_rank(), milliseconds(60'000));
     wrong += collective_checks::check_all(*group, nccl_memory());
   }
-  if (!wrong.empty()) std::fprintf(stderr, "rank %d: wrong: %s\n", control->rank(), wrong.c_str());
-  if (control->rank() == 0 && wrong.empty())
-    std::printf("all right with %d ranks\n", control->size());
+  if (!wrong.empty()) std::fprintf(stderr, "rank %d: wrong: %s\n", rank, wrong.c_str());
+  if (rank == 0 && wrong.empty()) std::printf("all right with %d ranks\n", size);
   return wrong.empty() ? 0 : 1;
 }
 
@@ -40,7 +41,7 @@ int lose(const std::string& how, int victim) {
     group->all_to_all_v(some, bytes, into, bytes);
     // Within the operation: the others have sent, and wait for it.
     const auto started = group->start_all_to_all_v(some, bytes, into, bytes);
-    std::raise(how == "hang" ? SIGSTOP : SIGKILL);
+    std::raise(how == "hang" || how == "reform-hang" ? SIGSTOP : SIGKILL);
   }
   try {
     while (true) {
@@ -50,14 +51,22 @@ int lose(const std::string& how, int victim) {
     }
   } catch (const Error& error) {
     std::fprintf(stderr, "rank %d: %s\n", group->rank(), error.what());
-    if (how == "reform") {
-      const auto smaller = group->reform();
+    if (how.starts_with("reform")) {
+      std::unique_ptr<Collective> smaller;
+      try {
+        smaller = group->reform();
+      } catch (const Error& second) {
+        std::fprintf(stderr, "rank %d: %s\n", group->rank(), second.what());
+        end_launched_ranks(75);
+        _exit(75);
+      }
       const std::string wrong =
           collective_checks::check_all(*smaller, collective_checks::host_memory());
       std::fprintf(stderr, "rank %d: formed again with %d ranks%s\n", smaller->rank(),
                    smaller->size(), wrong.empty() ? ", all right" : wrong.c_str());
-      if (wrong.empty()) _exit(0);
+      if (wrong.empty()) return 0;  // through MPI's own end
     }
+    end_launched_ranks(75);
     _exit(75);  // not through MPI's own end, which waits for the lost rank
   }
 }
@@ -74,6 +83,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", error.what());
     return 2;
   }
-  std::fprintf(stderr, "usage: collective_peer mpi|nccl matrix | mpi hang|kill|reform RANK\n");
+  std::fprintf(stderr,
+               "usage: collective_peer mpi|nccl matrix | mpi hang|kill|reform|reform-hang RANK\n");
   return 2;
 }

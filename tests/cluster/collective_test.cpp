@@ -95,9 +95,9 @@ TEST(Collective, EndsAtOnceWhenARankLeavesWithinAnOperation) {
 
 TEST(Collective, RefusesNcclByNameWhereItIsNotBuilt) {
   if (nccl_is_built()) GTEST_SKIP() << "NCCL is built in; collective_peer nccl looks for a GPU";
-  const auto alone = in_process_group(1, milliseconds(100));
+  auto alone = in_process_group(1, milliseconds(100));
   try {
-    join_nccl(*alone.front(), 0, milliseconds(100));
+    join_nccl(std::move(alone.front()), 0, milliseconds(100));
     FAIL();
   } catch (const Error& error) {
     EXPECT_EQ(error.code(), ErrorCode::config_invalid);
@@ -115,10 +115,11 @@ struct Outcome {
 Outcome mpirun(int ranks, const std::string& arguments) {
   const auto start = Clock::now();
   // The fake TMPDIR of a test runner may be too long for Open MPI's sockets.
-  const std::string command =
-      "TMPDIR=/tmp OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 "
-      "OMPI_MCA_mpi_yield_when_idle=1 timeout 60 mpirun --oversubscribe -n " +
-      std::to_string(ranks) + " " YUMOE_BIN_DIR "/collective_peer " + arguments + " 2>&1";
+  std::string launcher;
+  for (const std::string& word : mpi_launcher()) launcher += "'" + word + "' ";
+  const std::string command = "TMPDIR=/tmp OMPI_MCA_mpi_yield_when_idle=1 timeout 60 " + launcher +
+                              "--allow-run-as-root --oversubscribe -n " + std::to_string(ranks) +
+                              " " YUMOE_BIN_DIR "/collective_peer " + arguments + " 2>&1";
   Outcome outcome;
   std::FILE* pipe = popen(command.c_str(), "r");
   char chunk[4096];
@@ -158,6 +159,32 @@ TEST_F(CollectiveByMpi, EndsWhenARankIsKilledWithinAnOperation) {
   EXPECT_NE(outcome.status, 0);
   EXPECT_NE(outcome.status, 124) << "hung: " << outcome.text;
   EXPECT_THAT(outcome.text, HasSubstr("rank 2"));
+  EXPECT_LT(outcome.seconds, 30);
+}
+
+class CollectiveByUlfm : public testing::Test {
+  void SetUp() override {
+    if (mpi_launcher().size() == 1) GTEST_SKIP() << "no MPI with ULFM in this build";
+  }
+};
+
+TEST_F(CollectiveByUlfm, FormsAgainWithoutAKilledRankInTheSameProcesses) {
+  for (const int victim : {1, 3}) {
+    const Outcome outcome = mpirun(4, "mpi reform " + std::to_string(victim));
+    EXPECT_THAT(outcome.text, HasSubstr("rank " + std::to_string(victim) + " of 4"));
+    for (int rank = 0; rank < 3; ++rank) {
+      EXPECT_THAT(outcome.text, HasSubstr("rank " + std::to_string(rank) +
+                                          ": formed again with 3 ranks, all right"));
+    }
+    EXPECT_LT(outcome.seconds, 15) << outcome.text;
+  }
+}
+
+TEST_F(CollectiveByUlfm, EndsAllRanksWhereOneIsAliveButHangs) {
+  const Outcome outcome = mpirun(3, "mpi reform-hang 1");
+  EXPECT_THAT(outcome.text, HasSubstr("rank 1 of 3"));
+  EXPECT_THAT(outcome.text, HasSubstr("is alive but does not answer"));
+  EXPECT_EQ(outcome.status, 75) << outcome.text;
   EXPECT_LT(outcome.seconds, 30);
 }
 

@@ -234,11 +234,13 @@ TEST_F(Cli, TheDoctorNamesWhatIsMissingAndTheCommandThatMendsIt) {
               HasSubstr("{\"what\":\"libtorch\",\"health\":\"missing\""));
 }
 
-TEST_F(Cli, TheDoctorFindsWhatTheCudaPresetNeedsAndSaysHowToGetIt) {
+TEST_F(Cli, TheDoctorFindsWhatTheCudaAndUlfmPresetsNeedAndSaysHowToGetIt) {
   const std::string nowhere = "env -i PATH=/nowhere HOME=/nowhere ";
   const Outcome without = shell(nowhere + kProgram + " doctor");
   EXPECT_THAT(without.output, HasSubstr("absent   cuda build     neither NCCL nor nvcc"));
   EXPECT_THAT(without.output, HasSubstr("launch/setup cuda"));
+  EXPECT_THAT(without.output, HasSubstr("absent   ulfm build     no Open MPI 5 with ULFM"));
+  EXPECT_THAT(without.output, HasSubstr("launch/setup ulfm"));
   const fs::path nvidia = folder_ / "cuda-x" / "lib/python3.11/site-packages/nvidia";
   fs::create_directories(nvidia / "nccl/lib");
   std::ofstream(nvidia / "nccl/lib/libnccl.so.2") << "x";
@@ -248,6 +250,11 @@ TEST_F(Cli, TheDoctorFindsWhatTheCudaPresetNeedsAndSaysHowToGetIt) {
   fs::create_directories(nvidia / "cu13/bin");
   std::ofstream(nvidia / "cu13/bin/nvcc") << "x";
   EXPECT_THAT(shell(said).output, HasSubstr("ok       cuda build     NCCL and nvcc in"));
+  fs::create_directories(folder_ / "ulfm-x/bin");
+  std::ofstream(folder_ / "ulfm-x/bin/mpicc") << "x";
+  EXPECT_THAT(
+      shell(nowhere + "YUMOE_ULFM_ENV=" + file("ulfm-x") + " " + kProgram + " doctor").output,
+      HasSubstr("ok       ulfm build     Open MPI 5 with ULFM in"));
 }
 
 TEST_F(Cli, LinksNoTensorsAndNothingThatIsSlowToLoad) {

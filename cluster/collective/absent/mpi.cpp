@@ -11,4 +11,8 @@ std::unique_ptr<Collective> join_mpi(std::chrono::milliseconds) {
               "-DYUMOE_WITH_MPI=ON, or start one process without mpirun");
 }
 
+std::vector<std::string> mpi_launcher() { return {"mpirun"}; }
+
+void end_launched_ranks(int) {}
+
 }  // namespace yumoe

@@ -13,7 +13,9 @@ namespace {
 
 bool nccl_is_built() { return false; }
 
-std::unique_ptr<Collective> join_nccl(Collective&, int, std::chrono::milliseconds) { refuse(); }
+std::unique_ptr<Collective> join_nccl(std::unique_ptr<Collective>, int, std::chrono::milliseconds) {
+  refuse();
+}
 
 DeviceMemory nccl_memory() { refuse(); }
 

@@ -1,14 +1,18 @@
 // Ranks that compute on GPUs, one each. The only file that includes nccl.h.
 //
-// The communicator is nonblocking and everything runs on a stream of its own, which waits for what the
-// caller put on the default stream before. The host waits here, so that it can look at the clock; a
-// communicator that did not finish in time is aborted.
+// The communicator is nonblocking and everything runs on a stream of its own, ordered against the caller's,
+// the device's default stream, by events: an operation starts after what was put there before, and what
+// is put there after its wait() starts when it has ended. The host waits for neither. It waits, looking
+// at the clock, in drain(); a communicator that is not done by then is aborted, which ends its kernels and so
+// whatever would wait for the device after them.
 
 #include <cuda_runtime.h>
 #include <nccl.h>
 
+#include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "cluster/collective.hpp"
 #include "cluster/error.hpp"
@@ -42,39 +46,48 @@ void check_gpu(int gpu) {
 
 class NcclCollective final : public Collective {
  public:
-  NcclCollective(Collective& control, int gpu, milliseconds wait_max)
-      : control_(control), wait_max_(wait_max) {
+  NcclCollective(std::unique_ptr<Collective> control, int gpu, milliseconds wait_max)
+      : control_(std::move(control)), gpu_(gpu), wait_max_(wait_max) {
     check_gpu(gpu);
     check(cudaSetDevice(gpu), "use the GPU");
-    check(cudaStreamCreate(&stream_), "make a stream");
+    // Not ordered against the default stream by itself: only where events say so.
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "make a stream");
+    check(cudaEventCreateWithFlags(&before_, cudaEventDisableTiming), "make an event");
     check(cudaMalloc(&one_, sizeof(float)), "take memory of the GPU");
     ncclUniqueId id{};
-    if (control.rank() == 0) start(ncclGetUniqueId(&id), "make an identifier");
-    control.broadcast({reinterpret_cast<std::uint8_t*>(&id), sizeof id}, 0);
+    if (control_->rank() == 0) start(ncclGetUniqueId(&id), "make an identifier");
+    control_->broadcast({reinterpret_cast<std::uint8_t*>(&id), sizeof id}, 0);
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     start(ncclCommInitRankConfig(&group_, size(), id, rank(), &config), "form the group");
     settle("forming the group");
   }
   ~NcclCollective() override {
-    if (group_ != nullptr) {
-      if (broken_.empty()) {
-        ncclCommDestroy(group_);
-      } else {
-        ncclCommAbort(group_);
-      }
-    }
+    cudaSetDevice(gpu_);
+    if (group_ != nullptr) ncclCommDestroy(group_);
     cudaFree(one_);
+    if (before_ != nullptr) cudaEventDestroy(before_);
     if (stream_ != nullptr) cudaStreamDestroy(stream_);
   }
 
-  int rank() const override { return control_.rank(); }
-  int size() const override { return control_.size(); }
+  int rank() const override { return control_->rank(); }
+  int size() const override { return control_->size(); }
   bool on_device() const override { return true; }
-  void wait_at_most(milliseconds wait_max) override { wait_max_ = wait_max; }
+  Collective& host() override { return *control_; }
+  void wait_at_most(milliseconds wait_max) override {
+    wait_max_ = wait_max;
+    control_->wait_at_most(wait_max);
+  }
+  void drain() override {
+    check_usable();
+    const Event now;
+    check(cudaEventRecord(now.event, kCallers), "record an event");
+    wait_for(now.event, "the island's work");
+  }
 
   void all_reduce_sum(std::span<float> values) override {
-    check_usable();
+    begin();
+    if (values.empty()) return;
     start(ncclAllReduce(values.data(), values.data(), values.size(), ncclFloat, ncclSum, group_,
                         stream_),
           "all_reduce_sum");
@@ -82,30 +95,33 @@ class NcclCollective final : public Collective {
   }
 
   void all_gather(ByteView mine, std::span<std::uint8_t> all) override {
-    check_usable();
+    begin();
     YUMOE_ASSERT(all.size() == mine.size() * ranks());
+    if (mine.empty()) return;
     start(ncclAllGather(mine.data(), all.data(), mine.size(), ncclUint8, group_, stream_),
           "all_gather");
     finish("all_gather");
   }
 
   void broadcast(std::span<std::uint8_t> bytes, int root) override {
-    check_usable();
+    begin();
+    if (bytes.empty()) return;
     start(ncclBroadcast(bytes.data(), bytes.data(), bytes.size(), ncclUint8, root, group_, stream_),
           "broadcast");
     finish("broadcast");
   }
 
   void barrier() override {
-    check_usable();
+    begin();
     start(ncclAllReduce(one_, one_, 1, ncclFloat, ncclSum, group_, stream_), "barrier");
     finish("barrier");
+    drain();
   }
 
   std::unique_ptr<Exchange> start_all_to_all_v(
       ByteView send, std::span<const std::size_t> send_bytes, std::span<std::uint8_t> receive,
       std::span<const std::size_t> receive_bytes) override {
-    check_usable();
+    begin();
     YUMOE_ASSERT(send_bytes.size() == ranks() && receive_bytes.size() == ranks());
     start(ncclGroupStart(), "all_to_all_v");
     std::size_t from = 0, to = 0;
@@ -130,31 +146,49 @@ class NcclCollective final : public Collective {
 
   void progress() override {}
 
+  // The hosts' group forms again if it can; a communicator is then made anew.
   std::unique_ptr<Collective> reform() override {
-    throw Error(ErrorCode::collective_failed,
-                "form the group without the lost ranks: NCCL cannot; start the island's processes "
-                "again, as `yumoe-worker island` does");
+    give_up("formed again without it");
+    return std::make_unique<NcclCollective>(control_->reform(), gpu_, wait_max_);
   }
 
  private:
-  // Operations of one stream end in order, so waiting for the newest is waiting for all before.
+  static constexpr cudaStream_t kCallers = nullptr;  // the default stream
+
+  struct Event {
+    Event() { check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "make an event"); }
+    ~Event() { cudaEventDestroy(event); }
+    Event(const Event&) = delete;
+    Event& operator=(const Event&) = delete;
+    cudaEvent_t event = nullptr;
+  };
+
   class Started final : public Exchange {
    public:
     explicit Started(NcclCollective& group) : group_(group) {
-      check(cudaEventCreateWithFlags(&end_, cudaEventDisableTiming), "make an event");
-      check(cudaEventRecord(end_, group.stream_), "record an event");
+      check(cudaEventRecord(end_.event, group.stream_), "record an event");
     }
-    ~Started() override { cudaEventDestroy(end_); }
-    void wait() override { group_.wait_for(end_, "all_to_all_v"); }
+    void wait() override {
+      group_.check_usable();
+      check(cudaStreamWaitEvent(kCallers, end_.event, 0), "order streams");
+    }
 
    private:
     NcclCollective& group_;
-    cudaEvent_t end_ = nullptr;
+    const Event end_;
   };
 
   std::size_t ranks() const { return static_cast<std::size_t>(size()); }
   void check_usable() const {
     if (!broken_.empty()) throw Error(ErrorCode::collective_failed, broken_);
+  }
+
+  // The thread that calls may be autograd's. What is started next waits for the caller's stream.
+  void begin() {
+    check_usable();
+    check(cudaSetDevice(gpu_), "use the GPU");
+    check(cudaEventRecord(before_, kCallers), "record an event");
+    check(cudaStreamWaitEvent(stream_, before_, 0), "order streams");
   }
 
   void start(ncclResult_t code, const char* operation) {
@@ -200,12 +234,19 @@ class NcclCollective final : public Collective {
     std::this_thread::yield();
   }
 
+  // Ends the kernels that wait for another rank.
+  void give_up(const std::string& why) {
+    if (broken_.empty()) broken_ = why;
+    if (group_ != nullptr) ncclCommAbort(group_);
+    group_ = nullptr;
+  }
+
   // NCCL does not say who is missing; a roll call among the hosts does.
   [[noreturn]] void fail(const std::string& operation, const std::string& why) {
-    broken_ = operation + " by NCCL: " + why;
-    control_.wait_at_most(milliseconds(5'000));
+    give_up(operation + " by NCCL: " + why);
+    control_->wait_at_most(milliseconds(5'000));
     try {
-      control_.barrier();
+      control_->barrier();
       broken_ += " (every rank answers the roll call)";
     } catch (const Error& error) {
       broken_ += std::string("; roll call: ") + error.what();
@@ -213,10 +254,12 @@ class NcclCollective final : public Collective {
     throw Error(ErrorCode::collective_failed, broken_);
   }
 
-  Collective& control_;
+  std::unique_ptr<Collective> control_;
+  int gpu_;
   milliseconds wait_max_;
   ncclComm_t group_ = nullptr;
   cudaStream_t stream_ = nullptr;
+  cudaEvent_t before_ = nullptr;
   float* one_ = nullptr;  // what a barrier adds up
   std::string broken_;
 };
@@ -225,8 +268,9 @@ class NcclCollective final : public Collective {
 
 bool nccl_is_built() { return true; }
 
-std::unique_ptr<Collective> join_nccl(Collective& control, int gpu, milliseconds wait_max) {
-  return std::make_unique<NcclCollective>(control, gpu, wait_max);
+std::unique_ptr<Collective> join_nccl(std::unique_ptr<Collective> control, int gpu,
+                                      milliseconds wait_max) {
+  return std::make_unique<NcclCollective>(std::move(control), gpu, wait_max);
 }
 
 DeviceMemory nccl_memory() {

@@ -33,8 +33,17 @@ class Collective {
   virtual int rank() const = 0;  // 0-based
   virtual int size() const = 0;
 
-  // Whether the spans below are memory of a GPU instead of the host's.
+  // Whether the spans below are memory of a device instead of the host's. Then operations, and an
+  // exchange's wait(), return as soon as they lie on the device's queues: they run after all that the
+  // caller put on the device's default stream before, and whatever it puts there next runs after them.
   virtual bool on_device() const { return false; }
+
+  // On a device: waits, with the operations' deadline, until all that the caller put there has ended.
+  // To be called before anything else makes the host wait for the device, which has no deadline.
+  virtual void drain() {}
+
+  // A group of the same ranks over memory of the host; lives as long as this one.
+  virtual Collective& host() { return *this; }
 
   // How long an operation waits for the others. Each backend starts with what it was made with.
   virtual void wait_at_most(std::chrono::milliseconds wait_max) = 0;
@@ -64,8 +73,9 @@ class Collective {
   virtual void progress() = 0;
 
   // After a failure, on every rank that is left: the group without the lost ones, in the old order.
-  // Throws Error{collective_failed} where that cannot be done (MPI without ULFM, NCCL): then the
-  // island's processes have to be started again.
+  // Throws Error{collective_failed} where that cannot be done (MPI without ULFM, or a rank that is lost
+  // but alive; NCCL over such a group): then the island's processes have to be started again. What was given to
+  // operations before is not touched any more.
   virtual std::unique_ptr<Collective> reform() = 0;
 };
 
@@ -81,18 +91,25 @@ std::vector<std::unique_ptr<Collective>> in_process_group(int size,
 
 // Ranks that a launcher (mpirun, srun with PMIx) says it started; 1 if none did.
 int launched_ranks();
+// Which of those on its machine this process is; 0 if none did.
+int launched_local_rank();
 
 // The group of all processes the launcher started. Once a process. Throws Error{config_invalid} if
 // MPI was not built in. After a failure the process must end without waiting for the others, which
 // the group's destructor sees to: it does not finalise MPI then.
 bool mpi_is_built();
 std::unique_ptr<Collective> join_mpi(std::chrono::milliseconds wait_max);
+// The program that starts ranks for the MPI that was built in, and options it needs for reform().
+std::vector<std::string> mpi_launcher();
+// Ends, after a failure, the ranks that are left, hanging ones too, where their launcher would not do so
+// once this process has ended: under ULFM. Returns otherwise, and in a rank that the others gave up.
+void end_launched_ranks(int status);
 
-// One rank a GPU. `control`, a host group of the same ranks, carries the identifier and names who is
-// missing when a deadline passes; it outlives the group. Throws Error{config_invalid} if NCCL was not
-// built in, Error{device_missing} if there is no such GPU.
+// One rank a GPU. `control`, a host group of the same ranks, carries the identifier, names who is missing
+// when a deadline passes, and is what host() gives. Throws Error{config_invalid} if NCCL was not built in,
+// Error{device_missing} if there is no such GPU.
 bool nccl_is_built();
-std::unique_ptr<Collective> join_nccl(Collective& control, int gpu,
+std::unique_ptr<Collective> join_nccl(std::unique_ptr<Collective> control, int gpu,
                                       std::chrono::milliseconds wait_max);
 
 // Memory of the group's kind: for tests and whoever does not hold tensors. bytes > 0.
