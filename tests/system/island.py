@@ -1,5 +1,6 @@
 """An island of real processes under mpirun is one worker of a run; a rank is killed, then one hangs, and the
-island goes on with what is left. island.py BIN_DIR"""
+island goes on with what is left: started again or, with a yumoe-worker of the `ulfm` preset, in the same processes.
+island.py BIN_DIR [--ulfm ITS_YUMOE_WORKER]"""
 
 import argparse
 import json
@@ -40,7 +41,27 @@ def island_lives(island):
     return True
 
 
-def test_island(scene):
+def kill_first(island, log, answered, as_one_worker, ulfm):
+    """Kills rank 1 of 3; how long until two ranks are the island."""
+    ranks = ranks_of(island.pid)
+    os.kill(ranks[1], signal.SIGKILL)
+    killed = time.time()
+    again = "formed again with 2 ranks" if ulfm else "an island of 2 ranks"
+    wait_for("the island without the killed rank", as_one_worker(lambda: again in log.read_text()), 60)
+    formed = time.time() - killed
+    if ulfm:
+        check("rank 1 of 3" in log.read_text(), "the killed rank was not named")
+        check("starting again" not in log.read_text(), "the processes were started again")
+        left = ranks_of(island.pid)
+        check(left == {0: ranks[0], 2: ranks[2]}, f"the processes are others: {ranks} then {left}")
+    else:
+        check("process rank 1" in log.read_text() and "lost one" in log.read_text(), "the killed rank was not named")
+    before = answered()
+    wait_for("a contribution of two ranks", lambda: answered() > before, 60)
+    return formed
+
+
+def test_island(scene, ulfm):
     run = scene.folder / "run"
     config = scene.folder / "run.toml"
     config.write_text(CONFIG.format(rounds=100_000, data=scene.folder / "tokens", text=scene.folder / "text")
@@ -53,7 +74,8 @@ def test_island(scene):
                    OMPI_MCA_mpi_yield_when_idle="1")
     with log.open("w") as out:
         island = subprocess.Popen(
-            [scene.bin / "yumoe-worker", "island", "-n", "3", "--mpirun-option=--oversubscribe", "worker",
+            [ulfm or scene.bin / "yumoe-worker", "island", "-n", "3", "--mpirun-option=--oversubscribe",
+             "--mpirun-option=--allow-run-as-root", "worker",
              "--coordinator", address, "--hotkey", "//Island", "--name", "island", "--data",
              scene.folder / "tokens", "--state", scene.folder / "state", "--device", "cpu"],
             stdout=out, stderr=subprocess.STDOUT, env=environ)
@@ -70,22 +92,16 @@ def test_island(scene):
             return holds
 
         wait_for("the island's first contribution", lambda: island_lives(island) and "an island of 3 ranks" in log.read_text() and answered() > 1, 60)
-        os.kill(ranks_of(island.pid)[1], signal.SIGKILL)
-        killed = time.time()
-        wait_for("the island without the killed rank",
-                 as_one_worker(lambda: "an island of 2 ranks" in log.read_text()), 60)
-        formed = time.time() - killed
-        check("process rank 1" in log.read_text() and "lost one" in log.read_text(), "the killed rank was not named")
-        before = answered()
-        wait_for("a contribution of two ranks", lambda: answered() > before, 60)
-        os.kill(ranks_of(island.pid)[1], signal.SIGSTOP)
+        formed = kill_first(island, log, answered, as_one_worker, ulfm)
+        second = max(ranks_of(island.pid))  # as mpirun counts
+        os.kill(ranks_of(island.pid)[second], signal.SIGSTOP)
         hung = time.time()
         wait_for("the island without the hanging rank",
-                 as_one_worker(lambda: "starting again with 1" in log.read_text()), 180)
+                 as_one_worker(lambda: f"starting again with {2 if ulfm else 1}" in log.read_text()), 180)
         noticed = time.time() - hung
         check("rank 1 of 2" in log.read_text(), "the hanging rank was not named")
         before = answered()
-        wait_for("a contribution of one rank", lambda: answered() > before, 60)
+        wait_for("a contribution of who is left", lambda: answered() > before, 60)
     except (Failure, KeyError) as failure:
         raise Failure(f"{failure}\n{log.read_text()[-4000:]}")
     finally:
@@ -110,15 +126,17 @@ def test_island(scene):
           "replay reached another state")
     print(f"  trained again: {recomputed['recomputed_equal']} the same bits, "
           f"{recomputed['recomputed_within_tolerance']} of an island within the tolerance")
-    print(f"  formed again {formed:.1f} s after a kill; a hanging rank was given up after {noticed:.1f} s")
+    print(f"  formed again {formed:.1f} s after a kill{' in the same processes' if ulfm else ''}; a hanging rank was given up after {noticed:.1f} s")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bin_dir")
-    scene = Scene(parser.parse_args().bin_dir, 1)
+    parser.add_argument("--ulfm", help="a yumoe-worker that was built with ULFM")
+    arguments = parser.parse_args()
+    scene = Scene(arguments.bin_dir, 1)
     try:
-        test_island(scene)
+        test_island(scene, arguments.ulfm)
     except Failure as failure:
         print(f"FAILED: {failure}")
         return 1

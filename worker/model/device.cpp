@@ -24,6 +24,13 @@ const std::string& cuda_missing() {
 
 }  // namespace
 
+int cuda_devices(const std::string& name) {
+  if (cuda_missing().empty()) return at::detail::getCUDAHooks().deviceCount();
+  if (name == "auto") return 0;
+  throw Error(ErrorCode::device_missing,
+              "open " + name + ": " + cuda_missing() + "; use cpu, or see `yumoe doctor`");
+}
+
 c10::Device open_device(const std::string& name) {
   if (name == "cpu") return c10::Device(c10::kCPU);
   if (name == "auto") return c10::Device(cuda_missing().empty() ? c10::kCUDA : c10::kCPU);
@@ -31,11 +38,7 @@ c10::Device open_device(const std::string& name) {
     throw Error(ErrorCode::config_invalid,
                 "device = " + name + " must be auto, cpu, cuda or cuda:N");
   }
-  if (!cuda_missing().empty()) {
-    throw Error(ErrorCode::device_missing,
-                "open " + name + ": " + cuda_missing() + "; use cpu, or see `yumoe doctor`");
-  }
-  const int count = at::detail::getCUDAHooks().deviceCount();
+  const int count = cuda_devices(name);
   int index = 0;
   if (name != "cuda") {
     const std::string text = name.substr(5);

@@ -59,7 +59,7 @@ void Model::sum_gradients() {
 }
 
 void Model::share_losses(BatchResult& result, std::size_t batch_tokens) const {
-  Collective& group = *share_->group;
+  Collective& group = share_->group->host();
   const auto context = static_cast<std::size_t>(layout_.model().context);
   std::vector<std::size_t> send, receive;
   std::vector<float> mine;
@@ -80,21 +80,28 @@ void Model::share_losses(BatchResult& result, std::size_t batch_tokens) const {
 }
 
 double Model::gradient_squares() const {
-  YUMOE_ASSERT(share_.has_value());
-  const float* all = gradients_.const_data_ptr<float>();
+  YUMOE_ASSERT(share_.has_value() || squares_.has_value());
   // The trunk, and experts that are everywhere, are the same on every rank: they count once.
-  double common = squares_of(all, static_cast<std::int64_t>(layout_.trunk_parameters())), own = 0;
-  auto& self = const_cast<Model&>(*this);
-  for (std::size_t i = 0; i < held_.size(); ++i) {
-    if (!share_->is_here(i)) continue;
-    const std::span<float> expert = self.parameters_of(held_[i]);
-    const double squares = squares_of(all + (expert.data() - parameters_.const_data_ptr<float>()),
-                                      static_cast<std::int64_t>(expert.size()));
-    (share_->owner[i] == ExpertShare::kEverywhere ? common : own) += squares;
+  double common = 0, own = 0;
+  if (squares_) {
+    common = (*squares_)[0];
+    own = (*squares_)[1];
+  } else {
+    const float* all = gradients_.const_data_ptr<float>();
+    common = squares_of(all, static_cast<std::int64_t>(layout_.trunk_parameters()));
+    auto& self = const_cast<Model&>(*this);
+    for (std::size_t i = 0; i < held_.size(); ++i) {
+      if (!share_->is_here(i)) continue;
+      const std::span<float> expert = self.parameters_of(held_[i]);
+      const double squares = squares_of(all + (expert.data() - parameters_.const_data_ptr<float>()),
+                                        static_cast<std::int64_t>(expert.size()));
+      (share_->owner[i] == ExpertShare::kEverywhere ? common : own) += squares;
+    }
   }
-  std::vector<double> parts(static_cast<std::size_t>(share_->group->size()));
-  share_->group->all_gather(as_bytes(std::span<const double>(&own, 1)),
-                            as_writable(std::span(parts)));
+  if (!share_) return common + own;
+  Collective& group = share_->group->host();
+  std::vector<double> parts(static_cast<std::size_t>(group.size()));
+  group.all_gather(as_bytes(std::span<const double>(&own, 1)), as_writable(std::span(parts)));
   for (const double part : parts) common += part;
   return common;
 }

@@ -5,6 +5,7 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/autograd/autograd.h>
 
 #include <algorithm>
@@ -39,6 +40,12 @@ void check_held(const ExpertSet& held, const ModelOptions& model) {
   }
 }
 
+// The order of an island's exchanges and the products around them is kept on that stream.
+void check_default_stream(c10::Device device) {
+  const c10::impl::VirtualGuardImpl guard(device.type());
+  YUMOE_ASSERT(guard.getStream(device) == guard.getDefaultStream(device));
+}
+
 bool every_rank_holds(const ExpertShare& share) {
   std::vector<bool> holds(static_cast<std::size_t>(share.group->size()));
   for (const std::int32_t owner : share.owner) {
@@ -69,9 +76,12 @@ Model::Model(const Layout& layout, ExpertSet held, const RoutingOptions& routing
       rotary_(layout.model().context, layout.model().width / layout.model().heads,
               layout.model().rope_base) {
   check_held(held_, layout_.model());
-  if (share_ && plain_) {
-    throw Error(ErrorCode::config_invalid, "an island computes on CPUs: --device must be cpu");
+  if (share_ && !device.is_cpu() && !share_->group->on_device()) {
+    throw Error(ErrorCode::config_invalid,
+                "an island on GPUs exchanges rows by NCCL: its group must be of GPUs too");
   }
+  if (share_ && share_->group->on_device()) plain_ = true;
+  if (!device.is_cpu()) check_default_stream(device);
   if (remote_ && (plain_ || share_)) {
     throw Error(ErrorCode::config_invalid,
                 "experts elsewhere are called by one process on a CPU: not by an island, and "
@@ -225,6 +235,16 @@ std::span<float> Model::parameters_of(std::uint32_t expert) {
   return {};
 }
 
+void Model::copy_expert(std::uint32_t expert, std::span<float> out) {
+  const std::int64_t begin = parameters_of(expert).data() - parameters_.const_data_ptr<float>();
+  over(out).copy_(parameters_.narrow(0, begin, static_cast<std::int64_t>(out.size())));
+}
+
+std::size_t Model::place_in_held(std::uint32_t expert) const {
+  return static_cast<std::size_t>(std::lower_bound(held_.begin(), held_.end(), expert) -
+                                  held_.begin());
+}
+
 BatchResult Model::train(std::span<const std::uint16_t> rows, std::span<const float> bias) {
   YUMOE_ASSERT(trains_);
   return run(Tokens(rows, layout_.model()), bias, true);
@@ -239,11 +259,12 @@ BatchResult Model::run(const Tokens& tokens, std::span<const float> bias, bool t
   const ModelOptions& model = layout_.model();
   YUMOE_ASSERT(bias.empty() ||
                bias.size() == static_cast<std::size_t>(model.layers * model.experts));
-  if (plain_) return run_plain(tokens, bias, trains);
-  if (!share_) return run_fused(tokens, bias, trains);
+  if (trains) squares_.reset();
+  if (!share_) return plain_ ? run_plain(tokens, bias, trains) : run_fused(tokens, bias, trains);
   share_->tokens = static_cast<std::int64_t>(tokens.targets.size());
-  BatchResult result = run_fused(part_of(tokens), bias, trains);
-  if (trains) sum_gradients();
+  BatchResult result =
+      plain_ ? run_plain(part_of(tokens), bias, trains) : run_fused(part_of(tokens), bias, trains);
+  if (trains && !plain_) sum_gradients();
   share_losses(result, tokens.targets.size());
   return result;
 }

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -15,6 +16,8 @@
 #include "router/layout.hpp"
 
 namespace yumoe {
+
+struct PlainConstants;
 
 struct BatchResult {
   std::vector<float> losses;         // [tokens]: cross-entropy, nats
@@ -48,10 +51,14 @@ class Model {
   const ExpertSet& trained() const { return trained_; }  // held, on this or another rank
   bool is_trained(std::uint32_t expert) const;
 
-  // Sum of squares of an island's gradients, of all ranks, each expert once. The same on every rank.
+  // Sum of squares of the last train()'s gradients: of an island's, of all ranks, each expert once, and
+  // the same on every rank. Without an island only after a plain pass.
   double gradient_squares() const;
   at::Tensor& parameters() { return parameters_; }
   at::Tensor& gradients() { return gradients_; }
+
+  // One expert that is here, to the host. out [layout.expert_parameters()]
+  void copy_expert(std::uint32_t expert, std::span<float> out);
 
   // Copies between the whole flat vector [layout.parameters()] and this model's share of it.
   void load(std::span<const float> whole);
@@ -59,7 +66,7 @@ class Model {
   // whole = base - parameters, for this model's share.
   void store_difference(std::span<const float> base, std::span<float> whole) const;
 
-  // Where an expert that is here lies in parameters().
+  // Where an expert that is here lies in parameters(): memory of the model's device.
   std::span<float> parameters_of(std::uint32_t expert);
 
   struct Range {
@@ -101,6 +108,9 @@ class Model {
   void sum_gradients();
   void share_losses(BatchResult& result, std::size_t batch_tokens) const;
   BatchResult run_plain(const Tokens& tokens, std::span<const float> bias, bool trains);
+  const PlainConstants& plain_constants();
+  at::Tensor squares_on_device();
+  std::size_t place_in_held(std::uint32_t expert) const;
 
   Layout layout_;
   ExpertSet held_, placed_, trained_, elsewhere_;
@@ -113,6 +123,8 @@ class Model {
   std::vector<Range> ranges_;
   at::Tensor parameters_, gradients_;
   RotaryTable rotary_;
+  std::shared_ptr<const PlainConstants> constants_;  // of the plain path, once it ran
+  std::optional<std::array<double, 2>> squares_;     // likewise: common, own (gradient_squares)
   Parameter embedding_, output_, final_norm_;
   std::vector<Block> blocks_;
 };

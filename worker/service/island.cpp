@@ -1,5 +1,5 @@
-// Keeps an island going on an MPI that ends all ranks when one is lost (Open MPI 4.1 does): starts what is
-// left of them again. What rank 0 committed to is in its state folder, so nothing is lost but the shard
+// Keeps an island going where it cannot form again by itself (MPI without ULFM, rank 0 lost, a rank that hangs):
+// starts what is left of it again. What rank 0 committed to is in its state folder, so nothing is lost but the shard
 // that was being trained.
 
 #include <signal.h>
@@ -83,7 +83,8 @@ int run_island(const IslandSetup& setup, const std::atomic<bool>& stop) {
     if (status == 127) {
       throw Error(
           ErrorCode::file_missing,
-          "run " + setup.mpirun + ": is it there? apt-get install openmpi-bin, or --mpirun PATH");
+          "run " + setup.mpirun +
+              ": is it there? apt-get install openmpi-bin or launch/setup ulfm, or --mpirun PATH");
     }
     if (stop) return 0;  // mpirun's own status then depends on which rank was first to end
     const bool lost = status == kIslandBroken || status > 128;

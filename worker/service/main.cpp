@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "cluster/collective.hpp"
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
 #include "cluster/wallet.hpp"
@@ -76,19 +77,19 @@ void start_worker(const Choice& choice) {
     run_worker(setup, open_key(choice.hotkey), g_stop);
     return;
   }
-  const std::unique_ptr<Collective> island = join_mpi(kIslandStartWait);
-  if (island->rank() != 0) {
-    follow_trainer(*island, setup.device);
+  Island island = join_island(setup.device, kIslandStartWait);
+  if (island.group().rank() != 0) {
+    follow_trainer(island, setup.device);
     return;
   }
-  setup.island = island.get();
+  setup.island = &island;
   try {
     run_worker(setup, open_key(choice.hotkey), g_stop);
   } catch (const Error& error) {
-    if (error.code() != ErrorCode::collective_failed) end_followers(*island);
+    if (error.code() != ErrorCode::collective_failed) end_followers(island);
     throw;
   }
-  end_followers(*island);
+  end_followers(island);
 }
 
 void start_validator(const Choice& choice) {
@@ -101,6 +102,9 @@ void start_validator(const Choice& choice) {
 // `rank_command`: what each rank is to run, from the word `worker` on.
 void add_island(CLI::App& app, std::vector<std::string> rank_command) {
   auto setup = std::make_shared<IslandSetup>();
+  const std::vector<std::string> launcher = mpi_launcher();
+  setup->mpirun = launcher.front();
+  const std::vector<std::string> needed(launcher.begin() + 1, launcher.end());
   CLI::App* command = app.add_subcommand(
       "island",
       "Start a worker of several processes by mpirun, and again without a rank that is lost:\n"
@@ -108,15 +112,19 @@ void add_island(CLI::App& app, std::vector<std::string> rank_command) {
   command->add_option("-n,--ranks", setup->ranks, "processes")
       ->check(CLI::Range(1, 4'096))
       ->capture_default_str();
-  command->add_option("--mpirun", setup->mpirun, "program that starts them")->capture_default_str();
+  command
+      ->add_option("--mpirun", setup->mpirun,
+                   "program that starts them, of the MPI this program was built with")
+      ->capture_default_str();
   command
       ->add_option("--mpirun-option", setup->mpirun_options,
                    "passed to mpirun, such as --mpirun-option=--oversubscribe; may be repeated")
       ->take_all()
       ->expected(1)
       ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-  command->callback([setup, rest = std::move(rank_command)] {
+  command->callback([setup, needed, rest = std::move(rank_command)] {
     open_log("island", LogLevel::info);
+    setup->mpirun_options.insert(setup->mpirun_options.begin(), needed.begin(), needed.end());
     if (rest.empty()) {
       throw Error(ErrorCode::usage,
                   "after its own options `island` wants: worker --coordinator ...");
@@ -434,7 +442,10 @@ int run_program(int argc, char** argv) {
                        error.code() == ErrorCode::file_missing ||
                        error.code() == ErrorCode::memory_exceeded ||
                        error.code() == ErrorCode::data_invalid;
-    if (error.code() == ErrorCode::collective_failed) return kIslandBroken;
+    if (error.code() == ErrorCode::collective_failed) {
+      end_launched_ranks(kIslandBroken);
+      return kIslandBroken;
+    }
     return usage ? 2 : 1;
   } catch (const std::exception& error) {
     std::cerr << "yumoe-worker: failed: " << error.what() << std::endl;

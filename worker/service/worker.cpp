@@ -190,7 +190,10 @@ class Worker {
     double seconds = 0;
     std::uint64_t tokens = 0, tokens_first = 0;
     trainer_.train(shard, windows_, [&](const StepReport& report) {
-      if (report.step == 1) tokens_first = report.tokens;
+      if (report.step == 1) {
+        tokens_first = report.tokens;
+        seconds = 0;
+      }
       if (report.step > 1) {
         seconds += report.seconds;
         tokens = report.tokens - tokens_first;
@@ -252,7 +255,7 @@ class Worker {
                   "can train again to the bit: leave --remote out, or ask for "
                   "evaluation.own_data_allowed = true");
     }
-    if (setup_.island != nullptr && setup_.island->size() > 1) {
+    if (setup_.island != nullptr && setup_.island->group().size() > 1) {
       throw Error(ErrorCode::usage, "--remote is for a worker of one process, not for an island");
     }
     remote_ = std::make_unique<RemoteExperts>(
@@ -319,8 +322,8 @@ class Worker {
 
   TrainingResult train(const TrainingShard& shard, std::uint32_t steps) {
     beat_.round = shard.round;
-    loss_bits_.clear();
     return trainer_.train(shard, windows_, [&](const StepReport& report) {
+      if (report.step == 1) loss_bits_.clear();
       loss_bits_.push_back(std::bit_cast<std::uint32_t>(static_cast<float>(report.loss)));
       beat_.steps_done = report.step;
       beat_.tokens_done = report.tokens;

@@ -16,7 +16,6 @@ namespace {
 constexpr std::int64_t kPiece = 1 << 16;  // elements of one partial sum: the same for any threads
 
 double norm_of(const at::Tensor& gradient) {
-  if (!gradient.is_cpu()) return gradient.norm().item().toDouble();
   const std::int64_t count = gradient.numel(), pieces = (count + kPiece - 1) / kPiece;
   const float* data = gradient.const_data_ptr<float>();
   std::vector<double> partial(static_cast<std::size_t>(pieces));
@@ -59,8 +58,9 @@ Adam::Adam(const Model& model, const InnerOptions& options)
       second_(at::zeros_like(first_)) {}
 
 double Adam::step(Model& model, double learning_rate) {
-  const double norm =
-      model.share() ? std::sqrt(model.gradient_squares()) : norm_of(model.gradients());
+  // Elsewhere than on the CPU it was read together with the losses.
+  const double norm = model.share() || !first_.is_cpu() ? std::sqrt(model.gradient_squares())
+                                                        : norm_of(model.gradients());
   if (!std::isfinite(norm)) return norm;
   ++steps_;
   const double limit = options_.gradient_norm_max;

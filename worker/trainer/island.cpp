@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "cluster/error.hpp"
+#include "worker/trainer.hpp"
 
 namespace yumoe::island {
 namespace {
@@ -18,7 +19,8 @@ constexpr std::chrono::milliseconds kStepWaitMin{10'000};
 
 }  // namespace
 
-void say(Collective& group, Command command, ByteView payload) {
+void say(Collective& any, Command command, ByteView payload) {
+  Collective& group = any.host();
   Header header{static_cast<std::uint32_t>(command), 0, payload.size()};
   group.broadcast({reinterpret_cast<std::uint8_t*>(&header), sizeof header}, 0);
   if (payload.empty()) return;
@@ -26,7 +28,8 @@ void say(Collective& group, Command command, ByteView payload) {
   group.broadcast({const_cast<std::uint8_t*>(payload.data()), payload.size()}, 0);
 }
 
-Said hear(Collective& group, std::chrono::milliseconds usual_wait) {
+Said hear(Collective& any, std::chrono::milliseconds usual_wait) {
+  Collective& group = any.host();
   Header header;
   group.wait_at_most(kIdleWaitMax);
   group.broadcast({reinterpret_cast<std::uint8_t*>(&header), sizeof header}, 0);
@@ -34,6 +37,16 @@ Said hear(Collective& group, std::chrono::milliseconds usual_wait) {
   Said said{static_cast<Command>(header.command), Bytes(header.bytes)};
   if (header.bytes > 0) group.broadcast(said.payload, 0);
   return said;
+}
+
+void part(Collective& group) {
+  constexpr std::chrono::milliseconds kPartWait{5'000};
+  group.wait_at_most(kPartWait);
+  try {
+    group.host().barrier();
+  } catch (const Error& error) {  // there is nothing left to be done together
+    if (error.code() != ErrorCode::collective_failed) throw;
+  }
 }
 
 void Reader::check(bool fits) {
@@ -81,3 +94,32 @@ void StepDeadline::observe(double seconds) {
 }
 
 }  // namespace yumoe::island
+
+namespace yumoe {
+
+void Island::form_again() {
+  constexpr std::chrono::milliseconds kRollCallWait{10'000};
+  const std::int32_t mine = group_->rank();
+  while (true) {
+    const int before = group_->size();
+    group_ = group_->reform();
+    if (group_->size() == before) {
+      throw Error(ErrorCode::collective_failed,
+                  "form the group again: no rank is lost, so it would fail again");
+    }
+    group_->wait_at_most(kRollCallWait);
+    std::vector<std::int32_t> all(static_cast<std::size_t>(group_->size()));
+    try {
+      group_->host().all_gather(as_bytes(std::span(&mine, 1)), as_writable(std::span(all)));
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::collective_failed) throw;
+      continue;  // another one is lost by now
+    }
+    if (all.front() == 0) return;
+    throw Error(ErrorCode::collective_failed,
+                "rank 0, which speaks for the island, is lost: start its processes again, as "
+                "`yumoe-worker island` does");
+  }
+}
+
+}  // namespace yumoe

@@ -29,6 +29,9 @@ Said hear(Collective& group, std::chrono::milliseconds usual_wait);
 
 inline constexpr std::chrono::milliseconds kIdleWaitMax{600'000};
 
+// The last thing the ranks of a group do: each returns when all have come, or after a while.
+void part(Collective& group);
+
 // Numbers and lists, one after the other, within one process image: no format for files or wires.
 class Writer {
  public:

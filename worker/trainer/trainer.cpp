@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "cluster/error.hpp"
+#include "cluster/log.hpp"
 #include "model/device.hpp"
 #include "model/model.hpp"
 #include "trainer/adam.hpp"
@@ -46,6 +47,9 @@ struct Trainer::State {
   std::optional<Model> model = {};
   std::optional<Adam> adam = {};
   Collective* group = nullptr;           // of an island
+  Island* processes = nullptr;           // likewise, on rank 0
+  std::vector<float> collected = {};     // on rank 0: the last shard's parameters, of all ranks,
+  ExpertSet collected_of = {};           // of the trunk and these
   std::vector<std::int32_t> owner = {};  // [held], on an island
   std::vector<std::int64_t> seen = {};   // [experts]: tokens in the last shard, all layers
   RemoteShare remote = {};               // experts elsewhere that shards may call
@@ -57,6 +61,10 @@ struct Trainer::State {
   void say(island::Command command, ByteView payload = {}) const {
     if (group != nullptr) island::say(*group, command, payload);
   }
+  void say_base() const;
+  void form_again();
+  template <typename Work>
+  void on_island(const Work& work);
   void load(std::span<const float> parameters, std::span<const float> gate_bias);
   void share_out(const TrainingShard& shard);
   void say_start(const TrainingShard& shard, bool keeps_moments) const;
@@ -72,6 +80,10 @@ struct Trainer::State {
   void balance(const BatchResult& batch, TrainingResult& result) const;
   BatchResult step(const TrainingShard& shard, std::uint32_t step,
                    std::span<const std::uint16_t> rows, std::span<const float> bias);
+  TrainingResult train(const TrainingShard& shard, const WindowReader& windows,
+                       const OnStep& on_step);
+  TrainingResult steps(const TrainingShard& shard, const WindowReader& windows,
+                       const OnStep& on_step);
 };
 
 void Trainer::State::check(const TrainingShard& shard) const {
@@ -176,18 +188,19 @@ void Trainer::State::balance(const BatchResult& batch, TrainingResult& result) c
 }
 
 Trainer::Trainer(const ModelOptions& model, const InnerOptions& inner, const DeviceOptions& device,
-                 Collective* island)
+                 Island* island)
     : state_(new State{.layout = Layout::of(model),
                        .inner = inner,
                        .options = device,
                        .device = open_device(device.device)}) {
   keep_freed_memory();
   at::set_num_threads(static_cast<int>(device.threads));
-  if (island == nullptr || island->size() == 1) return;
-  YUMOE_ASSERT(island->rank() == 0);
-  state_->group = island;
-  state_->deadline.emplace(*island, kStepWaitMax);
-  state_->say(island::Command::setup, island::encode({model, inner}));
+  if (island == nullptr || island->group().size() == 1) return;
+  YUMOE_ASSERT(island->group().rank() == 0);
+  state_->processes = island;
+  state_->group = &island->group();
+  state_->deadline.emplace(*state_->group, kStepWaitMax);
+  state_->on_island([&] { state_->say(island::Command::setup, island::encode({model, inner})); });
 }
 Trainer::Trainer(Trainer&&) noexcept = default;
 Trainer& Trainer::operator=(Trainer&&) noexcept = default;
@@ -204,7 +217,9 @@ void Trainer::use_remote(RemoteExperts* experts, ExpertSet elsewhere) {
   state_->remote = {experts, std::move(elsewhere)};
 }
 
-void Trainer::keep_alive() { state_->say(island::Command::idle); }
+void Trainer::keep_alive() {
+  state_->on_island([&] { state_->say(island::Command::idle); });
+}
 
 void Trainer::State::load(std::span<const float> parameters, std::span<const float> gate_bias) {
   const ModelOptions& options_of_model = layout.model();
@@ -218,10 +233,49 @@ void Trainer::State::load(std::span<const float> parameters, std::span<const flo
 
 void Trainer::load_base(std::span<const float> parameters, std::span<const float> gate_bias) {
   state_->load(parameters, gate_bias);
-  if (state_->group == nullptr) return;
+  state_->on_island([&] { state_->say_base(); });
+}
+
+void Trainer::State::say_base() const {
+  if (group == nullptr || base.empty()) return;
   island::Writer writer;
-  writer.add_list(parameters).add_list(gate_bias);
-  state_->say(island::Command::base, writer.bytes());
+  writer.add_list(std::span(base)).add_list(std::span(base_bias));
+  say(island::Command::base, writer.bytes());
+}
+
+// What a rank computed is gone with its island: parts of the model, and their moments.
+void Trainer::State::form_again() {
+  model.reset();
+  adam.reset();
+  finished = {};
+  processes->form_again();
+  group = &processes->group();
+  deadline.emplace(*group, kStepWaitMax);
+  group->wait_at_most(kStepWaitMax);
+}
+
+// Does `work`, on rank 0; when a rank is lost, once more with those that are left, which know the base.
+template <typename Work>
+void Trainer::State::on_island(const Work& work) {
+  bool is_new = false;
+  while (true) {
+    try {
+      if (is_new) {
+        say(island::Command::setup, island::encode({layout.model(), inner}));
+        say_base();
+      }
+      return work();
+    } catch (const Error& error) {
+      if (group == nullptr || error.code() != ErrorCode::collective_failed) throw;
+      log_error(error.what());
+      const auto start = std::chrono::steady_clock::now();
+      form_again();
+      log_warning("the island formed again with " + std::to_string(group->size()) + " ranks, " +
+                  std::to_string(std::llround(seconds_since(start) * 1e3)) +
+                  " ms after it noticed; the shard in work starts again from its base");
+      is_new = true;
+    }
+  }
 }
 
 // Where each expert goes, by the load of the shard before.
@@ -263,15 +317,16 @@ void Trainer::State::collect(std::span<float> whole) const {
     if (owned_by == ExpertShare::kEverywhere || owned_by == 0) continue;  // rank 0 has it
     if (is_root) receive[static_cast<std::size_t>(owned_by)] += expert_bytes;
     if (owned_by != group->rank()) continue;
-    const std::span<float> expert = const_cast<Model&>(*model).parameters_of(model->held()[i]);
-    out.insert(out.end(), expert.begin(), expert.end());
+    out.resize(out.size() + layout.expert_parameters());
+    const_cast<Model&>(*model).copy_expert(model->held()[i],
+                                           std::span(out).last(layout.expert_parameters()));
     send[0] += expert_bytes;
   }
   std::size_t all = 0;
   for (const std::size_t bytes : receive) all += bytes;
   in.resize(all / sizeof(float));
-  group->all_to_all_v(as_bytes(std::span<const float>(out)), send, as_writable(std::span(in)),
-                      receive);
+  group->host().all_to_all_v(as_bytes(std::span<const float>(out)), send,
+                             as_writable(std::span(in)), receive);
   std::size_t at = 0;
   for (int rank = 1; is_root && rank < group->size(); ++rank) {
     for (std::size_t i = 0; i < share.owner.size(); ++i) {
@@ -287,8 +342,28 @@ void Trainer::State::collect(std::span<float> whole) const {
 
 TrainingResult Trainer::train(const TrainingShard& shard, const WindowReader& windows,
                               const OnStep& on_step) {
-  State& state = *state_;
-  state.check(shard);
+  state_->check(shard);
+  TrainingResult result;
+  state_->on_island([&] { result = state_->train(shard, windows, on_step); });
+  return result;
+}
+
+TrainingResult Trainer::State::train(const TrainingShard& shard, const WindowReader& windows,
+                                     const OnStep& on_step) {
+  TrainingResult result = steps(shard, windows, on_step);
+  if (group == nullptr) return result;
+  // At once: later a rank that is lost would take with it what was trained.
+  collected.resize(layout.parameters());
+  model->store(collected);
+  say(island::Command::collect);
+  collect(collected);
+  collected_of = model->trained();
+  return result;
+}
+
+TrainingResult Trainer::State::steps(const TrainingShard& shard, const WindowReader& windows,
+                                     const OnStep& on_step) {
+  State& state = *this;
   state.share_out(shard);
   const bool keeps_moments = state.can_keep_moments(shard);
   state.say_start(shard, keeps_moments);
@@ -331,13 +406,13 @@ TrainingResult Trainer::train(const TrainingShard& shard, const WindowReader& wi
 
 void Trainer::pseudo_gradient(std::span<float> whole) const {
   const State& state = *state_;
-  YUMOE_ASSERT(state.model.has_value());
   if (state.group == nullptr) {
+    YUMOE_ASSERT(state.model.has_value());
     state.model->store_difference(state.base, whole);
     return;
   }
   local_parameters(whole);
-  for (const TensorSpec* tensor : state.layout.tensors_of(state.model->trained())) {
+  for (const TensorSpec* tensor : state.layout.tensors_of(state.collected_of)) {
     for (std::uint64_t i = tensor->offset; i < tensor->offset + tensor->elements; ++i) {
       whole[i] = state.base[i] - whole[i];
     }
@@ -345,11 +420,17 @@ void Trainer::pseudo_gradient(std::span<float> whole) const {
 }
 
 void Trainer::local_parameters(std::span<float> whole) const {
-  YUMOE_ASSERT(state_->model.has_value());
-  state_->model->store(whole);
-  if (state_->group == nullptr) return;
-  state_->say(island::Command::collect);
-  state_->collect(whole);
+  const State& state = *state_;
+  if (state.group == nullptr) {
+    YUMOE_ASSERT(state.model.has_value());
+    state.model->store(whole);
+    return;
+  }
+  YUMOE_ASSERT(state.collected.size() == whole.size());
+  for (const TensorSpec* tensor : state.layout.tensors_of(state.collected_of)) {
+    std::copy_n(state.collected.begin() + static_cast<std::ptrdiff_t>(tensor->offset),
+                tensor->elements, whole.begin() + static_cast<std::ptrdiff_t>(tensor->offset));
+  }
 }
 
 namespace {
@@ -379,14 +460,9 @@ void follow_step(island::Reader reader, Trainer::State& state, const TrainingSha
   state.deadline->observe(seconds_since(start));
 }
 
-}  // namespace
-
-void end_followers(Collective& group) { island::say(group, island::Command::end, {}); }
-
-void follow_trainer(Collective& group, const DeviceOptions& device) {
-  keep_freed_memory();
-  at::set_num_threads(static_cast<int>(device.threads));
-  std::unique_ptr<Trainer::State> state;
+// What rank 0 says, until it says `end` or the group fails. `state` is null until it has said `setup`.
+void follow(Collective& group, const DeviceOptions& device,
+            std::unique_ptr<Trainer::State>& state) {
   TrainingShard shard;
   while (true) {
     const island::Said said = island::hear(group, state ? state->deadline->now() : kStepWaitMax);
@@ -415,6 +491,35 @@ void follow_trainer(Collective& group, const DeviceOptions& device) {
       case island::Command::step: follow_step(reader, *state, shard); break;
       case island::Command::collect: state->collect({}); break;
     }
+  }
+}
+
+}  // namespace
+
+void end_followers(Island& island) {
+  try {
+    island::say(island.group(), island::Command::end, {});
+  } catch (const Error& error) {  // whoever is left notices that rank 0 ends
+    if (error.code() != ErrorCode::collective_failed) throw;
+    return;
+  }
+  island::part(island.group());
+}
+
+void follow_trainer(Island& island, const DeviceOptions& device) {
+  keep_freed_memory();
+  at::set_num_threads(static_cast<int>(device.threads));
+  while (true) {
+    std::unique_ptr<Trainer::State> state;
+    try {
+      follow(island.group(), device, state);
+      return island::part(island.group());
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::collective_failed) throw;
+      log_error(error.what());
+    }
+    state.reset();  // it points to the group
+    island.form_again();
   }
 }
 

@@ -9,7 +9,6 @@
 #include <string_view>
 #include <vector>
 
-#include "cluster/collective.hpp"
 #include "cluster/identity.hpp"
 #include "cluster/ids.hpp"
 #include "cluster/transport.hpp"
@@ -18,6 +17,8 @@
 #include "worker/remote_experts.hpp"
 
 namespace yumoe {
+
+class Island;  // worker/trainer.hpp
 
 struct ParticipantSetup {
   CoordinatorAddress coordinator;
@@ -41,7 +42,7 @@ struct ParticipantSetup {
   // Not null: who started this process starts another in its place if the island breaks. Then it says no
   // goodbye, and the coordinator sees a worker that is late. Set: it is being ended for that reason.
   const std::atomic<bool>* replaced = nullptr;
-  Collective* island = nullptr;  // of which this process is rank 0; the other ranks follow
+  Island* island = nullptr;  // of which this process is rank 0; the other ranks follow
   // For tests of the run's defences alone: how it misbehaves, a name of the attack library; "": not.
   std::string behaviour;
   std::filesystem::path pool;  // folder that its accomplices share

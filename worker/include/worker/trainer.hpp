@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "cluster/collective.hpp"
@@ -46,13 +47,35 @@ struct TrainingResult {
   std::vector<float> gate_bias;  // [layers * experts]: the base's, balanced by this shard's counts
 };
 
+// The processes that are one worker, as one of them sees them.
+class Island {
+ public:
+  explicit Island(std::unique_ptr<Collective> group) : group_(std::move(group)) {}
+  Collective& group() { return *group_; }
+
+  // After an operation of the group failed, on every rank that is left: goes on with those, rank 0 still
+  // the first. Throws Error{collective_failed} where that cannot be done (Collective::reform) or rank 0
+  // is lost; then the processes have to be started again.
+  void form_again();
+
+ private:
+  std::unique_ptr<Collective> group_;
+};
+
+// All processes that a launcher started, one rank each: over MPI, and over NCCL where they compute on GPUs.
+// `device` auto or cuda becomes the GPU of this rank's place on its machine, auto also the CPU. Once a
+// process. Throws what join_mpi, join_nccl and the opening of a device do, Error{config_invalid} if only
+// some ranks have a GPU.
+Island join_island(DeviceOptions& device, std::chrono::milliseconds wait_max);
+
 class Trainer {
  public:
   // Throws Error{device_missing} or Error{config_invalid}. The number of threads is the process's.
-  // `island`: the caller is its rank 0. An operation on it that fails throws
-  // Error{collective_failed}; then this Trainer and its group are of no use any more.
+  // `island`: the caller is its rank 0. When another rank is lost, the rest form again within the call
+  // that noticed and do its work once more: a shard from its base, with fresh moments. Where they cannot,
+  // it throws Error{collective_failed}; then this Trainer and the island are of no use any more.
   Trainer(const ModelOptions& model, const InnerOptions& inner, const DeviceOptions& device,
-          Collective* island = nullptr);
+          Island* island = nullptr);
   Trainer(Trainer&&) noexcept;
   Trainer& operator=(Trainer&&) noexcept;
   ~Trainer();
@@ -62,7 +85,8 @@ class Trainer {
   void load_base(std::span<const float> parameters, std::span<const float> gate_bias);
 
   // Trains one shard from the base. `windows` is asked for positions shard.data.first + 0, 1, ...
-  // A shard stopped after n steps equals one of n inner steps. Throws Error{not_finite} naming the
+  // A shard stopped after n steps equals one of n inner steps. Steps are reported from 1 again if an
+  // island lost a rank meanwhile. Throws Error{not_finite} naming the
   // step if loss or gradient is no number (the base is untouched; the next shard's moments are fresh),
   // Error{data_invalid} for tokens beyond the vocabulary or a range that does not fit the steps.
   TrainingResult train(const TrainingShard& shard, const WindowReader& windows,
@@ -93,8 +117,9 @@ class Trainer {
 };
 
 // What every rank of an island but 0 does: computes its part of what rank 0's Trainer is asked for, until
-// rank 0 calls end_followers. Throws Error{collective_failed} if a rank is lost.
-void follow_trainer(Collective& island, const DeviceOptions& device);
-void end_followers(Collective& island);
+// rank 0 calls end_followers, which is rank 0's last call. When a rank is lost, the rest form again and go
+// on; where they cannot, it throws Error{collective_failed}. end_followers throws nothing of that kind.
+void follow_trainer(Island& island, const DeviceOptions& device);
+void end_followers(Island& island);
 
 }  // namespace yumoe
