@@ -80,8 +80,9 @@ class NcclCollective final : public Collective {
   }
   void drain() override {
     check_usable();
+    must(cudaSetDevice(gpu_), "use the GPU");
     const Event now;
-    check(cudaEventRecord(now.event, kCallers), "record an event");
+    must(cudaEventRecord(now.event, kCallers), "record an event");
     wait_for(now.event, "the island's work");
   }
 
@@ -166,11 +167,11 @@ class NcclCollective final : public Collective {
   class Started final : public Exchange {
    public:
     explicit Started(NcclCollective& group) : group_(group) {
-      check(cudaEventRecord(end_.event, group.stream_), "record an event");
+      group.must(cudaEventRecord(end_.event, group.stream_), "record an event");
     }
     void wait() override {
       group_.check_usable();
-      check(cudaStreamWaitEvent(kCallers, end_.event, 0), "order streams");
+      group_.must(cudaStreamWaitEvent(kCallers, end_.event, 0), "order streams");
     }
 
    private:
@@ -186,9 +187,13 @@ class NcclCollective final : public Collective {
   // The thread that calls may be autograd's. What is started next waits for the caller's stream.
   void begin() {
     check_usable();
-    check(cudaSetDevice(gpu_), "use the GPU");
-    check(cudaEventRecord(before_, kCallers), "record an event");
-    check(cudaStreamWaitEvent(stream_, before_, 0), "order streams");
+    must(cudaSetDevice(gpu_), "use the GPU");
+    must(cudaEventRecord(before_, kCallers), "record an event");
+    must(cudaStreamWaitEvent(stream_, before_, 0), "order streams");
+  }
+
+  void must(cudaError_t code, const char* doing) {
+    if (code != cudaSuccess) fail(doing, cudaGetErrorString(code));
   }
 
   void start(ncclResult_t code, const char* operation) {
