@@ -40,6 +40,7 @@ struct Preview {
   std::uint32_t block = 0;
   std::string fee;  // rao; "" if the node cannot tell
   std::string fee_trouble;
+  ChainToken token;
   Bytes extrinsic;  // empty: no key was given
   std::string signer;
 };
@@ -78,6 +79,7 @@ Preview preview(ChainLine& line, ChainReader& reader, const ChainOptions& option
       assemble_extrinsic(metadata, out.call_bytes, out.payload, signer, signature);
   if (key != nullptr) out.extrinsic = extrinsic;
   try {
+    out.token = line.node().token();
     out.fee = reader.fee(extrinsic);
   } catch (const Error& error) {
     if (error.code() == ErrorCode::peer_unreachable) throw;
@@ -108,6 +110,8 @@ nlohmann::json json_of(const Preview& p) {
   return out;
 }
 
+std::string fee_text(const Preview& p) { return p.token.text(p.fee) + " " + p.token.symbol; }
+
 void print_preview(const Preview& p) {
   std::printf("call       %s.%s\n", p.call.at("call_module").get<std::string>().c_str(),
               p.call.at("call_function").get<std::string>().c_str());
@@ -122,8 +126,8 @@ void print_preview(const Preview& p) {
               static_cast<unsigned long long>(p.parameters.nonce));
   std::printf("valid      %llu blocks from block %u\n",
               static_cast<unsigned long long>(p.parameters.era.period), p.block);
-  std::printf("fee        %s\n", p.fee.empty() ? ("unknown (" + p.fee_trouble + ")").c_str()
-                                               : (tao_text(p.fee) + " TAO").c_str());
+  std::printf("fee        %s\n",
+              p.fee.empty() ? ("unknown (" + p.fee_trouble + ")").c_str() : fee_text(p).c_str());
   std::printf("payload    0x%s\n", to_hex(p.payload.payload).c_str());
   if (p.extrinsic.empty()) {
     std::printf("extrinsic  (give --wallet, --hotkey or --coldkey to have it signed)\n");

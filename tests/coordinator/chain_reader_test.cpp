@@ -76,6 +76,49 @@ TEST_F(Reading, TheFeeIsWhatTheRuntimeAsksAsItWasRecorded) {
   EXPECT_EQ(ChainReader(*node).fee(Bytes(150, 1)), "0");
 }
 
+TEST_F(Reading, AFeeMayBeOf128BitsAndItsWeightIsOfTheRuntimesOwnForm) {
+  std::string answer;
+  chain.node.answer("state_call", [&](const std::string& params) {
+    const bool fee = json::parse(params)[0] == "TransactionPaymentApi_query_info";
+    return fee ? test::Reply{.result = "\"0x" + answer + "\""}
+               : test::Reply{.error = R"({"code":-32601,"message":"Method not found"})"};
+  });
+  ChainReader reader(*node);
+  answer =
+      "07805737151d0000"
+      "5802560000000000"
+      "0000000000000000";  // the recorded weight and class
+  EXPECT_EQ(reader.fee(Bytes(150, 1)), "5636696");
+  for (const char* bad : {"07805737151d0000"
+                          "58025600",
+                          "07805737151d0000",
+                          "07805737151d0000"
+                          "5802560000000000"
+                          "0100000000000000"}) {
+    answer = bad;
+    EXPECT_THROW(reader.fee(Bytes(150, 1)), Error) << bad;
+  }
+}
+
+TEST_F(Reading, AddressesOfAChainWithAnotherPrefixAreYumoesOwn) {
+  // The recorded runtime with the prefix constant 0x002a changed to 2; its name is followed by type,
+  // length and value.
+  std::string raw = test::read_recorded("tests/conformance/data/chain/metadata_spec218_v14.gz");
+  const std::size_t at = raw.find("SS58Prefix");
+  ASSERT_NE(at, std::string::npos);
+  const std::size_t value = raw.find(std::string("\x08\x2a\x00", 3), at);
+  ASSERT_LT(value, at + 20);
+  raw[value + 1] = 2;
+  chain.node.answer("state_getMetadata", [raw](const std::string&) {
+    return test::Reply{.result = "\"0x" + to_hex(as_bytes(raw)) + "\""};
+  });
+  ChainReader reader(*node);
+  EXPECT_EQ(reader.metadata().ss58_prefix(), 2u);
+  const Metagraph graph = reader.metagraph(Netuid{2});
+  EXPECT_EQ(graph.neurons[1].hotkey, ss58_of("miner_M"));
+  EXPECT_EQ(reader.uid_of(Netuid{2}, graph.neurons[1].hotkey), Uid{1});
+}
+
 TEST_F(Reading, AHotkeyHasItsNeuronOrNone) {
   ChainReader reader(*node);
   EXPECT_EQ(reader.uid_of(Netuid{2}, ss58_of("miner_M")), Uid{1});

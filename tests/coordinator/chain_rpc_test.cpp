@@ -239,6 +239,101 @@ TEST_F(ChainLine, AnAnswerFromAPrunedNodeIsAnErrorAndNotAValue) {
   EXPECT_EQ(code_of([&] { chain.header(Digest{}); }), ErrorCode::chain_state_pruned);
 }
 
+TEST_F(ChainLine, ABlockThatAForkSimulatorDoesNotKnowIsAnErrorAndNotAValue) {
+  // As chopsticks 1.5.1 answers: an error of its own for blocks, nothing for what stands in them.
+  const std::string block = "0x" + std::string(64, '9');
+  for (const char* method : {"chain_getHeader", "chain_getBlock", "state_call"}) {
+    node.answer(method, [&](const std::string&) {
+      return Reply{.error = R"({"code":1,"message":"Block )" + block + R"( not found"})"};
+    });
+  }
+  for (const char* method :
+       {"state_getRuntimeVersion", "state_getMetadata", "state_getKeysPaged"}) {
+    node.answer(method, [](const std::string&) { return Reply{}; });
+  }
+  node.answer("state_queryStorageAt", [](const std::string&) { return Reply{.result = "[]"}; });
+  RpcClient client(quick({node.url()}));
+  ChainNode chain(client);
+  const Digest at = digest(block);
+  const auto unknown = ErrorCode::chain_state_pruned;
+  EXPECT_EQ(code_of([&] { chain.header(at); }), unknown);
+  EXPECT_EQ(code_of([&] { chain.block(at); }), unknown);
+  EXPECT_EQ(code_of([&] { chain.runtime_version(at); }), unknown);
+  EXPECT_EQ(code_of([&] { chain.keys(Bytes{1}, at); }), unknown);
+  EXPECT_EQ(code_of([&] { chain.storage(std::vector<Bytes>{{1}}, at); }), unknown);
+  EXPECT_EQ(code_of([&] { chain.state_call("Core_version", {}, at); }), unknown);
+  EXPECT_EQ(code_of([&] { chain.metadata(at); }), unknown);
+  // An older runtime has no such call, and then there is no such block.
+  node.answer("state_call", [](const std::string&) {
+    return Reply{
+        .error = R"({"code":-32603,"message":"Internal Error: Function to start was not found."})"};
+  });
+  EXPECT_EQ(code_of([&] { chain.metadata(at); }), unknown);
+}
+
+TEST_F(ChainLine, AWatchInstantlyAnsweredOutOfOrderIsStillRead) {
+  // A simulator that builds the block while it is still answering: the end may overtake `ready`, and a
+  // refusal of the runtime's class `unknown` is told as it is.
+  const std::string hash = "\"0x" + std::string(64, '7') + "\"";
+  std::vector<std::string> notices{"{\"inBlock\":" + hash + "}", R"({"ready":null})",
+                                   R"({"broadcast":["5Grwv"]})", "{\"finalized\":" + hash + "}"};
+  node.answer("author_submitAndWatchExtrinsic", [&](const std::string&) {
+    return Reply{.notice_method = "author_extrinsicUpdate", .notices = notices};
+  });
+  RpcClient client(quick({node.url()}));
+  ChainNode chain(client);
+  const auto end_of = [&] {
+    TransactionWatch watch = chain.submit(Bytes{1});
+    auto status = watch.next(3s);
+    while (status && !status->final()) status = watch.next(3s);
+    return status ? status->kind : TransactionStatus::Kind::lost;
+  };
+  EXPECT_EQ(end_of(), TransactionStatus::Kind::finalized);
+  notices = {R"({"ready":null})", R"({"unknown":{"cannotLookup":null}})"};
+  EXPECT_EQ(end_of(), TransactionStatus::Kind::invalid);
+}
+
+TEST_F(ChainLine, TheTokenIsTheOneTheNodeNames) {
+  RpcClient client(quick({node.url()}));
+  ChainNode chain(client);
+  const auto text = [&](const char* properties, const char* amount) {
+    node.answer("system_properties",
+                [=](const std::string&) { return Reply{.result = properties}; });
+    const ChainToken token = chain.token();
+    return token.text(amount) + " " + token.symbol;
+  };
+  EXPECT_EQ(text(R"({"ss58Format":42,"tokenDecimals":9,"tokenSymbol":"TAO"})", "135260"),
+            "0.000135260 TAO");
+  EXPECT_EQ(text(R"({"tokenDecimals":12,"tokenSymbol":"ROC"})", "5636696"), "0.000005636696 ROC");
+  EXPECT_EQ(text(R"({"tokenDecimals":[10,6],"tokenSymbol":["DOT","USD"]})", "12345678901"),
+            "1.2345678901 DOT");
+  EXPECT_EQ(text(R"({"tokenDecimals":0,"tokenSymbol":"UNIT"})", "70"), "70 UNIT");
+  EXPECT_EQ(text("{}", "1"), "0.000000001 TAO");
+  EXPECT_EQ(text("null", "1"), "0.000000001 TAO");
+  for (const char* bad : {"7", R"({"tokenDecimals":77})", R"({"tokenDecimals":-1})",
+                          R"({"tokenSymbol":"T\u001b[2J"})", R"({"tokenSymbol":""})"}) {
+    EXPECT_EQ(code_of([&] { text(bad, "1"); }), ErrorCode::message_malformed) << bad;
+  }
+}
+
+TEST_F(ChainLine, BlockNumbersMayBeWrittenWideButNotBeBeyond32Bits) {
+  RpcClient client(quick({node.url()}));
+  ChainNode chain(client);
+  std::string number;
+  node.answer("chain_getHeader", [&](const std::string&) {
+    return Reply{.result = R"({"number":)" + number + R"(,"parentHash":")" + kGenesis +
+                           R"(","digest":{"logs":["0x066175726120","0x00"]},"more":1})"};
+  });
+  for (const char* written : {"\"0x1389\"", "\"0x0000000000001389\"", "5001"}) {
+    number = written;
+    EXPECT_EQ(chain.header({}).number, 5001u) << written;
+  }
+  for (const char* written : {"\"0x100000000\"", "4294967296", "\"5001\"", "-1", "null"}) {
+    number = written;
+    EXPECT_EQ(code_of([&] { chain.header({}); }), ErrorCode::message_malformed) << written;
+  }
+}
+
 TEST_F(ChainLine, ChecksTheTypeOfEveryAnswer) {
   RpcClient client(quick({node.url()}));
   ChainNode chain(client);

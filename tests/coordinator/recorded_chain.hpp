@@ -99,6 +99,23 @@ class RecordedChain {
     const std::lock_guard lock(mutex_);
     ++spec_version_;
   }
+  // Takes the newest blocks back, as dev_setHead of a fork simulator does: what stood in them is in no
+  // pool, and what is built next has the same numbers and other hashes.
+  void set_back(int count) {
+    std::string header;
+    {
+      const std::lock_guard lock(mutex_);
+      blocks_.resize(blocks_.size() - static_cast<std::size_t>(count), blocks_.front());
+      nonce_ = blocks_.back().nonce;
+      header = header_of(blocks_.size() - 1).dump();
+    }
+    node.notify("chain_subscribeFinalizedHeads", "chain_finalizedHead", header);
+  }
+  // Lets the pool's transactions wait while blocks pass.
+  void hold_pool(bool on) {
+    const std::lock_guard lock(mutex_);
+    pool_held_ = on;
+  }
   // Lets everything that waits in the pool be lost.
   void forget_pool() {
     const std::lock_guard lock(mutex_);
@@ -112,13 +129,16 @@ class RecordedChain {
       {
         const std::lock_guard lock(mutex_);
         Block block{outcome_, inherent_, {}};
-        for (const std::string& extrinsic : pool_) {
-          block.extrinsics.push_back(extrinsic);
-          ++nonce_;
+        block.hash = hash_of(++blocks_made_);
+        if (pool_.empty() || pool_held_) block.events.clear();
+        if (!pool_held_) {
+          for (const std::string& extrinsic : pool_) {
+            block.extrinsics.push_back(extrinsic);
+            ++nonce_;
+          }
+          pool_.clear();
         }
         block.nonce = nonce_;
-        if (pool_.empty()) block.events.clear();
-        pool_.clear();
         blocks_.push_back(block);
         header = header_of(blocks_.size() - 1).dump();
       }
@@ -157,23 +177,24 @@ class RecordedChain {
   static constexpr std::size_t kFirst = 5000;
   static constexpr const char* kGenesisHash =
       "0x4545454545454545454545454545454545454545454545454545454545454545";
+  static std::string hash_of(std::size_t made) {
+    return "0x" + digest_of(as_bytes("recorded block " + std::to_string(made))).hex();
+  }
   struct Block {
     std::string events;
     std::string inherent;
     std::vector<std::string> extrinsics;
     std::uint64_t nonce = 0;
+    std::string hash = hash_of(0);
     Block(std::string events, std::string inherent, std::vector<std::string> none)
         : events(std::move(events)), inherent(inherent), extrinsics(std::move(none)) {
       extrinsics.push_back(std::move(inherent));
     }
   };
 
-  static std::string hash_of(std::size_t index) {
-    return "0x" + digest_of(as_bytes("recorded block " + std::to_string(index))).hex();
-  }
   std::size_t index_of(const std::string& hash) const {
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
-      if (hash_of(i) == hash) return i;
+      if (blocks_[i].hash == hash) return i;
     }
     return blocks_.size();
   }
@@ -183,7 +204,7 @@ class RecordedChain {
     char number[16];
     std::snprintf(number, sizeof number, "0x%08x", static_cast<unsigned>(kFirst + index));
     header["number"] = number;
-    header["parentHash"] = hash_of(index == 0 ? 0 : index - 1);
+    header["parentHash"] = blocks_[index == 0 ? 0 : index - 1].hash;
     return header;
   }
 
@@ -223,12 +244,12 @@ class RecordedChain {
         return Reply{.result = answer.dump()};
       });
     };
-    on("chain_getFinalizedHead", [this](const json&) { return hash_of(blocks_.size() - 1); });
+    on("chain_getFinalizedHead", [this](const json&) { return blocks_.back().hash; });
     on("chain_getBlockHash", [this](const json& params) {
       const std::size_t number = params[0];
       if (number == 0) return json(kGenesisHash);
       if (number < kFirst || number - kFirst >= blocks_.size()) return json();
-      return json(hash_of(number - kFirst));
+      return json(blocks_[number - kFirst].hash);
     });
     on("chain_getHeader", [this](const json& params) {
       const std::size_t index = index_of(params[0]);
@@ -327,6 +348,8 @@ class RecordedChain {
   std::string inherent_, account_, outcome_;
   std::vector<Block> blocks_;
   std::vector<std::string> pool_;
+  bool pool_held_ = false;
+  std::size_t blocks_made_ = 0;
   std::uint64_t nonce_ = 0;
   std::uint32_t spec_version_ = 0;
   int refusals_left_ = 0;

@@ -137,6 +137,102 @@ TEST_F(Settling, ATransactionThatThePoolLostIsSentAgain) {
   EXPECT_EQ(chain.included().size(), 1u);
 }
 
+TEST_F(Settling, BlocksTakenBackBeforeItIsIncludedAreReadAnewWithTheirNumbers) {
+  chain.hold_pool(true);
+  target->settle(weights());
+  target->poll(50ms);
+  for (int i = 0; i < 6; ++i) {  // it is looked for in all of these
+    chain.produce();
+    target->poll(100ms);
+  }
+  ASSERT_EQ(target->head(), 5006u);
+  chain.set_back(5);
+  target->poll(100ms);
+  EXPECT_EQ(target->head(), 5001u);
+  chain.hold_pool(false);
+  const auto receipt = until_receipt(10);
+  ASSERT_TRUE(receipt) << target->trouble();
+  EXPECT_TRUE(receipt->outcome.effected) << receipt->outcome.reason;
+  EXPECT_EQ(receipt->outcome.block, 5002u);
+  EXPECT_EQ(chain.included().size(), 1u);
+}
+
+TEST_F(Settling, ABlockReplacedByOneOfItsNumberOrUnseenAboveItIsNoticed) {
+  chain.hold_pool(true);
+  target->settle(weights());
+  target->poll(50ms);
+  chain.produce(4);
+  for (int i = 0; i < 4; ++i) target->poll(100ms);
+  ASSERT_EQ(target->head(), 5004u);
+  // Nobody looks while three blocks are taken back and more are built; the first new one has it.
+  client->close();
+  target.reset();
+  chain.set_back(3);
+  restart();
+  chain.hold_pool(false);
+  chain.produce(6);
+  const auto receipt = until_receipt(10);
+  ASSERT_TRUE(receipt) << target->trouble();
+  EXPECT_TRUE(receipt->outcome.effected) << receipt->outcome.reason;
+  EXPECT_EQ(receipt->outcome.block, 5002u);
+  EXPECT_EQ(chain.included().size(), 1u);
+}
+
+TEST_F(Settling, ANodeThatIsBehindTakesNothingBack) {
+  chain.hold_pool(true);
+  target->settle(weights());
+  target->poll(50ms);
+  chain.produce(4);
+  for (int i = 0; i < 4; ++i) target->poll(100ms);
+  ASSERT_EQ(target->head(), 5004u);
+  // Another connection, to one that knows less.
+  chain.node.disconnect_all();
+  chain.set_back(2);
+  for (int i = 0; i < 5; ++i) target->poll(50ms);
+  EXPECT_EQ(target->head(), 5004u);
+}
+
+TEST_F(Settling, ABlockTimeIsMeasuredWhereTheRuntimeDoesNotSayIt) {
+  // The recorded runtime with both constants under names nobody knows.
+  const std::string raw =
+      test::read_recorded("tests/conformance/data/chain/metadata_spec218_v14.gz");
+  const auto renamed = [&](std::vector<std::pair<std::string, std::string>> names) {
+    Bytes bytes(raw.begin(), raw.end());
+    for (const auto& [name, to] : names) {
+      auto found = bytes.begin();
+      while ((found = std::search(found, bytes.end(), name.begin(), name.end())) != bytes.end()) {
+        found = std::copy(to.begin(), to.end(), found);
+      }
+    }
+    return Metadata::parse(bytes);
+  };
+  ChainNode node(*client);
+  const Metadata silent =
+      renamed({{"SlotDuration", "SlotDulation"}, {"MinimumPeriod", "MinimumPeliod"}});
+  const auto rule_by = [&](const Metadata& metadata) {
+    return read_subnet_rule(node, metadata, node.finalized_head(), Netuid{2}).block_time;
+  };
+  const auto period = chain.metadata.constant_value("Timestamp", "MinimumPeriod");
+  EXPECT_EQ(rule_by(chain.metadata).count(), 2 * period.get<std::int64_t>());
+  // Blocks of 250 ms by their own clock, after 16 of them.
+  const std::string now = "0x" + to_hex(storage_prefix("Timestamp", "Now"));
+  const auto blocks_at = [&](std::uint64_t step) {
+    std::uint64_t time = 1'700'000'000'000;
+    for (int i = 0; i < 20; ++i, time += step) {
+      Bytes written;
+      for (int byte = 0; byte < 8; ++byte) {
+        written.push_back(static_cast<std::uint8_t>(time >> (8 * byte)));
+      }
+      chain.set_storage_later(now, "0x" + to_hex(written));
+      chain.produce();
+    }
+  };
+  blocks_at(250);
+  EXPECT_EQ(rule_by(silent), 250ms);
+  blocks_at(0);  // a clock that stands says nothing
+  EXPECT_THROW(rule_by(silent), Error);
+}
+
 TEST_F(Settling, AnUpgradeInFlightIsSignedForTheNewRuntimeWithTheSameNonce) {
   target->settle(weights());
   target->poll(50ms);

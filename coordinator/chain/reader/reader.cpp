@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "cluster/error.hpp"
+#include "cluster/identity.hpp"
 #include "coordinator/chain_reader.hpp"
 
 namespace yumoe {
@@ -85,6 +86,11 @@ bool is_decimal(const Json& value) {
   const auto& text = value.get_ref<const std::string&>();
   return !text.empty() && text.size() <= 78 &&
          std::ranges::all_of(text, [](char c) { return c >= '0' && c <= '9'; });
+}
+
+// A chain writes addresses with its own prefix; Yumoe's are compared as text and have 42 everywhere.
+std::string own_address(const Json& account, std::string_view item) {
+  return to_ss58(from_ss58(text_from(account, item)));
 }
 
 // Fixed-point {"bits": n} with `fraction` bits.
@@ -184,7 +190,7 @@ Metagraph ChainReader::metagraph(Netuid netuid) {
   for (std::size_t uid = 0; uid < *count; ++uid) {
     ChainNeuron& neuron = graph.neurons[uid];
     neuron.uid = Uid{static_cast<std::uint16_t>(uid)};
-    neuron.hotkey = text_from(hotkeys[uid], "Keys");
+    neuron.hotkey = own_address(hotkeys[uid], "Keys");
     by_hotkey.push_back(Json::array({neuron.hotkey}));
     by_axon.push_back(Json::array({netuid.value, neuron.hotkey}));
     by_stake.push_back(Json::array({neuron.hotkey, netuid.value}));
@@ -200,7 +206,7 @@ Metagraph ChainReader::metagraph(Netuid netuid) {
   }
   for (std::size_t uid = 0; uid < *count; ++uid) {
     ChainNeuron& neuron = graph.neurons[uid];
-    neuron.coldkey = text_from(coldkeys[uid], "Owner");
+    neuron.coldkey = own_address(coldkeys[uid], "Owner");
     neuron.registered_at = number_from(registered[uid], "BlockAtRegistration");
     if (!stakes.empty()) neuron.stake = number_from(stakes[uid], "TotalHotkeyAlpha");
     if (axons[uid].is_object()) {
@@ -354,11 +360,23 @@ std::optional<Uid> ChainReader::uid_of(Netuid netuid, const std::string& hotkey)
 
 namespace {
 
-// SCALE {weight: {ref_time compact, proof_size compact}, class u8, partial_fee u64 or u128}.
-std::string fee_from(ByteView bytes) {
+// The runtime's RuntimeDispatchInfo: weight, class, partial fee of u64 or u128. Metadata before version
+// 15 does not describe it, but its weight is the one of the DispatchInfo in events: a number in older
+// runtimes, a pair in newer ones.
+void skip_weight(const TypeRegistry& types, ScaleReader& reader) {
+  for (const char* name : {"DispatchInfo", "DispatchEventInfo"}) {
+    const auto info = types.find(name);
+    if (!info) continue;
+    for (const TypeField& field : types.at(*info).fields) {
+      if (field.name == "weight") return skip_value(types, field.type, reader);
+    }
+  }
+  throw Error(ErrorCode::metadata_unsupported, "reading a fee: the runtime names no DispatchInfo");
+}
+
+std::string fee_from(const Metadata& metadata, ByteView bytes) {
   ScaleReader reader(bytes);
-  reader.compact();
-  reader.compact();
+  skip_weight(metadata.types(), reader);
   reader.u8();
   if (reader.left() != 8 && reader.left() != 16) reader.refuse("fee is of an unknown width");
   const std::uint64_t fee = reader.u64();
@@ -375,14 +393,15 @@ std::string ChainReader::fee(ByteView extrinsic) {
     arguments.push_back(static_cast<std::uint8_t>(extrinsic.size() >> (8 * i)));
   }
   try {
-    return fee_from(node_.state_call("TransactionPaymentApi_query_info", arguments, block_));
+    return fee_from(*metadata_,
+                    node_.state_call("TransactionPaymentApi_query_info", arguments, block_));
   } catch (const RpcError& error) {
     if (error.code() != ErrorCode::rpc_failed) throw;
   }
   const Json answer = Json::parse(node_.client().call(
       "payment_queryInfo", Json::array({"0x" + to_hex(extrinsic), "0x" + block_.hex()}).dump()));
   if (answer.is_string() && answer.get_ref<const std::string&>().starts_with("0x")) {
-    return fee_from(from_hex(answer.get_ref<const std::string&>()));
+    return fee_from(*metadata_, from_hex(answer.get_ref<const std::string&>()));
   }
   if (answer.is_object() && answer.contains("partialFee") && is_decimal(answer.at("partialFee"))) {
     return answer.at("partialFee").get<std::string>();

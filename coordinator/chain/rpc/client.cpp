@@ -70,8 +70,11 @@ bool says_pruned(const RpcMessage& failure) {
     return failure.error_message.find(text) != std::string::npos ||
            failure.error_data.find(text) != std::string::npos;
   };
+  // The last is how chopsticks says it, with code 1.
+  const bool not_found =
+      failure.error_message.starts_with("Block ") && failure.error_message.ends_with(" not found");
   return failure.error_code == kUnknownBlock || says("State already discarded") ||
-         says("UnknownBlock") || says("Unknown block");
+         says("UnknownBlock") || says("Unknown block") || not_found;
 }
 
 CallFailure failure_of(const RpcMessage& failure, const std::string& method) {

@@ -26,6 +26,11 @@ constexpr unsigned kKeysPageSize = 1'000;  // the most a node gives at once
 std::string hex(ByteView bytes) { return "0x" + to_hex(bytes); }
 std::string hex(const Digest& digest) { return hex(ByteView(digest.bytes)); }
 
+// A fork simulator answers with nothing where a node answers with an error.
+[[noreturn]] void unknown_block(const std::optional<Digest>& at) {
+  pruned("state of " + (at ? "block " + hex(*at) : std::string("the newest block")));
+}
+
 Bytes bytes_from(const json& value, std::string_view method) {
   if (!value.is_string()) malformed(method, "is not a hexadecimal string");
   const auto& text = value.get_ref<const std::string&>();
@@ -101,7 +106,8 @@ TransactionStatus status_from(const json& value) {
       {"broadcast", Kind::broadcast}, {"inBlock", Kind::in_block},
       {"retracted", Kind::retracted}, {"finalityTimeout", Kind::finality_timeout},
       {"finalized", Kind::finalized}, {"usurped", Kind::usurped},
-      {"dropped", Kind::dropped},     {"invalid", Kind::invalid}};
+      {"dropped", Kind::dropped},     {"invalid", Kind::invalid},
+      {"unknown", Kind::invalid}};  // chopsticks passes on the runtime's other class of refusal
   constexpr std::string_view kMethod = "author_extrinsicUpdate";
   std::string name;
   json detail;
@@ -204,6 +210,7 @@ ChainBlock ChainNode::block(const Digest& block) {
 RuntimeVersion ChainNode::runtime_version(const std::optional<Digest>& at) {
   constexpr std::string_view kMethod = "state_getRuntimeVersion";
   const json answer = ask(client_, kMethod, at_or_none(json::array(), at));
+  if (answer.is_null()) unknown_block(at);
   RuntimeVersion version;
   const json& name = field(answer, "specName", kMethod);
   if (!name.is_string()) malformed(kMethod, "specName is not a string");
@@ -211,6 +218,40 @@ RuntimeVersion ChainNode::runtime_version(const std::optional<Digest>& at) {
   version.spec_version = number_from(field(answer, "specVersion", kMethod), kMethod);
   version.transaction_version = number_from(field(answer, "transactionVersion", kMethod), kMethod);
   return version;
+}
+
+std::string ChainToken::text(const std::string& amount) const {
+  std::string digits = amount;
+  if (digits.size() <= decimals) digits.insert(0, decimals + 1 - digits.size(), '0');
+  if (decimals > 0) digits.insert(digits.size() - decimals, ".");
+  return digits;
+}
+
+// A chain with several tokens lists them, the one that pays fees first.
+ChainToken ChainNode::token() {
+  constexpr std::string_view kMethod = "system_properties";
+  const json answer = ask(client_, kMethod, json::array());
+  ChainToken token;
+  if (answer.is_null()) return token;
+  if (!answer.is_object()) malformed(kMethod, "is not an object");
+  const auto first = [&](const char* name) {
+    const auto found = answer.find(name);
+    if (found == answer.end()) return json();
+    return found->is_array() && !found->empty() ? found->front() : *found;
+  };
+  if (const json symbol = first("tokenSymbol"); symbol.is_string()) {
+    token.symbol = symbol.get<std::string>();
+    const bool shown =
+        !token.symbol.empty() && token.symbol.size() <= 16 &&
+        std::ranges::all_of(token.symbol, [](unsigned char c) { return c > ' ' && c < 0x7f; });
+    if (!shown) malformed(kMethod, "tokenSymbol is no symbol");
+  }
+  if (const json decimals = first("tokenDecimals"); !decimals.is_null()) {
+    constexpr std::uint32_t kDecimalsMax = 38;  // of a u128
+    token.decimals = number_from(decimals, kMethod);
+    if (token.decimals > kDecimalsMax) malformed(kMethod, "tokenDecimals is out of range");
+  }
+  return token;
 }
 
 Bytes ChainNode::metadata(const std::optional<Digest>& at) {
@@ -224,6 +265,7 @@ Bytes ChainNode::metadata(const std::optional<Digest>& at) {
     if (error.code() != ErrorCode::rpc_failed) throw;
   }
   const json answer = ask(client_, "state_getMetadata", at_or_none(json::array(), at));
+  if (answer.is_null()) unknown_block(at);
   auto bytes = unwrap_metadata(bytes_from(answer, "state_getMetadata"));
   if (!bytes) malformed("state_getMetadata", "is not metadata");
   return *std::move(bytes);
@@ -255,6 +297,7 @@ std::vector<std::optional<Bytes>> ChainNode::storage(const std::vector<Bytes>& k
       places.emplace(key, i);
     }
     const json answer = ask(client_, kMethod, json::array({wanted, hex(at)}));
+    if (answer == json::array()) unknown_block(at);
     if (!answer.is_array() || answer.size() != 1) malformed(kMethod, "is not one change set");
     if (digest_from(field(answer[0], "block", kMethod), kMethod) != at) {
       malformed(kMethod, "is about another block");
@@ -285,6 +328,7 @@ std::vector<Bytes> ChainNode::keys(ByteView prefix, const Digest& at, std::size_
     const json start = keys.empty() ? json(nullptr) : json(hex(keys.back()));
     const json page =
         ask(client_, kMethod, json::array({hex(prefix), kKeysPageSize, start, hex(at)}));
+    if (page.is_null()) unknown_block(at);
     if (!page.is_array() || page.size() > kKeysPageSize)
       malformed(kMethod, "is not a page of keys");
     for (const json& item : page) {

@@ -219,10 +219,23 @@ void SettlementMachine::on(const IntentAdded& event) {
 }
 
 void SettlementMachine::on(const HeadSeen& event) {
-  if (head_ && event.number <= head_->number) return;
+  if (head_ && event.number <= head_->number && !event.rewound) return;
+  if (event.rewound) unread(event.number);
   if (head_ && event.spec_version != head_->spec_version) out_.push_back(RefreshRuntime{});
   head_ = event;
   for (Item& item : items_) item.reading = false;  // an unreadable block is asked again
+}
+
+// No outcome is taken back; nothing that was read of what is still open counts.
+void SettlementMachine::unread(std::uint32_t number) {
+  for (Item& item : items_) {
+    item.not_before = std::min(item.not_before, number + 1);
+    item.sent_at = std::min(item.sent_at, number);
+    if (item.phase != Phase::flying) continue;
+    item.next_to_read = item.live.front().birth + 1;
+    item.nonce_read.reset();
+    item.wants_send = true;  // it left the pool with the block that is gone
+  }
 }
 
 void SettlementMachine::on(const NonceSeen& event) {

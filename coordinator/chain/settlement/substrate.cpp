@@ -48,6 +48,41 @@ std::uint64_t number(const json& value) {
   throw Error(ErrorCode::message_malformed, "a storage value is not a number");
 }
 
+std::uint64_t constant_or_0(const Metadata& metadata, std::string_view pallet,
+                            std::string_view name) {
+  try {
+    return number(metadata.constant_value(pallet, name));
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::metadata_unsupported) throw;
+    return 0;
+  }
+}
+
+// What the runtime says; where it says nothing (its author need not be Aura, its least period may be 0),
+// the mean of the last blocks by their own clock.
+std::chrono::milliseconds block_time(ChainNode& node, const Metadata& metadata, const Digest& at) {
+  using std::chrono::milliseconds;
+  if (const auto slot = constant_or_0(metadata, "Aura", "SlotDuration")) return milliseconds(slot);
+  if (const auto half = constant_or_0(metadata, "Timestamp", "MinimumPeriod")) {
+    return milliseconds(2 * half);
+  }
+  constexpr std::uint32_t kBlocksMeasured = 16;
+  const std::uint32_t newest = node.header(at).number;
+  const std::uint32_t blocks =
+      std::min(kBlocksMeasured, newest > 0 ? newest - 1 : 0);  // 0 has no time
+  const auto older = blocks == 0 ? std::nullopt : node.block_hash(newest - blocks);
+  if (older) {
+    const auto now = [&](const Digest& block) {
+      return number(read_storage(node, metadata, block, "Timestamp", "Now", json::array()));
+    };
+    const std::uint64_t from = now(*older), to = now(at);
+    if (from != 0 && to > from) return milliseconds((to - from) / blocks);
+  }
+  throw Error(
+      ErrorCode::metadata_unsupported,
+      "the runtime does not say how long a block takes, and its last blocks do not show it");
+}
+
 // The dispatch error in ExtrinsicFailed's attributes: by name, or the first of unnamed ones.
 const json& dispatch_error_of(const json& attributes) {
   if (attributes.is_object()) {
@@ -98,7 +133,8 @@ class SubstrateSettlement::Driver {
 
   void follow(std::chrono::milliseconds wait_max);
   void see_chain(const Digest& genesis);
-  void see_head(const Digest& hash, std::uint32_t number);
+  void see_head(const Digest& hash, const BlockHeader& header, std::uint64_t connection);
+  bool rewound(const Digest& hash, const BlockHeader& header, std::uint64_t connection);
   void look_at_watches();
   void plan();
   std::shared_ptr<const Metadata> metadata_at(const Digest& block);
@@ -117,6 +153,7 @@ class SubstrateSettlement::Driver {
   Digest head_hash_;
   std::uint32_t head_ = 0;
   std::uint32_t head_spec_ = 0;
+  std::uint64_t head_connection_ = 0;  // over which it was read
   std::uint32_t transaction_version_ = 0;
   std::vector<SubnetWeights> planned_;  // not yet intents: their rule could not be read
   std::vector<Receipt> fresh_;
@@ -155,8 +192,11 @@ void SubstrateSettlement::Driver::follow(std::chrono::milliseconds wait_max) {
     break;
   }
   if (!news) return;
+  const std::uint64_t connection = node_.client().connections_made();
   const Digest hash = node_.finalized_head();
-  see_head(hash, node_.header(hash).number);
+  const BlockHeader header = node_.header(hash);
+  // 0: not known to be of one node.
+  see_head(hash, header, node_.client().connections_made() == connection ? connection : 0);
 }
 
 void SubstrateSettlement::Driver::see_chain(const Digest& genesis) {
@@ -169,15 +209,39 @@ void SubstrateSettlement::Driver::see_chain(const Digest& genesis) {
   feed(ChainSeen{genesis});
 }
 
-void SubstrateSettlement::Driver::see_head(const Digest& hash, std::uint32_t number) {
-  if (number <= head_) return;
+// A chain's finalized blocks only grow; those of a fork simulator are what its user sets them to.
+bool SubstrateSettlement::Driver::rewound(const Digest& hash, const BlockHeader& header,
+                                          std::uint64_t connection) {
+  if (head_ == 0) return false;
+  if (header.number == head_) return hash != head_hash_;
+  if (header.number == head_ + 1) return header.parent != head_hash_;
+  if (header.number > head_) {
+    const auto now = node_.block_hash(head_);
+    return now && *now != head_hash_;
+  }
+  // Another node may just be behind; the one that knew more is not.
+  return connection != 0 && connection == head_connection_;
+}
+
+void SubstrateSettlement::Driver::see_head(const Digest& hash, const BlockHeader& header,
+                                           std::uint64_t connection) {
+  const bool back = rewound(hash, header, connection);
+  if (header.number <= head_ && !back) return;
   if (!genesis_) see_chain(node_.genesis_hash());
   const RuntimeVersion version = node_.runtime_version(hash);
-  head_ = number;
+  if (back) {
+    log_warning(
+        "chain: block " + std::to_string(head_) + " was final and is so no longer; at block " +
+        std::to_string(header.number) +
+        " what is open is looked for anew, what was concluded from blocks that are gone stays "
+        "concluded");
+  }
+  head_ = header.number;
   head_hash_ = hash;
   head_spec_ = version.spec_version;
+  head_connection_ = connection;
   transaction_version_ = version.transaction_version;
-  feed(HeadSeen{number, hash, version.spec_version});
+  feed(HeadSeen{head_, hash, version.spec_version, back});
 }
 
 void SubstrateSettlement::Driver::look_at_watches() {
@@ -430,13 +494,7 @@ SubnetRule read_subnet_rule(ChainNode& node, const Metadata& metadata, const Dig
     rule.commit_version = static_cast<std::uint16_t>(number(
         read_storage(node, metadata, at, kPallet, "CommitRevealWeightsVersion", json::array())));
   }
-  try {
-    rule.block_time =
-        std::chrono::milliseconds(number(metadata.constant_value("Aura", "SlotDuration")));
-  } catch (const Error&) {
-    rule.block_time = std::chrono::milliseconds(
-        2 * number(metadata.constant_value("Timestamp", "MinimumPeriod")));
-  }
+  rule.block_time = block_time(node, metadata, at);
   return rule;
 }
 

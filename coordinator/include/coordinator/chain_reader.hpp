@@ -23,8 +23,8 @@ struct ServedAddress {
 
 struct ChainNeuron {
   Uid uid;
-  std::string hotkey;   // SS58
-  std::string coldkey;  // SS58
+  std::string hotkey;   // SS58 with prefix 42, whatever the chain's own is
+  std::string coldkey;  // the same
   std::optional<bool> active;
   std::optional<bool> validator_permit;
   std::optional<std::uint16_t> incentive, dividends, consensus, validator_trust, trust, rank;

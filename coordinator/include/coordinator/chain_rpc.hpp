@@ -174,6 +174,14 @@ struct RuntimeVersion {
   std::uint32_t transaction_version = 0;
 };
 
+// The chain's currency as its node calls it; Bittensor's where it says nothing.
+struct ChainToken {
+  std::string symbol = "TAO";
+  unsigned decimals = 9;  // at most 38
+  // "12.345678901", of a decimal number of the smallest unit.
+  std::string text(const std::string& amount) const;
+};
+
 struct TransactionStatus {
   enum class Kind {
     future,
@@ -229,6 +237,7 @@ class ChainNode {
   ChainBlock block(const Digest& block);
   Digest genesis_hash();
   RuntimeVersion runtime_version(const std::optional<Digest>& at = {});
+  ChainToken token();
   // Bare metadata ("meta..." and on): the newest of versions 15 and 14 that the node offers.
   Bytes metadata(const std::optional<Digest>& at = {});
   Bytes state_call(std::string_view function, ByteView arguments, const Digest& at);

@@ -140,6 +140,9 @@ struct HeadSeen {
   std::uint32_t number = 0;
   Digest hash;
   std::uint32_t spec_version = 0;
+  // Blocks seen before are final no longer: a fork simulator was set back. What flies is looked for
+  // anew in its whole era.
+  bool rewound = false;
 };
 struct NonceSeen {
   PublicKey signer;
@@ -293,6 +296,7 @@ class SettlementMachine {
   void on(const BlockRead& event);
   void on(const BlockUnreadable& event);
 
+  void unread(std::uint32_t number);
   void advance_all();
   void advance(Item& item);
   void start(Item& item);
