@@ -117,6 +117,69 @@ TEST(Extrinsic, AsksForAValueOfAnExtensionItDoesNotKnow) {
             signing_payload(golden_metadata(), remark(), parameters()).payload);
 }
 
+TEST(Extrinsic, NamesTheExtensionItHasNoValueFor) {
+  try {
+    signing_payload(with_extension_renamed("CheckNonce", "ChuckNonce"), remark(), parameters());
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("signed extension ChuckNonce wants a value"),
+              std::string::npos)
+        << error.what();
+  }
+}
+
+// The recorded runtime with another type where an extrinsic says whose it is.
+Metadata with_address_type(TypeId type) {
+  const ExtrinsicFormat& format = golden_metadata().extrinsic();
+  ScaleWriter from, to;
+  from.u8(4);
+  to.u8(4);
+  for (const TypeId id : {format.address, format.call, format.signature}) {
+    from.compact(id);
+    to.compact(id == format.address ? type : id);
+  }
+  Bytes bytes = golden_metadata_bytes();
+  const std::string magic = "meta";  // behind a length that will not be right any more
+  bytes.erase(bytes.begin(), std::search(bytes.begin(), bytes.end(), magic.begin(), magic.end()));
+  const auto found =
+      std::find_end(bytes.begin(), bytes.end(), from.view().begin(), from.view().end());
+  EXPECT_NE(found, bytes.end());
+  Bytes patched(bytes.begin(), found);
+  patched.insert(patched.end(), to.view().begin(), to.view().end());
+  patched.insert(patched.end(), found + static_cast<std::ptrdiff_t>(from.view().size()),
+                 bytes.end());
+  return Metadata::parse(patched);
+}
+
+TEST(Extrinsic, WritesABareAccountWhereTheRuntimeTakesNoMultiAddress) {
+  const auto account = golden_metadata().types().find("crypto::AccountId32");
+  ASSERT_TRUE(account);
+  const Metadata bare = with_address_type(*account);
+  const Keypair pair = Keypair::from_seed(KeyType::ed25519, Bytes(32, 1));
+  const Bytes usual = sign_extrinsic(golden_metadata(), remark(), parameters(), pair);
+  const Bytes shorter = sign_extrinsic(bare, remark(), parameters(), pair);
+  EXPECT_EQ(shorter.size() + 1, usual.size());  // no byte that says Id
+  const DecodedExtrinsic decoded = decode_extrinsic(bare, shorter);
+  EXPECT_EQ(decoded.signer, pair.public_key());
+  EXPECT_TRUE(verify_extrinsic(bare, decoded, parameters()));
+}
+
+TEST(Extrinsic, RefusesAKeyWhoseSignaturesTheRuntimeDoesNotTake) {
+  Bytes bytes = golden_metadata_bytes();
+  const std::string name = "Sr25519", other = "Xr25519";
+  auto found = bytes.begin();
+  while ((found = std::search(found, bytes.end(), name.begin(), name.end())) != bytes.end()) {
+    found = std::copy(other.begin(), other.end(), found);
+  }
+  const Metadata strange = Metadata::parse(bytes);
+  const Keypair sr = Keypair::from_seed(KeyType::sr25519, Bytes(32, 1));
+  const Keypair ed = Keypair::from_seed(KeyType::ed25519, Bytes(32, 1));
+  EXPECT_EQ(code_of([&] { sign_extrinsic(strange, remark(), parameters(), sr); }),
+            ErrorCode::metadata_unsupported);
+  EXPECT_EQ(sign_extrinsic(strange, remark(), parameters(), ed),
+            sign_extrinsic(golden_metadata(), remark(), parameters(), ed));
+}
+
 TEST(Extrinsic, LeavesOutExtensionsOfNoSizeWhateverTheirName) {
   const Metadata strange = with_extension_renamed("CheckWeight", "ChuckWeight");
   EXPECT_EQ(signing_payload(strange, remark(), parameters()).payload,

@@ -44,6 +44,24 @@ TEST(Metadata, FindsACallByNameWhereverAnUpgradeMovesIt) {
   EXPECT_EQ(code_of([&] { golden_metadata().decode_call(call); }), ErrorCode::scale_malformed);
 }
 
+TEST(Metadata, HashesAStorageKeyAsTheRuntimeSays) {
+  // System.Account: name, modifier, map, one hasher. The same with every other hasher.
+  const Bytes mark = {0x1c, 'A', 'c', 'c', 'o', 'u', 'n', 't', 0x01, 0x01, 0x04};
+  const Bytes account(32, 7);
+  const Json keys = Json::array({"0x" + to_hex(account)});
+  const std::size_t sizes[] = {16, 32, 16 + 32, 16, 32, 8 + 32, 32};  // in StorageHasher's order
+  for (std::uint8_t hasher = 0; hasher < 7; ++hasher) {
+    Bytes bytes = golden_metadata_bytes();
+    const auto found = std::search(bytes.begin(), bytes.end(), mark.begin(), mark.end());
+    ASSERT_NE(found, bytes.end());
+    found[static_cast<std::ptrdiff_t>(mark.size())] = hasher;
+    const Bytes key = Metadata::parse(bytes).storage_key("System", "Account", keys);
+    const Bytes hashed = hash_storage_key(static_cast<StorageHasher>(hasher), account);
+    EXPECT_EQ(key.size(), 32 + sizes[hasher]);
+    EXPECT_TRUE(std::equal(hashed.begin(), hashed.end(), key.begin() + 32, key.end()));
+  }
+}
+
 TEST(Metadata, AgreesAboutOneRuntimeInVersions14And15) {
   const Metadata old =
       Metadata::parse(from_hex(golden()["metadata"]["v14_hex"].get_ref<const std::string&>()));
