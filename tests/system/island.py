@@ -61,6 +61,18 @@ def kill_first(island, log, answered, as_one_worker, ulfm):
     return formed
 
 
+def kill_speaker(island, log, answered, as_one_worker):
+    """Kills rank 0 of 2, which only new processes can follow; how long until they are started."""
+    os.kill(ranks_of(island.pid)[0], signal.SIGKILL)
+    killed = time.time()
+    wait_for("the island without rank 0", as_one_worker(lambda: "starting again with 1" in log.read_text()), 60)
+    took = time.time() - killed
+    check("rank 0, which speaks for the island, is lost" in log.read_text(), "it was not said that rank 0 is lost")
+    before = answered()
+    wait_for("a contribution of one rank", lambda: answered() > before, 60)
+    return took
+
+
 def test_island(scene, ulfm):
     run = scene.folder / "run"
     config = scene.folder / "run.toml"
@@ -102,6 +114,7 @@ def test_island(scene, ulfm):
         check("rank 1 of 2" in log.read_text(), "the hanging rank was not named")
         before = answered()
         wait_for("a contribution of who is left", lambda: answered() > before, 60)
+        spoke = kill_speaker(island, log, answered, as_one_worker) if ulfm else None
     except (Failure, KeyError) as failure:
         raise Failure(f"{failure}\n{log.read_text()[-4000:]}")
     finally:
@@ -126,7 +139,8 @@ def test_island(scene, ulfm):
           "replay reached another state")
     print(f"  trained again: {recomputed['recomputed_equal']} the same bits, "
           f"{recomputed['recomputed_within_tolerance']} of an island within the tolerance")
-    print(f"  formed again {formed:.1f} s after a kill{' in the same processes' if ulfm else ''}; a hanging rank was given up after {noticed:.1f} s")
+    print(f"  formed again {formed:.1f} s after a kill{' in the same processes' if ulfm else ''}; a hanging rank was given up after {noticed:.1f} s"
+          + (f"; without rank 0 the rest was ended after {spoke:.1f} s" if ulfm else ""))
 
 
 def main():

@@ -9,7 +9,10 @@
 
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <optional>
 #include <thread>
 
@@ -30,7 +33,11 @@ std::vector<std::string> command_of(const IslandSetup& setup, int ranks) {
   return command;
 }
 
-pid_t start(std::vector<std::string> command) {
+// How a rank on this machine tells `yumoe-worker island` that the island broke: by making the file that this
+// names. mpirun of Open MPI 5 may end with 0 after a rank was killed and the others were ended.
+constexpr const char* kBrokenFile = "YUMOE_ISLAND_BROKEN";
+
+pid_t start(std::vector<std::string> command, const std::filesystem::path& broken) {
   std::vector<char*> argv;
   for (std::string& argument : command) argv.push_back(argument.data());
   argv.push_back(nullptr);
@@ -40,6 +47,7 @@ pid_t start(std::vector<std::string> command) {
   }
   if (child == 0) {
     prctl(PR_SET_PDEATHSIG, SIGTERM);  // mpirun ends its ranks then
+    setenv(kBrokenFile, broken.c_str(), 1);
     execvp(argv[0], argv.data());
     _exit(127);
   }
@@ -76,10 +84,19 @@ int wait_for(pid_t child, const std::atomic<bool>& stop) {
 
 }  // namespace
 
+void say_island_broken() {
+  const char* file = std::getenv(kBrokenFile);
+  if (file != nullptr && *file != '\0') std::ofstream(file) << "a rank is lost\n";
+}
+
 int run_island(const IslandSetup& setup, const std::atomic<bool>& stop) {
+  const std::filesystem::path broken = std::filesystem::temp_directory_path() /
+                                       ("yumoe-island-" + std::to_string(getpid()) + "-broken");
   int status = 0;
   for (int ranks = setup.ranks; ranks >= 1; --ranks) {
-    status = wait_for(start(command_of(setup, ranks)), stop);
+    std::filesystem::remove(broken);
+    status = wait_for(start(command_of(setup, ranks), broken), stop);
+    const bool said = std::filesystem::remove(broken);
     if (status == 127) {
       throw Error(
           ErrorCode::file_missing,
@@ -87,8 +104,8 @@ int run_island(const IslandSetup& setup, const std::atomic<bool>& stop) {
               ": is it there? apt-get install openmpi-bin or launch/setup ulfm, or --mpirun PATH");
     }
     if (stop) return 0;  // mpirun's own status then depends on which rank was first to end
-    const bool lost = status == kIslandBroken || status > 128;
-    if (!lost) return status;
+    if (!said && status != kIslandBroken && status <= 128) return status;
+    if (status == 0) status = kIslandBroken;
     log_error("the island of " + std::to_string(ranks) + " ranks lost one (mpirun ended with " +
               std::to_string(status) + ")" +
               (ranks > 1 ? ": starting again with " + std::to_string(ranks - 1) : ""));

@@ -443,6 +443,7 @@ int run_program(int argc, char** argv) {
                        error.code() == ErrorCode::memory_exceeded ||
                        error.code() == ErrorCode::data_invalid;
     if (error.code() == ErrorCode::collective_failed) {
+      say_island_broken();
       end_launched_ranks(kIslandBroken);
       return kIslandBroken;
     }

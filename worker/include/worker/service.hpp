@@ -149,6 +149,8 @@ struct IslandSetup {
   std::vector<std::string> command;  // program and arguments
 };
 int run_island(const IslandSetup& setup, const std::atomic<bool>& stop);
+// To be called by a rank that ends with kIslandBroken: tells run_island, if that is on this machine.
+void say_island_broken();
 
 void run_validator(ParticipantSetup setup, Keypair keys, const std::atomic<bool>& stop);
 
