@@ -449,8 +449,9 @@ std::vector<Difference> reconcile(const std::vector<NeuronResult>& predicted,
   for (const NeuronResult& neuron : predicted) pairs[neuron.uid].first = &neuron;
   for (const NeuronResult& neuron : chain) pairs[neuron.uid].second = &neuron;
   std::vector<Difference> differences;
-  for (const auto& [uid, pair] : pairs) {
-    const auto [ours, theirs] = pair;
+  for (const auto& pair : pairs) {  // clang 14 captures no structured bindings
+    const Uid uid = pair.first;
+    const NeuronResult *ours = pair.second.first, *theirs = pair.second.second;
     if (!ours || !theirs) {
       const std::string hotkey = ours ? ours->hotkey : theirs->hotkey;
       differences.push_back({uid, hotkey, "missing", ours ? "there" : "", theirs ? "there" : "",
