@@ -36,7 +36,8 @@ void add_common(CLI::App& command, Choice& choice) {
       ->check(CLI::Range(1, 4'096))
       ->capture_default_str();
   command
-      .add_option("--gpus-per-node", choice.job.gpus_per_node, "GPUs, one process each; 0: CPUs")
+      .add_option("--gpus-per-node", choice.job.gpus_per_node,
+                  "GPUs, one rank each, by a yumoe-worker of the cuda preset; 0: CPUs")
       ->check(CLI::Range(0, 64))
       ->capture_default_str();
   command

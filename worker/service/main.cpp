@@ -326,7 +326,9 @@ void add_role(CLI::App& app, const std::string& role, const char* help,
   command->add_option("--data", choice->data, "folder of the run's token set")
       ->capture_default_str();
   command->add_option("--state", choice->state, "folder for what must survive a restart");
-  command->add_option("--device", choice->device, "auto, cpu, cuda or cuda:N")
+  command
+      ->add_option("--device", choice->device,
+                   "auto, cpu, cuda or cuda:N; of an island cuda: each rank its own GPU")
       ->capture_default_str();
   command->add_option("--threads", choice->threads, "threads for computing on the CPU")
       ->check(CLI::Range(1, 1'024))
