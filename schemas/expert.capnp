@@ -3,7 +3,8 @@
 #
 # Transport: ZeroMQ, DEALER to ROUTER, CURVE. A message is a header frame, one of these, and a payload frame
 # of fp32 rows, little-endian, row-major. Every call is answered once, in any order; a call whose answer
-# does not come is said again under another id, to this server or another.
+# does not come is said again under another id, to this server or another. A payload has at most 64 MiB;
+# a frame that is larger closes the connection.
 #
 #   client                                        server
 #   call forward (x [rows, width])            ->
@@ -52,5 +53,6 @@ struct ExpertAnswer {
     unknownExpert @2;
     notKept @3;      # say the backward again with x
     malformed @4;
+    busy @5;         # too much of this caller, or of all, waits already: say it again after a pause
   }
 }

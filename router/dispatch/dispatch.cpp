@@ -78,23 +78,42 @@ std::optional<Dispatcher::Server> Dispatcher::choose(const Batch& batch, Time no
   };
   for (const Server s : replicas_of(batch.key.layer, batch.key.expert)) {
     const ServerState& server = servers_[s];
-    if (rests(server, now) || server.under_way >= server.credits) continue;
+    if (rests(server, now) || now < server.busy_until || server.under_way >= server.credits) {
+      continue;
+    }
     if (!best || rank(s) < rank(*best)) best = s;
   }
   return best;
 }
 
-void Dispatcher::miss(Attempt& attempt, Time now) {
+// It is not under way any more, and if it was its batch's last one that waits again.
+void Dispatcher::release(Attempt& attempt) {
   attempt.expired = true;
+  --servers_[attempt.server].under_way;
+  const auto batch = batches_.find(attempt.batch);
+  if (batch == batches_.end()) return;  // another answered
+  if (--batch->second.under_way == 0) waiting_.push_front(attempt.batch);
+}
+
+void Dispatcher::miss(Attempt& attempt, Time now) {
+  release(attempt);
   ServerState& server = servers_[attempt.server];
-  --server.under_way;
   if (++server.strikes >= options_.strikes_max) {
     server.rests_until = now + milliseconds(options_.rest_ms);
     server.strikes = options_.strikes_max - 1;  // one more miss after the rest is enough
   }
-  const auto batch = batches_.find(attempt.batch);
-  if (batch == batches_.end()) return;  // another answered
-  if (--batch->second.under_way == 0) waiting_.push_front(attempt.batch);
+}
+
+void Dispatcher::busy(Time now, RequestId request) {
+  const auto found = attempts_.find(request);
+  if (found == attempts_.end()) return;
+  ServerState& server = servers_[found->second.server];
+  if (!found->second.expired) release(found->second);
+  attempts_.erase(found);
+  if (now < server.busy_until) return;  // of several at once the first counts
+  const std::int64_t doubled = options_.busy_ms << std::min<std::int64_t>(server.busy_times, 16);
+  server.busy_until = now + milliseconds(std::min(doubled, options_.rest_ms));
+  ++server.busy_times;
 }
 
 void Dispatcher::expire(Time now) {
@@ -152,7 +171,8 @@ std::vector<Dispatcher::CallId> Dispatcher::answered(Time now, RequestId request
   if (credits > 0) server.credits = credits;
   if (!attempt.expired) --server.under_way;
   server.strikes = 0;
-  server.rests_until = {};
+  server.rests_until = server.busy_until = {};
+  server.busy_times = 0;
   server.answers.observe(std::chrono::ceil<milliseconds>(now - attempt.sent));
   const auto batch = batches_.find(attempt.batch);
   if (batch == batches_.end()) return {};
@@ -181,8 +201,11 @@ std::optional<Dispatcher::Time> Dispatcher::next_time() const {
   }
   for (const std::uint64_t id : waiting_) {
     const Batch& batch = batches_.at(id);
-    for (const Server s : replicas_of(batch.key.layer, batch.key.expert))
-      take(servers_[s].rests_until);
+    for (const Server s : replicas_of(batch.key.layer, batch.key.expert)) {
+      const ServerState& server = servers_[s];
+      // One without a credit is free again by an answer or a deadline.
+      if (server.under_way < server.credits) take(std::max(server.rests_until, server.busy_until));
+    }
   }
   if (!given_up_.empty()) take(Time{});
   return next;

@@ -71,9 +71,10 @@ std::vector<Bytes> encode(const ExpertAnswer& answer, Bytes payload) {
   return frames;
 }
 
-ExpertCall decode_expert_call(std::span<const Bytes> frames) {
+namespace {
+
+ExpertCall read_header(std::span<const Bytes> frames, PayloadDigest& digest) {
   check_frames(frames);
-  PayloadDigest digest{};
   const ExpertCall call =
       wire::read_message<wire::ExpertCall>(frames[0], [&](wire::ExpertCall::Reader in) {
         ExpertCall read;
@@ -92,6 +93,19 @@ ExpertCall decode_expert_call(std::span<const Bytes> frames) {
         return read;
       });
   check_shape(call.rows, call.width);
+  return call;
+}
+
+}  // namespace
+
+ExpertCall decode_expert_header(std::span<const Bytes> frames) {
+  PayloadDigest digest{};
+  return read_header(frames, digest);
+}
+
+ExpertCall decode_expert_call(std::span<const Bytes> frames) {
+  PayloadDigest digest{};
+  const ExpertCall call = read_header(frames, digest);
   check_payload(frames[1], call.numbers(), digest);
   return call;
 }
@@ -103,7 +117,7 @@ ExpertAnswer decode_expert_answer(std::span<const Bytes> frames) {
       wire::read_message<wire::ExpertAnswer>(frames[0], [&](wire::ExpertAnswer::Reader in) {
         ExpertAnswer read;
         read.id = in.getId();
-        if (in.getStatus() > wire::ExpertAnswer::Status::MALFORMED) {
+        if (in.getStatus() > wire::ExpertAnswer::Status::BUSY) {
           wire::malformed("unknown status of an answer");
         }
         read.status = static_cast<ExpertStatus>(in.getStatus());

@@ -72,6 +72,48 @@ TEST(Dispatch, AsksAReplicaWhenAnAnswerIsLateAndTakesTheFirst) {
   EXPECT_EQ(dispatcher.next_time(), std::nullopt);
 }
 
+TEST(Dispatch, LeavesABusyServerAloneForLongerEachTimeAndAsksAnotherMeanwhile) {
+  Dispatcher dispatcher(quick(), 2);
+  dispatcher.set_replicas(0, 3, {0});
+  dispatcher.set_replicas(0, 4, {0, 1});
+  const auto call = dispatcher.add(Time(0), kExpert, 1);
+  Time now(0);
+  for (const int pause : {20, 40, 80, 160}) {
+    const auto sends = dispatcher.due(now);
+    ASSERT_EQ(sends.size(), 1U) << pause;
+    dispatcher.busy(now, sends[0].request);
+    EXPECT_EQ(dispatcher.next_time(), now + milliseconds(pause));
+    EXPECT_THAT(dispatcher.due(now + milliseconds(pause) - Time(1)), IsEmpty());
+    EXPECT_FALSE(dispatcher.is_masked(now, 0, 3)) << "it is there";
+    now += milliseconds(pause);
+  }
+  dispatcher.busy(now, dispatcher.due(now).at(0).request);
+  dispatcher.add(now, {.layer = 0, .expert = 4}, 1);
+  const auto other = dispatcher.due(now);
+  EXPECT_EQ(other.at(0).server, 1U);
+  dispatcher.answered(now + milliseconds(5), other.at(0).request, 2);
+  now += milliseconds(320);
+  EXPECT_THAT(dispatcher.answered(now, dispatcher.due(now).at(0).request, 2), ElementsAre(call));
+  // Once it has answered it is as any other.
+  dispatcher.add(now, kExpert, 1);
+  dispatcher.busy(now, dispatcher.due(now).at(0).request);
+  now += milliseconds(20);
+  EXPECT_EQ(dispatcher.due(now).size(), 1U);
+}
+
+TEST(Dispatch, GivesUpACallForAServerThatIsBusyForEver) {
+  Dispatcher dispatcher(quick(), 1);
+  dispatcher.set_replicas(0, 3, {0});
+  const auto call = dispatcher.add(Time(0), kExpert, 1);
+  Time now(0);
+  for (int round = 0; round < 20; ++round) {
+    for (const auto& send : dispatcher.due(now)) dispatcher.busy(now, send.request);
+    if (const auto next = dispatcher.next_time()) now = std::max(now, *next);
+  }
+  EXPECT_THAT(dispatcher.given_up(now), ElementsAre(call));
+  EXPECT_LT(now, milliseconds(8'000));
+}
+
 TEST(Dispatch, TakesDeadlinesFromWhatAServerNeeded) {
   Dispatcher dispatcher(quick(), 1);
   dispatcher.set_replicas(0, 3, {0});

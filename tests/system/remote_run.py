@@ -69,6 +69,18 @@ def test_model(scene):
     check(again.place.split("key=")[1] == one.place.split("key=")[1], "another key after a restart")
     again.end()
 
+    mine = scene.folder / "caller.key"
+    refused = scene.yumoe("evaluate", model, "--data", scene.folder / "tokens", "--remote-key", mine, "--remote", one.place,
+                          "--wait-ms", 300)
+    check("calls experts elsewhere as " in refused.stderr, f"caller's key: {refused.stderr}")
+    caller = refused.stderr.split("calls experts elsewhere as ")[1].split()[0]
+    closed = Server(scene, model, "--experts", "1-2", "--allow", caller)
+    let_in = evaluate(scene, model, "--remote", closed.place, "--remote-key", mine)
+    check(let_in["requests"] > 0 and let_in["not_answered"] == 0, f"let in: {let_in}")
+    refused = scene.yumoe("evaluate", model, "--data", scene.folder / "tokens", "--remote", closed.place, "--wait-ms", 800)
+    check(refused.returncode == 2 and "let this caller in" in refused.stderr, f"not let in: {refused.stderr}")
+    closed.end()
+
     more = scene.yumoe("run", scene.config(3), "--out", scene.folder / "other", "--run.seed=5", "--json", timeout=120)
     check(more.returncode == 0, f"another run: {more.stderr[-1500:]}")
     other = scene.yumoe("evaluate", scene.folder / "other", "--data", scene.folder / "tokens", "--remote", two.place,
@@ -78,6 +90,7 @@ def test_model(scene):
 
     for arguments, said in ((("serve-experts", model, "--experts", "0-9"), "the model's are 0 to 3"),
                             (("serve-experts", scene.folder / "none"), "none"),
+                            (("serve-experts", model, "--allow", "xyz"), "64 hex digits"),
                             (("evaluate", model, "--data", scene.folder / "tokens", "--remote", "tcp://x"), "EXPERTS@ADDRESS"),
                             (("evaluate", model, "--data", scene.folder / "nowhere"), "nowhere")):
         wrong = scene.yumoe(*arguments)
@@ -197,6 +210,12 @@ def test_training(scene):
         refused = scene.worker(address, "refused", "//Bob", "--remote", place)
         others.append(refused)
         check(refused.wait(60) != 0 and "own_data_allowed" in scene.log_of("refused"), scene.log_of("refused"))
+        # It would fit if nobody called it.
+        small = scene.worker(address, "small", "//Dave", "--serve-experts", "all", "--serve-address", "127.0.0.1",
+                             "--serve-port", 0, "--memory-mib-max", 600)
+        others.append(small)
+        check(small.wait(60) != 0 and "for the experts it serves and their callers" in scene.log_of("small"),
+              scene.log_of("small"))
     finally:
         audited.send_signal(signal.SIGINT)
         audited.communicate(timeout=60)

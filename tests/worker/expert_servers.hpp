@@ -16,6 +16,7 @@
 
 #include "cluster/random.hpp"
 #include "cluster/transport.hpp"
+#include "router/expert_message.hpp"
 #include "worker/expert_server.hpp"
 #include "worker/remote_experts.hpp"
 
@@ -74,17 +75,18 @@ class ExpertServerThread {
  public:
   using Make = std::function<std::unique_ptr<ExpertCompute>()>;
   ExpertServerThread(std::string version, const Trouble& trouble, Make make,
-                     std::uint64_t seed = 11) {
+                     std::uint64_t seed = 11, const ExpertServer::Options& limits = {}) {
     TransportOptions options;
     options.port = 0;
+    options.message_bytes_max = static_cast<std::int64_t>(kExpertPayloadBytesMax) + 4'096;
     transport_ =
         std::make_unique<Troubled>(listen_zeromq(options, CurveKeypair::generate()), trouble, seed);
     address_ = transport_->address();
-    thread_ = std::jthread([this, version = std::move(version), make = std::move(make)] {
+    thread_ = std::jthread([this, limits, version = std::move(version), make = std::move(make)] {
       at::set_num_threads(1);
       const auto compute = make();
       ExpertServer server(*transport_, digest_of(as_bytes(std::string_view(version))), *compute,
-                          {});
+                          limits);
       server.serve(stop_);
     });
   }

@@ -5,7 +5,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstring>
 #include <mutex>
 #include <thread>
 
@@ -14,6 +17,7 @@
 #include "router/expert_message.hpp"
 #include "worker/expert_servers.hpp"
 #include "worker/feed_forward_experts.hpp"
+#include "worker/recent.hpp"
 #include "worker/remote_experts.hpp"
 
 namespace yumoe {
@@ -114,6 +118,211 @@ TEST(ExpertServers, AnswerACallThatDoesNotFitItsKeptStateAndGoOn) {
   EXPECT_EQ(answer_to(back), ExpertStatus::malformed);
   back.expert = 0;
   EXPECT_EQ(answer_to(back), ExpertStatus::ok);
+}
+
+// One row a call; computes only while the gate is open, and writes down whose row came when.
+class Gated final : public ExpertCompute {
+ public:
+  Gated(std::atomic<bool>& open, std::vector<float>& seen) : open_(open), seen_(seen) {}
+  bool holds(std::uint32_t, std::uint32_t) const override { return true; }
+  std::size_t width() const override { return 16; }
+  std::unique_ptr<KeptRows> forward(std::uint32_t, std::uint32_t, Bytes x, std::span<float> y,
+                                    bool keep) override {
+    while (!open_) std::this_thread::sleep_for(milliseconds(1));
+    std::memcpy(y.data(), x.data(), x.size());
+    seen_.push_back(y[0]);
+    auto kept = std::make_unique<KeptRows>();
+    kept->bytes = 1'000;
+    return keep ? std::move(kept) : nullptr;
+  }
+  void backward(std::uint32_t, std::uint32_t, const KeptRows&, std::span<const float> dy,
+                std::span<float> dx) override {
+    std::copy(dy.begin(), dy.end(), dx.begin());
+  }
+
+ private:
+  std::atomic<bool>& open_;
+  std::vector<float>& seen_;
+};
+
+struct GatedServer {
+  explicit GatedServer(const ExpertServer::Options& limits)
+      : thread(
+            "one", {}, [this] { return std::make_unique<Gated>(open, seen); }, 11, limits) {}
+  std::atomic<bool> open = false;
+  std::vector<float> seen;  // to read when the server has ended
+  ExpertServerThread thread;
+};
+
+// Says calls and hears answers frame by frame, whatever it was told about credits.
+class Stranger {
+ public:
+  explicit Stranger(const CoordinatorAddress& address)
+      : transport_(connect_zeromq(address, CurveKeypair::generate(), {})) {}
+  void say(std::uint64_t id, std::uint32_t rows, float value, bool keep = false,
+           std::uint64_t forward_id = 0) {
+    ExpertCall call{.id = id,
+                    .backward = forward_id != 0,
+                    .version = digest_of(as_bytes("one")),
+                    .rows = rows,
+                    .width = 16,
+                    .keep = keep,
+                    .forward_id = forward_id};
+    const std::vector<float> payload(call.numbers(), value);
+    const ByteView view = as_bytes(std::span<const float>(payload));
+    transport_->send(encode(call, Bytes(view.begin(), view.end())));
+  }
+  std::vector<ExpertAnswer> hear(std::size_t count) {
+    std::vector<ExpertAnswer> answers;
+    while (answers.size() < count) {
+      const auto frames = transport_->receive(std::chrono::seconds(10));
+      if (!frames) break;
+      answers.push_back(decode_expert_answer(*frames));
+    }
+    return answers;
+  }
+  std::size_t count_of(ExpertStatus status, std::size_t answers) {
+    const auto heard = hear(answers);
+    EXPECT_EQ(heard.size(), answers);
+    return static_cast<std::size_t>(std::ranges::count(heard, status, &ExpertAnswer::status));
+  }
+
+ private:
+  std::unique_ptr<ClientTransport> transport_;
+};
+
+TEST(ExpertServers, RefuseWhatIsTooMuchOfOneCallerAndServeOthersInTurn) {
+  ExpertServer::Options limits;
+  limits.caller_calls_max = 5;
+  GatedServer server(limits);
+  Stranger greedy(server.thread.address()), modest(server.thread.address());
+  greedy.say(1, 1, 1);
+  std::this_thread::sleep_for(milliseconds(200));  // it is in work
+  for (std::uint64_t id = 2; id <= 40; ++id) greedy.say(id, 1, 1);
+  modest.say(1, 1, 2);
+  std::this_thread::sleep_for(milliseconds(300));
+  server.open = true;
+  EXPECT_EQ(modest.count_of(ExpertStatus::ok, 1), 1U);
+  EXPECT_EQ(greedy.count_of(ExpertStatus::busy, 40), 34U) << "one in work, five that wait";
+  server.thread.stop();
+  ASSERT_EQ(server.seen.size(), 7U);
+  EXPECT_EQ(std::ranges::find(server.seen, 2.0F) - server.seen.begin() < 3, true)
+      << "the modest one waits for one call of the greedy one beside that in work";
+}
+
+TEST(ExpertServers, RefuseBytesBeyondACallersAndEverybodysBound) {
+  ExpertServer::Options limits;
+  limits.caller_waiting_bytes_max = 300'000;
+  limits.waiting_bytes_max = 500'000;
+  GatedServer server(limits);
+  Stranger first(server.thread.address()), second(server.thread.address());
+  first.say(1, 1, 1);
+  std::this_thread::sleep_for(milliseconds(200));
+  for (std::uint64_t id = 2; id <= 5; ++id) first.say(id, 2'000, 1);  // 132 kB each
+  std::this_thread::sleep_for(milliseconds(200));
+  for (std::uint64_t id = 1; id <= 3; ++id) second.say(id, 2'000, 2);
+  std::this_thread::sleep_for(milliseconds(300));
+  server.open = true;
+  EXPECT_EQ(first.count_of(ExpertStatus::busy, 5) + second.count_of(ExpertStatus::busy, 3), 4U)
+      << "two of the first caller by its own bound; three of 132 kB fit into everybody's";
+}
+
+TEST(ExpertServers, ForgetTheKeptRowsOfAGreedyCallerAndNotAnothers) {
+  ExpertServer::Options limits;
+  limits.caller_kept_bytes_max = 20'000;
+  limits.kept_bytes_max = 21'000;
+  GatedServer server(limits);
+  server.open = true;
+  Stranger greedy(server.thread.address()), modest(server.thread.address());
+  modest.say(1, 1, 2, true);
+  ASSERT_EQ(modest.count_of(ExpertStatus::ok, 1), 1U);
+  for (std::uint64_t id = 1; id <= 100; ++id) greedy.say(id, 1, 1, true);
+  ASSERT_EQ(greedy.count_of(ExpertStatus::ok, 100), 100U);
+  modest.say(2, 1, 2, false, 1);
+  EXPECT_EQ(modest.count_of(ExpertStatus::ok, 1), 1U);
+  greedy.say(200, 1, 1, false, 1);
+  greedy.say(201, 1, 1, false, 100);
+  const auto answers = greedy.hear(2);
+  ASSERT_EQ(answers.size(), 2U);
+  EXPECT_EQ(answers[0].status, ExpertStatus::not_kept);
+  EXPECT_EQ(answers[1].status, ExpertStatus::ok);
+}
+
+TEST(Recent, KeepsEachCallersNewestWithinItsBoundAndAllWithinTheirs) {
+  const auto caller = [](std::uint8_t name) { return CurveKey{name}; };
+  Recent<int> recent(10'000, 15'000);
+  for (int i = 0; i < 50; ++i) recent.add(caller(1), static_cast<std::uint64_t>(i), i, 744);
+  EXPECT_EQ(recent.bytes(), 10'000U);
+  EXPECT_EQ(recent.find(caller(1), 39), nullptr);
+  ASSERT_NE(recent.find(caller(1), 40), nullptr);
+  for (int i = 0; i < 6; ++i) recent.add(caller(2), static_cast<std::uint64_t>(i), i, 744);
+  EXPECT_EQ(recent.bytes(), 15'000U);
+  EXPECT_EQ(recent.find(caller(1), 40), nullptr) << "who has most loses first";
+  EXPECT_NE(recent.find(caller(2), 0), nullptr);
+  recent.add(caller(2), 5, 7, 744);
+  EXPECT_EQ(*recent.find(caller(2), 5), 7);
+  EXPECT_EQ(recent.bytes(), 15'000U) << "in place of the one before";
+  recent.erase_if([](int value) { return value > 2; });
+  EXPECT_EQ(recent.bytes(), 3'000U);
+  recent.add(caller(3), 1, 1, 20'000);
+  EXPECT_EQ(recent.find(caller(3), 1), nullptr) << "more than its bound";
+  EXPECT_EQ(recent.bytes(), 3'000U);
+}
+
+TEST(RemoteExperts, WaitForAServerThatIsBusyAndAskItAgain) {
+  TransportOptions options;
+  options.port = 0;
+  const auto transport = listen_zeromq(options, CurveKeypair::generate());
+  std::atomic<bool> stop = false;
+  std::jthread server([&] {
+    for (int said = 0; !stop;) {
+      const auto received = transport->receive(milliseconds(20));
+      if (!received) continue;
+      const ExpertCall call = decode_expert_call(received->frames);
+      ExpertAnswer answer{.id = call.id, .version = call.version, .rows = 1, .width = 16};
+      answer.status = ++said <= 3 ? ExpertStatus::busy : ExpertStatus::ok;
+      transport->send(
+          received->peer,
+          encode(answer, answer.status == ExpertStatus::ok ? received->frames[1] : Bytes()));
+    }
+  });
+  DispatchOptions dispatch;
+  dispatch.strikes_max = 1;
+  RemoteExperts remote = experts_at({{transport->address(), {{0, 0}}}}, dispatch);
+  Rows rows(0, 1, 5);
+  const auto start = std::chrono::steady_clock::now();
+  remote.forward({&rows.call, 1});
+  EXPECT_TRUE(rows.call.answered);
+  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(20 + 40 + 80));
+  EXPECT_EQ(remote.counts().busy, 3U);
+  EXPECT_EQ(remote.counts().repeated, 0U) << "busy is no failure";
+  stop = true;
+}
+
+TEST(RemoteExperts, CutCallsThatAreTooLargeForOneMessage) {
+  const Server server;
+  DispatchOptions options;
+  options.deadline_max_ms = options.deadline_min_ms = 20'000;
+  RemoteExperts remote = experts_at({server.place()}, options);
+  const std::size_t count = expert_rows_max(16) + 7;
+  Rows rows(1, count, 5, true);
+  remote.forward({&rows.call, 1});
+  ASSERT_TRUE(rows.call.answered);
+  EXPECT_EQ(remote.counts().requests, 2U);
+  const auto local = compute_of();
+  const auto near = [](const std::vector<float>& a, const std::vector<float>& b) {
+    float most = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a[i] - b[i]));
+    return most < 1e-5F;
+  };
+  std::vector<float> y(rows.x.size()), dx(rows.x.size());
+  const auto kept = local->forward(0, 1, rows.bytes(), y, true);
+  EXPECT_TRUE(near(rows.y, y));
+  rows.call.out = rows.dx;
+  remote.backward({&rows.call, 1});
+  ASSERT_TRUE(rows.call.answered);
+  local->backward(0, 1, *kept, rows.dy, dx);
+  EXPECT_TRUE(near(rows.dx, dx));
 }
 
 TEST(RemoteExperts, GiveTheSameBitsAsLocalOnesForwardAndBackward) {

@@ -13,28 +13,39 @@ std::span<float> numbers_of(Bytes& bytes) {
   return {reinterpret_cast<float*>(bytes.data()), bytes.size() / sizeof(float)};
 }
 
-template <typename Entries, typename Key>
-auto find_in(Entries& entries, const Key& key) {
-  return std::find_if(entries.begin(), entries.end(),
-                      [&](const auto& entry) { return entry.first == key; });
+constexpr std::size_t kCallBytes = 4'096;  // what a call takes beside its payload, at most
+constexpr int kArrivalsMax = 256;          // looked at before the next is computed
+
+std::size_t bytes_of(const Received& call) {
+  return kCallBytes + (call.frames.size() > 1 ? call.frames[1].size() : 0);
 }
 
 }  // namespace
 
 ExpertServer::ExpertServer(ServerTransport& transport, const Digest& version,
                            ExpertCompute& compute, const Options& options)
-    : transport_(transport), options_(options) {
+    : ExpertServer(transport, options) {
   add(version, std::shared_ptr<ExpertCompute>(&compute, [](ExpertCompute*) {}));
 }
 
 ExpertServer::ExpertServer(ServerTransport& transport, const Options& options)
-    : transport_(transport), options_(options) {}
+    : transport_(transport),
+      options_(options),
+      kept_(options.caller_kept_bytes_max, options.kept_bytes_max),
+      answers_(options.caller_answers_bytes_max, options.answers_bytes_max) {}
 
 void ExpertServer::add(const Digest& version, std::shared_ptr<ExpertCompute> compute) {
   const std::lock_guard lock(mutex_);
   std::erase_if(versions_, [&](const auto& served) { return served.first == version; });
   versions_.emplace_back(version, std::move(compute));
   if (versions_.size() > 2) versions_.erase(versions_.begin());
+  versions_changed_ = true;
+}
+
+void ExpertServer::forget_old() {
+  const std::lock_guard lock(mutex_);
+  if (versions_.size() > 1) versions_.erase(versions_.begin(), versions_.end() - 1);
+  versions_changed_ = true;
 }
 
 ExpertServer::Compute ExpertServer::compute_of(const Digest& version) {
@@ -46,9 +57,69 @@ ExpertServer::Compute ExpertServer::compute_of(const Digest& version) {
 
 void ExpertServer::serve(const std::atomic<bool>& stop) {
   while (!stop) {
-    std::optional<Received> received = transport_.receive(std::chrono::milliseconds(100));
-    if (received) answer(std::move(*received));
+    look_at_arrivals();
+    if (versions_changed_.exchange(false)) {
+      // Backward of a version that is not served is refused, so what it would need is of no use.
+      kept_.erase_if([&](const Kept& kept) { return compute_of(kept.version) == nullptr; });
+    }
+    if (std::optional<Received> next = take_next()) answer(*std::move(next));
   }
+}
+
+// All that has come, before anything is computed: what is too much is refused early and does not pile up.
+void ExpertServer::look_at_arrivals() {
+  std::chrono::milliseconds wait(waiting_.empty() ? 100 : 0);
+  for (int i = 0; i < kArrivalsMax; ++i) {
+    std::optional<Received> received = transport_.receive(wait);
+    if (!received) return;
+    admit(*std::move(received));
+    wait = {};
+  }
+}
+
+void ExpertServer::admit(Received received) {
+  const std::size_t bytes = bytes_of(received);
+  const auto own = waiting_.find(received.client_key);
+  const bool caller_has_room =
+      own == waiting_.end() || (own->second.calls.size() < options_.caller_calls_max &&
+                                own->second.bytes + bytes <= options_.caller_waiting_bytes_max);
+  const bool all_have_room =
+      waiting_.empty() ||
+      (waiting_calls_ < options_.calls_max && waiting_bytes_ + bytes <= options_.waiting_bytes_max);
+  if (caller_has_room && all_have_room) {
+    Waiting& waiting = waiting_[received.client_key];
+    waiting.calls.push_back(std::move(received));
+    waiting.bytes += bytes;
+    waiting_bytes_ += bytes;
+    ++waiting_calls_;
+    return;
+  }
+  ExpertCall call;
+  try {
+    call = decode_expert_header(received.frames);
+  } catch (const Error&) {
+    return say(received, call, static_cast<int>(ExpertStatus::malformed), {});
+  }
+  if (refused_++ == 0) {
+    log_warning("calls for experts are refused: more come than may wait (--callers-mib)");
+  }
+  say(received, call, static_cast<int>(ExpertStatus::busy), {});
+}
+
+// Of the caller after the one before, by their keys.
+std::optional<Received> ExpertServer::take_next() {
+  if (waiting_.empty()) return std::nullopt;
+  auto own = waiting_.upper_bound(turn_);
+  if (own == waiting_.end()) own = waiting_.begin();
+  turn_ = own->first;
+  Received call = std::move(own->second.calls.front());
+  own->second.calls.pop_front();
+  const std::size_t bytes = bytes_of(call);
+  own->second.bytes -= bytes;
+  waiting_bytes_ -= bytes;
+  --waiting_calls_;
+  if (own->second.calls.empty()) waiting_.erase(own);
+  return call;
 }
 
 void ExpertServer::answer(Received received) {
@@ -91,36 +162,29 @@ void ExpertServer::answer_forward(const Received& from, const ExpertCall& call,
       compute->forward(call.layer, call.expert, std::move(x), numbers_of(y), call.keep);
   say(from, call, static_cast<int>(ExpertStatus::ok), std::move(y));
   if (kept == nullptr) return;
-  kept_.bytes += kept->bytes;
-  kept_.entries.emplace_back(Key{from.client_key, call.id},
-                             Kept{std::move(kept), compute, call.layer, call.expert, call.rows});
-  while (kept_.bytes > options_.kept_bytes_max) {
-    kept_.bytes -= kept_.entries.front().second.state->bytes;
-    kept_.entries.pop_front();
-  }
+  const std::size_t bytes = kept->bytes;
+  kept_.add(from.client_key, call.id,
+            Kept{std::move(kept), call.version, call.layer, call.expert, call.rows}, bytes);
 }
 
 void ExpertServer::answer_backward(const Received& from, const ExpertCall& call,
                                    const Compute& compute, const Bytes& payload) {
-  const Key key{from.client_key, call.forward_id};
   std::unique_ptr<KeptRows> kept;
   const std::size_t half = std::size_t{call.rows} * call.width * sizeof(float);
   if (call.forward_id == 0) {  // x follows dy
     Bytes x(payload.begin() + static_cast<std::ptrdiff_t>(half), payload.end()), y(half);
     kept = compute->forward(call.layer, call.expert, std::move(x), numbers_of(y), true);
-  } else if (const auto said = find_in(answers_.entries, key); said != answers_.entries.end()) {
-    say(from, call, static_cast<int>(ExpertStatus::ok), said->second);
+  } else if (const Bytes* said = answers_.find(from.client_key, call.forward_id)) {
+    say(from, call, static_cast<int>(ExpertStatus::ok), *said);
     return;
-  } else if (const auto found = find_in(kept_.entries, key); found != kept_.entries.end()) {
-    const Kept& entry = found->second;
-    if (entry.rows != call.rows || entry.layer != call.layer || entry.expert != call.expert ||
-        entry.compute != compute) {
+  } else if (Kept* found = kept_.find(from.client_key, call.forward_id)) {
+    if (found->rows != call.rows || found->layer != call.layer || found->expert != call.expert ||
+        found->version != call.version) {
       say(from, call, static_cast<int>(ExpertStatus::malformed), {});
       return;
     }
-    kept_.bytes -= entry.state->bytes;
-    kept = std::move(found->second.state);
-    kept_.entries.erase(found);
+    kept = std::move(found->state);
+    kept_.erase(from.client_key, call.forward_id);
   } else {
     say(from, call, static_cast<int>(ExpertStatus::not_kept), {});
     return;
@@ -130,12 +194,7 @@ void ExpertServer::answer_backward(const Received& from, const ExpertCall& call,
   Bytes dx(half);
   compute->backward(call.layer, call.expert, *kept, dy, numbers_of(dx));
   if (call.forward_id != 0) {
-    answers_.bytes += dx.size();
-    answers_.entries.emplace_back(key, dx);
-    while (answers_.bytes > options_.answers_bytes_max) {
-      answers_.bytes -= answers_.entries.front().second.size();
-      answers_.entries.pop_front();
-    }
+    answers_.add(from.client_key, call.forward_id, dx, dx.size());
   }
   say(from, call, static_cast<int>(ExpertStatus::ok), std::move(dx));
 }

@@ -1,10 +1,12 @@
 #include "worker/remote_experts.hpp"
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <set>
-#include <thread>
 
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
@@ -17,7 +19,7 @@ using Lock = std::unique_lock<std::mutex>;
 
 TransportOptions transport_options() {
   TransportOptions options;
-  options.message_bytes_max = 1 << 30;
+  options.message_bytes_max = static_cast<std::int64_t>(kExpertPayloadBytesMax) + 4'096;
   return options;
 }
 
@@ -31,6 +33,12 @@ std::string other_version_text(const std::string& endpoint, const Digest& theirs
                                const Digest& ours) {
   return "experts at " + endpoint + " are of base version " + theirs.hex().substr(0, 16) +
          ", the caller's of " + ours.hex().substr(0, 16) + ": bring both to one version";
+}
+
+// Calls are merged up to what a server takes.
+DispatchOptions bounded(DispatchOptions options, std::size_t width) {
+  options.rows_max = std::min(options.rows_max, static_cast<std::int64_t>(expert_rows_max(width)));
+  return options;
 }
 
 void append(Bytes& to, std::span<const float> rows) {
@@ -99,21 +107,24 @@ ExpertPlace parse_expert_place(const std::string& text, std::uint32_t layers,
 }
 
 RemoteExperts::RemoteExperts(std::vector<ExpertPlace> places, const Digest& version,
-                             std::size_t width, const DispatchOptions& options)
+                             std::size_t width, const DispatchOptions& options,
+                             const CurveKeypair& keys)
     : places_(std::move(places)),
       version_(version),
       width_(width),
-      dispatcher_(options, places_.size()),
+      dispatcher_(bounded(options, width), places_.size()),
       refused_(places_.size()),
-      of_other_version_(places_.size()) {
-  const CurveKeypair keys = CurveKeypair::generate();
+      of_other_version_(places_.size()),
+      heard_(places_.size()),
+      bell_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (bell_ < 0) throw Error(ErrorCode::file_io, "make an event descriptor");
   for (const ExpertPlace& place : places_) {
     transports_.push_back(connect_zeromq(place.address, keys, transport_options()));
   }
   set_replicas();
 }
 
-RemoteExperts::~RemoteExperts() = default;
+RemoteExperts::~RemoteExperts() { ::close(bell_); }
 
 Dispatcher::Time RemoteExperts::now() const {
   return std::chrono::duration_cast<Dispatcher::Time>(
@@ -128,7 +139,38 @@ RemoteCounts RemoteExperts::counts() const {
 void RemoteExperts::forward(std::span<ExpertRows> calls) { run(calls, false); }
 void RemoteExperts::backward(std::span<ExpertRows> calls) { run(calls, true); }
 
+// Cuts what is too much for one call. Its parts are kept nowhere: their backward brings x.
 void RemoteExperts::run(std::span<ExpertRows> calls, bool backward) {
+  const std::size_t most = expert_rows_max(width_) * width_;
+  if (std::ranges::all_of(calls, [&](auto& call) { return call.out.size() <= most; })) {
+    run_each(calls, backward);
+    return;
+  }
+  std::vector<ExpertRows> parts;
+  std::vector<std::size_t> whole;  // [parts]: position in calls
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    for (std::size_t begin = 0; begin < calls[i].out.size(); begin += most) {
+      const std::size_t count = std::min(most, calls[i].out.size() - begin);
+      ExpertRows part = calls[i];
+      part.x = part.x.subspan(begin, count);
+      if (backward) part.dy = part.dy.subspan(begin, count);
+      part.out = part.out.subspan(begin, count);
+      if (count < calls[i].out.size()) part.keep = false;
+      parts.push_back(part);
+      whole.push_back(i);
+    }
+  }
+  run_each(parts, backward);
+  for (ExpertRows& call : calls) call.answered = true;
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    ExpertRows& call = calls[whole[p]];
+    call.answered = call.answered && parts[p].answered;
+    call.forward = parts[p].forward;
+    call.server = parts[p].server;
+  }
+}
+
+void RemoteExperts::run_each(std::span<ExpertRows> calls, bool backward) {
   Lock lock(mutex_);
   std::vector<Dispatcher::CallId> mine;
   for (ExpertRows& rows : calls) {
@@ -140,6 +182,11 @@ void RemoteExperts::run(std::span<ExpertRows> calls, bool backward) {
     if (backward) preferred = rows.server;
     mine.push_back(dispatcher_.add(now(), key, rows.out.size() / width_, preferred));
     open_[mine.back()] = Open{.rows = &rows, .backward = backward};
+  }
+  if (has_leader_) {
+    const std::uint64_t one = 1;
+    // It fails only if the bell rings already.
+    [[maybe_unused]] const ssize_t rung = ::write(bell_, &one, sizeof one);
   }
   const auto is_done = [&] {
     return std::all_of(mine.begin(), mine.end(), [&](auto id) { return open_.at(id).done; });
@@ -179,12 +226,13 @@ void RemoteExperts::run(std::span<ExpertRows> calls, bool backward) {
 
 void RemoteExperts::step(Lock& lock) {
   send_due(lock);
-  for (const auto id : dispatcher_.given_up(now())) {
+  const auto given_up = dispatcher_.given_up(now());
+  for (const auto id : given_up) {
     open_.at(id).done = true;
     ++counts_.given_up;
     changed_.notify_all();
   }
-  receive_some(lock);
+  if (given_up.empty()) receive_some(lock);  // else somebody may have nothing to wait for any more
 }
 
 // dy, and x where the server has to compute forward again; x alone for forward.
@@ -226,25 +274,27 @@ void RemoteExperts::send_due(Lock& lock) {
     const bool went = transports_[server]->send(std::move(frames));
     lock.lock();
     if (!went) dispatcher_.failed(now(), request);
-    idle_rounds_ = 0;
   }
+}
+
+// Until the dispatcher may have something to say; whole milliseconds, not less.
+milliseconds RemoteExperts::wait_for_next() const {
+  constexpr milliseconds kWaitMax{1'000};
+  const auto next = dispatcher_.next_time();
+  if (!next) return kWaitMax;
+  return std::clamp(std::chrono::ceil<milliseconds>(*next - now()), milliseconds(0), kWaitMax);
 }
 
 void RemoteExperts::receive_some(Lock& lock) {
   std::vector<std::pair<std::size_t, std::vector<Bytes>>> received;
+  const milliseconds wait = wait_for_next();
   lock.unlock();
-  if (transports_.size() == 1) {
-    if (auto frames = transports_[0]->receive(milliseconds(1)))
-      received.emplace_back(0, std::move(*frames));
-  } else {
-    for (std::size_t s = 0; s < transports_.size(); ++s) {
-      while (auto frames = transports_[s]->receive(milliseconds(0))) {
-        received.emplace_back(s, std::move(*frames));
-      }
-    }
-    idle_rounds_ = received.empty() ? idle_rounds_ + 1 : 0;
-    if (idle_rounds_ > 8) {
-      std::this_thread::sleep_for(std::chrono::microseconds(std::min(20 * idle_rounds_, 500)));
+  wait_any(transports_, bell_, wait);
+  std::uint64_t rung = 0;
+  [[maybe_unused]] const ssize_t read = ::read(bell_, &rung, sizeof rung);
+  for (std::size_t s = 0; s < transports_.size(); ++s) {
+    while (auto frames = transports_[s]->receive(milliseconds(0))) {
+      received.emplace_back(s, std::move(*frames));
     }
   }
   lock.lock();
@@ -275,7 +325,7 @@ void RemoteExperts::set_replicas() {
 void RemoteExperts::ask_version(std::size_t server) {
   const auto& experts = places_[server].experts;
   for (std::size_t i = 0; i < experts.size(); ++i) {
-    if (experts[i].first != experts.front().first) continue;
+    if (experts[i].first != experts.front().first || heard_[server][i]) continue;
     const ExpertCall call{.id = kVersionCalls + i,
                           .version = version_,
                           .layer = experts[i].first,
@@ -300,6 +350,9 @@ bool RemoteExperts::hear_version(std::size_t server, milliseconds wait) {
   const std::uint64_t position = answer.id - kVersionCalls;
   if (answer.id < kVersionCalls || position >= places_[server].experts.size()) return false;
   const std::string& endpoint = places_[server].address.endpoint;
+  if (answer.status == ExpertStatus::busy) return true;  // it is asked again
+  heard_[server][position] =
+      answer.status == ExpertStatus::ok || answer.status == ExpertStatus::unknown_expert;
   of_other_version_[server] = answer.status == ExpertStatus::other_version;
   switch (answer.status) {
     case ExpertStatus::ok:
@@ -327,16 +380,31 @@ ExpertSet RemoteExperts::use(const Digest& version, milliseconds wait) {
   sent_.clear();  // late answers speak of another version
   of_other_version_.assign(places_.size(), false);
   for (std::size_t s = 0; s < places_.size(); ++s) {
-    refused_[s] = "experts at " + places_[s].address.endpoint +
-                  " do not answer: is the server there, and is its key the one in the address?";
+    heard_[s].assign(places_[s].experts.size(), false);
   }
+  for (std::size_t s = 0; s < places_.size(); ++s) {
+    refused_[s] = "experts at " + places_[s].address.endpoint +
+                  " do not answer: is the server there, is its key the one in the address, "
+                  "and does it let this caller in (--allow)?";
+  }
+  // Every one, for each of its experts (of its first layer, which is as many).
+  const auto agrees = [&](std::size_t s) {
+    const auto& experts = places_[s].experts;
+    for (std::size_t i = 0; i < experts.size(); ++i) {
+      if (experts[i].first == experts.front().first && !heard_[s][i]) return false;
+    }
+    return refused_[s].empty();
+  };
   const auto agree = [&] {
-    return std::all_of(refused_.begin(), refused_.end(), [](auto& r) { return r.empty(); });
+    for (std::size_t s = 0; s < places_.size(); ++s) {
+      if (!agrees(s)) return false;
+    }
+    return true;
   };
   const auto end = std::chrono::steady_clock::now() + wait;
   do {
     for (std::size_t s = 0; s < places_.size(); ++s) {
-      if (!refused_[s].empty()) ask_version(s);
+      if (!agrees(s)) ask_version(s);
     }
     const auto again = std::min(end, std::chrono::steady_clock::now() + kVersionAskedEvery);
     while (!agree() && std::chrono::steady_clock::now() < again) {
@@ -369,6 +437,11 @@ void RemoteExperts::take(std::size_t server, const std::vector<Bytes>& frames) {
   if (found == sent_.end() || found->second.server != server) return;
   const Dispatcher::Send send = std::move(found->second);
   sent_.erase(found);
+  if (answer.status == ExpertStatus::busy) {
+    dispatcher_.busy(now(), answer.id);
+    ++counts_.busy;
+    return;
+  }
   if (answer.status != ExpertStatus::ok) {
     if (answer.status == ExpertStatus::other_version) refuse(server, answer);
     if (answer.status == ExpertStatus::not_kept) {

@@ -98,7 +98,8 @@ class Writer {
     const auto seconds = [&] {
       return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     };
-    FoundExperts experts = find_experts(model_, setup_.remote, setup_.wait, dispatch_for_reading());
+    FoundExperts experts =
+        find_experts(model_, setup_.remote, setup_.remote_key, setup_.wait, dispatch_for_reading());
     Decoder decoder(model_.facts.model, model_.base.parameters(), model_.base.gate_bias(),
                     prompts_.size(), setup_.device, experts.remote.get(), experts.elsewhere);
     GenerationReport report;

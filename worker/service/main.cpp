@@ -31,6 +31,8 @@ struct Choice {
   std::string coordinator, hotkey, name, data = "token-set", state, device = "auto", tier = "open",
                                          region, behaviour, pool;
   std::string serve_experts, serve_key;
+  std::filesystem::path remote_key;
+  CallerLimits callers = ParticipantSetup().callers;
   TransportOptions serve{.address = "0.0.0.0", .port = kExpertPort};
   std::vector<std::string> remote;
   bool own_data = false, comes_back = false;
@@ -64,7 +66,9 @@ ParticipantSetup setup_of(const Choice& choice) {
   setup.serves = !choice.serve_experts.empty();
   setup.serve = choice.serve;
   setup.serve_key = choice.serve_key;
+  setup.callers = choice.callers;
   setup.remote = choice.remote;
+  setup.remote_key = choice.remote_key;
   setup.pool = choice.pool;
   return setup;
 }
@@ -138,7 +142,7 @@ void add_island(CLI::App& app, std::vector<std::string> rank_command) {
 
 // Where a server of experts listens: --PREFIXport and so on.
 void add_listening(CLI::App& command, TransportOptions& options, std::string& key,
-                   const std::string& prefix) {
+                   CallerLimits& callers, const std::string& prefix) {
   command.add_option(prefix + "address", options.address, "interface that callers come by")
       ->capture_default_str();
   command
@@ -148,9 +152,28 @@ void add_listening(CLI::App& command, TransportOptions& options, std::string& ke
   command.add_option(prefix + "key", key,
                      "file of its CURVE key, made if missing, so that callers know it again after "
                      "a restart; without it another key at each start");
+  command
+      .add_option(prefix + "allow", callers.allow,
+                  "key of a caller, as its --remote-key prints it; may be repeated. Others are not "
+                  "let in. Default: whoever comes")
+      ->take_all()
+      ->expected(1)
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+  command
+      .add_option(prefix + "callers-mib", callers.callers_mib,
+                  "memory that all callers' calls, answers and kept rows may fill; more is refused "
+                  "as busy")
+      ->check(CLI::Range(256, 1 << 20))
+      ->capture_default_str();
+  command.add_option(prefix + "caller-mib", callers.caller_mib, "the same, of one caller")
+      ->check(CLI::Range(256, 1 << 20))
+      ->capture_default_str();
 }
 
-void add_remote(CLI::App& command, std::vector<std::string>& remote) {
+void add_remote(CLI::App& command, std::vector<std::string>& remote, std::filesystem::path& key) {
+  command.add_option("--remote-key", key,
+                     "file of this caller's CURVE key, made if missing and said at the start, for "
+                     "servers that let in known callers only");
   command
       .add_option("--remote", remote,
                   "experts elsewhere, EXPERTS@ADDRESS as their server prints it; may be repeated, "
@@ -193,7 +216,7 @@ void add_serve_experts(CLI::App& app) {
       "serve-experts", "Compute a model's experts for other machines (docs/remote-experts.md)");
   add_model(*command, choice->model);
   command->add_option("--experts", choice->setup.experts, "such as 0-3,6; default: all");
-  add_listening(*command, choice->setup.transport, choice->key, "--");
+  add_listening(*command, choice->setup.transport, choice->key, choice->setup.callers, "--");
   add_device(*command, choice->setup.device);
   command->footer("yumoe serve-experts runs/mine --experts 0-3 --key server.key");
   command->callback([choice] {
@@ -219,7 +242,7 @@ void add_evaluate(CLI::App& app) {
   add_model(*command, choice->model);
   command->add_option("--data", choice->data, "folder of the run's token set")
       ->capture_default_str();
-  add_remote(*command, choice->setup.remote);
+  add_remote(*command, choice->setup.remote, choice->setup.remote_key);
   command
       ->add_option("--windows", choice->setup.windows,
                    "how many to read; 0: as many as the run's validators")
@@ -262,7 +285,7 @@ void add_generate(CLI::App& app) {
                     "their order at the end");
   command->add_option("--data", choice->data, "folder of the run's token set")
       ->capture_default_str();
-  add_remote(*command, setup.remote);
+  add_remote(*command, setup.remote, setup.remote_key);
   command->add_option("--tokens-max", setup.tokens_max, "most tokens to write for a prompt")
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
@@ -380,8 +403,8 @@ void add_role(CLI::App& app, const std::string& role, const char* help,
     command->add_option("--serve-experts", choice->serve_experts,
                         "experts that other machines may call here, such as 0-3,6, or all "
                         "(docs/remote-experts.md)");
-    add_listening(*command, choice->serve, choice->serve_key, "--serve-");
-    add_remote(*command, choice->remote);
+    add_listening(*command, choice->serve, choice->serve_key, choice->callers, "--serve-");
+    add_remote(*command, choice->remote, choice->remote_key);
   }
   command->callback([choice, role, run] {
     open_log(role + " " + choice->name, LogLevel::info);

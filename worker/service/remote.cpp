@@ -10,6 +10,7 @@
 
 #include "cluster/error.hpp"
 #include "cluster/log.hpp"
+#include "router/expert_message.hpp"
 #include "router/model_file.hpp"
 #include "worker/evaluator.hpp"
 #include "worker/feed_forward_experts.hpp"
@@ -22,7 +23,40 @@ namespace {
 using std::chrono::milliseconds;
 
 TransportOptions for_rows(TransportOptions options) {
-  options.message_bytes_max = 1 << 30;
+  options.message_bytes_max = static_cast<std::int64_t>(kExpertPayloadBytesMax) + 4'096;
+  return options;
+}
+
+// Of what callers may fill: a quarter waits, a quarter is not sent, half is kept.
+Door door_of(const CallerLimits& callers) {
+  Door door{.allowed = {},
+            .unread_messages_max = 2,
+            .unsent_bytes_max = callers.caller_mib << 18,
+            .all_unsent_bytes_max = callers.callers_mib << 18};
+  for (const std::string& hex : callers.allow) {
+    const auto refuse = [&] {
+      return Error(ErrorCode::usage,
+                   "a caller's key has 64 hex digits, as --remote-key prints it; not " + hex);
+    };
+    if (hex.size() != 2 * sizeof(CurveKey)) throw refuse();
+    try {
+      const Bytes bytes = from_hex(hex);
+      std::ranges::copy(bytes, door.allowed.emplace_back().begin());
+    } catch (const Error&) {
+      throw refuse();
+    }
+  }
+  return door;
+}
+
+ExpertServer::Options options_of(const CallerLimits& callers) {
+  ExpertServer::Options options;
+  options.caller_waiting_bytes_max = callers.caller_mib << 18;
+  options.waiting_bytes_max = callers.callers_mib << 18;
+  options.caller_answers_bytes_max = callers.caller_mib << 16;
+  options.answers_bytes_max = callers.callers_mib << 16;
+  options.caller_kept_bytes_max = callers.caller_mib * 7 << 16;
+  options.kept_bytes_max = callers.callers_mib * 7 << 16;
   return options;
 }
 
@@ -45,13 +79,21 @@ OpenModel OpenModel::open(const std::filesystem::path& path, bool remove) {
   return OpenModel(std::move(file));
 }
 
+CurveKeypair caller_keys(const std::filesystem::path& file) {
+  if (file.empty()) return CurveKeypair::generate();
+  const CurveKeypair keys = CurveKeypair::kept_in(file);
+  std::cerr << "calls experts elsewhere as " << to_hex(keys.public_key) << std::endl;
+  return keys;
+}
+
 FoundExperts find_experts(const OpenModel& model, const std::vector<std::string>& places,
-                          milliseconds wait, const DispatchOptions& options) {
+                          const std::filesystem::path& key, milliseconds wait,
+                          const DispatchOptions& options) {
   FoundExperts found;
   if (!places.empty()) {
     found.remote = std::make_unique<RemoteExperts>(
         parse_expert_places(places, model.facts.model), model.base.digest(),
-        static_cast<std::size_t>(model.facts.model.width), options);
+        static_cast<std::size_t>(model.facts.model.width), options, caller_keys(key));
     found.elsewhere = found.remote->use(model.base.digest(), wait);
     for (const std::string& remark : found.remote->remarks()) {
       if (!remark.empty()) throw Error(ErrorCode::usage, remark);
@@ -80,15 +122,28 @@ std::vector<ExpertPlace> parse_expert_places(const std::vector<std::string>& tex
   return places;
 }
 
+std::uint64_t serving_bytes(const Layout& layout, const std::string& experts,
+                            const CallerLimits& callers) {
+  const ModelOptions& model = layout.model();
+  // Of the largest call x, y and the three halves of the hidden rows.
+  const auto call =
+      kExpertPayloadBytesMax + static_cast<std::uint64_t>(kExpertPayloadBytesMax / 2 * 3) *
+                                   static_cast<std::uint64_t>(model.expert_width) /
+                                   static_cast<std::uint64_t>(model.width);
+  return 2 * sizeof(float) * layout.expert_parameters() * experts_of(experts, model).size() +
+         (callers.callers_mib << 20) + call;
+}
+
 ExpertService::ExpertService(const std::string& experts, const TransportOptions& transport,
-                             const std::filesystem::path& key, const Layout& layout,
-                             const DeviceOptions& device)
+                             const std::filesystem::path& key, const CallerLimits& callers,
+                             const Layout& layout, const DeviceOptions& device)
     : layout_(layout),
       device_(device),
       experts_(experts_of(experts, layout.model())),
-      transport_(listen_zeromq(for_rows(transport), key.empty() ? CurveKeypair::generate()
-                                                                : CurveKeypair::kept_in(key))),
-      server_(*transport_, {}) {}
+      transport_(listen_zeromq(for_rows(transport),
+                               key.empty() ? CurveKeypair::generate() : CurveKeypair::kept_in(key),
+                               door_of(callers))),
+      server_(*transport_, options_of(callers)) {}
 
 ExpertService::~ExpertService() {
   stop_ = true;
@@ -96,6 +151,7 @@ ExpertService::~ExpertService() {
 }
 
 void ExpertService::offer(const BaseVersion& base) {
+  server_.forget_old();  // two versions are the most there is room for
   server_.add(base.digest(),
               feed_forward_experts(layout_, base.parameters(), experts_, device_, {}));
   if (!thread_.joinable()) thread_ = std::jthread([this] { server_.serve(stop_); });
@@ -108,7 +164,8 @@ std::string ExpertService::place() const {
 void serve_experts(const ExpertServiceSetup& setup, const std::atomic<bool>& stop) {
   keep_freed_memory();
   const OpenModel model = OpenModel::open(setup.model, setup.remove_model);
-  ExpertService service(setup.experts, setup.transport, setup.key, model.layout, setup.device);
+  ExpertService service(setup.experts, setup.transport, setup.key, setup.callers, model.layout,
+                        setup.device);
   service.offer(model.base);
   std::cout << "experts of run " << model.welcome.run << ", base version "
             << model.base.round().value << ", for callers to say:\n  --remote '" << service.place()
@@ -125,7 +182,7 @@ EvaluationReport evaluate_model(const EvaluationSetup& setup) {
   report.run = model.welcome.run;
   report.version = model.base.round();
   const FoundExperts experts =
-      find_experts(model, setup.remote, setup.wait, dispatch_for_training());
+      find_experts(model, setup.remote, setup.remote_key, setup.wait, dispatch_for_training());
   report.here = experts.here;
   report.elsewhere = experts.elsewhere;
   ParticipantSetup data;

@@ -14,12 +14,17 @@
 
 namespace yumoe {
 
+// What serving fills at most: two versions of the experts, what callers may fill, and the rows of the call in
+// work. Throws Error{usage} for experts that the model does not have.
+std::uint64_t serving_bytes(const Layout& layout, const std::string& experts,
+                            const CallerLimits& callers);
+
 // Answers in a thread of its own from the first offer() on.
 class ExpertService {
  public:
   // Throws Error{usage}, Error{port_taken}, Error{key_invalid}.
   ExpertService(const std::string& experts, const TransportOptions& transport,
-                const std::filesystem::path& key, const Layout& layout,
+                const std::filesystem::path& key, const CallerLimits& callers, const Layout& layout,
                 const DeviceOptions& device);
   ~ExpertService();
 
@@ -58,7 +63,11 @@ struct FoundExperts {
 };
 // Throws Error{usage} naming the server that is silent, lacks an expert or has another version.
 FoundExperts find_experts(const OpenModel& model, const std::vector<std::string>& places,
-                          std::chrono::milliseconds wait, const DispatchOptions& options);
+                          const std::filesystem::path& key, std::chrono::milliseconds wait,
+                          const DispatchOptions& options);
+
+// A caller's keys; those kept in a file are said, so that servers can allow them.
+CurveKeypair caller_keys(const std::filesystem::path& file);
 
 // Patient enough to train with: a slow machine is not a dead one.
 DispatchOptions dispatch_for_training();

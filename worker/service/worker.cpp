@@ -140,13 +140,17 @@ class Worker {
     const auto least = static_cast<std::uint32_t>(facts_.model.experts_per_token);
     const std::uint64_t needed =
         (training_bytes(layout, facts_.training.batch_sequences, least) >> 20) + 1;
+    if (setup_.serves) {
+      serving_mib_ = (serving_bytes(layout, setup_.serve_experts, setup_.callers) >> 20) + 1;
+    }
     const std::uint64_t usable = usable_mib();
     if (needed <= usable) return layout;
     const Error error(ErrorCode::memory_exceeded,
                       "this run needs " + std::to_string(needed) + " MiB beside " +
                           std::to_string(resident_before_mib_) + " MiB of the program, with " +
                           std::to_string(least) + " experts; " + std::to_string(usable) +
-                          " MiB can be used: raise --memory-mib-max, or take a larger machine");
+                          " MiB can be used" + serving_text() +
+                          ": raise --memory-mib-max, or take a larger machine");
     link_.leave_because(error.what());
     throw error;
   }
@@ -203,7 +207,8 @@ class Worker {
     return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
   }
 
-  // What training may fill, measured now: of the machine and of its own limit, a twentieth left alone.
+  // What training may fill, measured now: of the machine and of its own limit, without what serving may fill,
+  // a twentieth left alone.
   std::uint64_t usable_mib() const {
     const MemoryFacts memory = measure_memory();
     const std::uint64_t own =
@@ -213,7 +218,15 @@ class Worker {
       usable = std::min(
           usable, setup_.memory_mib_max - std::min(setup_.memory_mib_max, resident_before_mib_));
     }
+    usable -= std::min(usable, serving_mib_);
     return usable - usable / 20;
+  }
+
+  std::string serving_text() const {
+    if (serving_mib_ == 0) return "";
+    return " beside " + std::to_string(serving_mib_) +
+           " MiB for the experts it serves and their callers (--serve-experts, "
+           "--serve-callers-mib)";
   }
 
   // Whether the shard's need, computed beforehand, fits into what there is now. If not, says so instead
@@ -228,7 +241,7 @@ class Worker {
     if (needed <= usable) return true;
     less_memory(usable, "a shard with " + std::to_string(shard.experts.size()) + " experts needs " +
                             std::to_string(needed) + " MiB, but only " + std::to_string(usable) +
-                            " MiB can be used now; it had said " +
+                            " MiB can be used now" + serving_text() + "; it had said " +
                             std::to_string(profile_.memory_mib));
     return false;
   }
@@ -243,8 +256,9 @@ class Worker {
 
   void open_remote() {
     if (setup_.serves) {
-      service_ = std::make_unique<ExpertService>(setup_.serve_experts, setup_.serve,
-                                                 setup_.serve_key, layout_, setup_.device);
+      service_ =
+          std::make_unique<ExpertService>(setup_.serve_experts, setup_.serve, setup_.serve_key,
+                                          setup_.callers, layout_, setup_.device);
       log_info("serves experts, once a round is planned; callers say --remote '" +
                service_->place() + "'");
     }
@@ -258,9 +272,10 @@ class Worker {
     if (setup_.island != nullptr && setup_.island->group().size() > 1) {
       throw Error(ErrorCode::usage, "--remote is for a worker of one process, not for an island");
     }
-    remote_ = std::make_unique<RemoteExperts>(
-        parse_expert_places(setup_.remote, facts_.model), Digest{},
-        static_cast<std::size_t>(facts_.model.width), dispatch_for_training());
+    remote_ =
+        std::make_unique<RemoteExperts>(parse_expert_places(setup_.remote, facts_.model), Digest{},
+                                        static_cast<std::size_t>(facts_.model.width),
+                                        dispatch_for_training(), caller_keys(setup_.remote_key));
   }
 
   // Callers of this round find its base here, and this worker finds it elsewhere, as far as others are there.
@@ -472,6 +487,7 @@ class Worker {
   Misbehaviour misbehaviour_;
   const PublicKey hotkey_;
   const std::uint64_t resident_before_mib_;  // before anything of the run's size was made
+  std::uint64_t serving_mib_ = 0;            // what the experts it serves may fill
   Link link_;
   const Farewell farewell_{setup_.replaced, link_};
   const Welcome welcome_;

@@ -115,10 +115,13 @@ class ClientTransport {
   virtual TransportCounts counts() const = 0;
 };
 
-// Who may come in by a server, and how much of one connection's may wait there to be read.
+// Who may come in by a server, and what of its memory a peer may fill. 0: as the options say.
 struct Door {
   std::vector<CurveKey> allowed;         // empty: any key
-  std::int64_t unread_messages_max = 0;  // then its sender is held back; 0: queued_messages_max
+  std::int64_t unread_messages_max = 0;  // of one connection, then its sender is held back
+  std::size_t unsent_bytes_max =
+      0;  // to one connection; more is dropped, as if its queue were full
+  std::size_t all_unsent_bytes_max = 0;  // to all
 };
 
 // Listens. Throws Error{port_taken} if something else does, Error{usage} if the address is none.

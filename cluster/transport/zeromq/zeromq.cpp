@@ -2,8 +2,12 @@
 
 #include <sodium.h>
 
+#include <atomic>
 #include <charconv>
+#include <cstdint>
 #include <cstring>
+#include <map>
+#include <memory>
 #include <set>
 #include <thread>
 #include <zmq.hpp>
@@ -81,6 +85,27 @@ Bytes bytes_of(const zmq::message_t& part) {
   return Bytes(data, data + part.size());
 }
 
+// Bytes that ZeroMQ has taken and not sent yet.
+using Unsent = std::shared_ptr<std::atomic<std::size_t>>;
+
+// The same, counted in `peer` and `all` until they are on their way or their connection is gone.
+zmq::message_t message_of(Bytes&& bytes, const Unsent& peer, const Unsent& all) {
+  struct Counted {
+    Bytes bytes;
+    Unsent peer, all;
+    ~Counted() {
+      *peer -= bytes.size();
+      *all -= bytes.size();
+    }
+  };
+  *peer += bytes.size();
+  *all += bytes.size();
+  auto* owned = new Counted{std::move(bytes), peer, all};
+  return zmq::message_t(
+      owned->bytes.data(), owned->bytes.size(),
+      [](void*, void* hint) { delete static_cast<Counted*>(hint); }, owned);
+}
+
 // Hands a vector to ZeroMQ without copying it.
 zmq::message_t message_of(Bytes&& bytes) {
   auto* owned = new Bytes(std::move(bytes));
@@ -140,7 +165,10 @@ class ZeromqServer final : public ServerTransport {
  public:
   ZeromqServer(const TransportOptions& options, const CurveKeypair& keys, const Door& door)
       : doorkeeper_(std::make_unique<Doorkeeper>(context_, door.allowed)),
-        socket_(context_, zmq::socket_type::router) {
+        socket_(context_, zmq::socket_type::router),
+        unsent_bytes_max_(door.unsent_bytes_max > 0 ? door.unsent_bytes_max : SIZE_MAX),
+        all_unsent_bytes_max_(door.all_unsent_bytes_max > 0 ? door.all_unsent_bytes_max
+                                                            : SIZE_MAX) {
     configure(socket_, options);
     if (door.unread_messages_max > 0) {
       socket_.set(zmq::sockopt::rcvhwm, static_cast<int>(door.unread_messages_max));
@@ -192,6 +220,11 @@ class ZeromqServer final : public ServerTransport {
   bool send(const Peer& peer, std::vector<Bytes> frames) override {
     std::size_t size = 0;
     for (const Bytes& frame : frames) size += frame.size();
+    const Unsent unsent = unsent_to(peer);
+    if (*unsent + size > unsent_bytes_max_ || *all_unsent_ + size > all_unsent_bytes_max_) {
+      ++counts_.messages_dropped;
+      return false;
+    }
     try {
       // The first part decides: a full queue or an unknown peer is told there.
       if (!socket_.send(zmq::buffer(peer), zmq::send_flags::sndmore | zmq::send_flags::dontwait)) {
@@ -199,7 +232,7 @@ class ZeromqServer final : public ServerTransport {
         return false;
       }
       for (std::size_t i = 0; i < frames.size(); ++i) {
-        socket_.send(message_of(std::move(frames[i])),
+        socket_.send(message_of(std::move(frames[i]), unsent, all_unsent_),
                      i + 1 < frames.size() ? zmq::send_flags::sndmore : zmq::send_flags::none);
       }
     } catch (const zmq::error_t& error) {
@@ -216,6 +249,16 @@ class ZeromqServer final : public ServerTransport {
   TransportCounts counts() const override { return counts_; }
 
  private:
+  Unsent unsent_to(const Peer& peer) {
+    constexpr std::size_t kPeersKept = 1'024;
+    if (unsent_.size() > kPeersKept) {
+      std::erase_if(unsent_, [](const auto& entry) { return *entry.second == 0; });
+    }
+    Unsent& unsent = unsent_[peer];
+    if (unsent == nullptr) unsent = std::make_shared<std::atomic<std::size_t>>(0);
+    return unsent;
+  }
+
   void close() {
     socket_.close();
     context_.shutdown();  // ends the doorkeeper's wait
@@ -227,6 +270,9 @@ class ZeromqServer final : public ServerTransport {
   zmq::socket_t socket_;
   CoordinatorAddress address_;
   TransportCounts counts_;
+  const std::size_t unsent_bytes_max_, all_unsent_bytes_max_;
+  std::map<Peer, Unsent> unsent_;
+  const Unsent all_unsent_ = std::make_shared<std::atomic<std::size_t>>(0);
 };
 
 class ZeromqClient final : public ClientTransport {

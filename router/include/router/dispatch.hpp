@@ -7,7 +7,8 @@
 //
 // A server has as many requests under way as it gave credits. A request whose answer is later than
 // median + factor * MAD of that server's answers goes to another replica as well (or the same again if
-// there is none); the first answer counts. A server that missed several in a row rests; an expert all of
+// there is none); the first answer counts. One that says it is busy is left alone for a moment.
+// A server that missed several in a row rests; an expert all of
 // whose servers rest is masked: its calls are given up at once, and renormalise() spreads their weight.
 
 #include <chrono>
@@ -33,6 +34,7 @@ struct DispatchOptions {
   std::int64_t deadline_min_ms = 25;
   std::int64_t deadline_max_ms = 2'000;
   std::int64_t rest_ms = 5'000;
+  std::int64_t busy_ms = 20;
 
   template <typename Visitor>
   void visit(Visitor& option) {
@@ -66,6 +68,12 @@ struct DispatchOptions {
             .min = 1,
             .max = 3'600'000,
             .help = "how long a server rests before it is asked again"});
+    option("busy_ms", busy_ms,
+           {.unit = "ms",
+            .min = 1,
+            .max = 60'000,
+            .help = "pause after a server said that it has too much to do; doubles each time it "
+                    "says so in a row, up to rest_ms"});
   }
 };
 
@@ -107,10 +115,14 @@ class Dispatcher {
   // The server said no, or its answer was damaged: counts as missed, at once.
   void failed(Time now, RequestId request);
 
+  // The server has too much to do: it is there, but left alone for a while. Counts as an attempt.
+  void busy(Time now, RequestId request);
+
   // Calls that nobody could answer, each once.
   std::vector<CallId> given_up(Time now);
 
-  // When due() or given_up() may say something new without any event; nothing: never.
+  // When due() or given_up() may say something new without any event, at once if that has passed; nothing:
+  // never.
   std::optional<Time> next_time() const;
 
   // Whether no server of the expert is asked at present.
@@ -136,7 +148,8 @@ class Dispatcher {
   struct ServerState {
     std::size_t credits = 1, under_way = 0;
     std::int64_t strikes = 0;
-    Time rests_until{};
+    Time rests_until{}, busy_until{};
+    std::int64_t busy_times = 0;  // in a row
     ArrivalStatistics answers;
   };
 
@@ -144,6 +157,7 @@ class Dispatcher {
   std::optional<Server> choose(const Batch& batch, Time now) const;
   void expire(Time now);
   void miss(Attempt& attempt, Time now);
+  void release(Attempt& attempt);
   void give_up(std::uint64_t batch);
   const std::vector<Server>& replicas_of(std::uint32_t layer, std::uint32_t expert) const;
 

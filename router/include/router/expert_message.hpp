@@ -1,6 +1,7 @@
 #pragma once
 // Calls to a server of experts and its answers, checked (schemas/expert.capnp).
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -12,6 +13,12 @@ namespace yumoe {
 
 inline constexpr std::size_t kExpertRowsMax = 1 << 20;
 inline constexpr std::size_t kExpertWidthMax = 65'536;
+inline constexpr std::size_t kExpertPayloadBytesMax = std::size_t{64} << 20;
+
+// Most rows of one call, so that also a backward that brings x fits. At least 1.
+constexpr std::size_t expert_rows_max(std::size_t width) {
+  return std::min(kExpertRowsMax, kExpertPayloadBytesMax / (2 * width * sizeof(float)));
+}
 
 // XXH3-128 of a payload: finds damage at memory speed; CURVE says who speaks.
 using PayloadDigest = std::array<std::uint8_t, 16>;
@@ -30,7 +37,14 @@ struct ExpertCall {
   }
 };
 
-enum class ExpertStatus : std::uint8_t { ok, other_version, unknown_expert, not_kept, malformed };
+enum class ExpertStatus : std::uint8_t {
+  ok,
+  other_version,
+  unknown_expert,
+  not_kept,
+  malformed,
+  busy
+};
 
 struct ExpertAnswer {
   std::uint64_t id = 0;
@@ -46,6 +60,8 @@ std::vector<Bytes> encode(const ExpertAnswer& answer, Bytes payload);
 // Check bounds, that the payload has the header's size, and its digest. Throw
 // Error{message_malformed} or Error{digest_mismatch}.
 ExpertCall decode_expert_call(std::span<const Bytes> frames);
+// The header alone, whatever the payload is: for an answer without looking at it.
+ExpertCall decode_expert_header(std::span<const Bytes> frames);
 ExpertAnswer decode_expert_answer(std::span<const Bytes> frames);
 
 }  // namespace yumoe

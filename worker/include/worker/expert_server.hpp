@@ -2,19 +2,25 @@
 // Computes experts for whoever may connect: forward and backward of batches of rows, one after the other.
 // A call for another version than the server's is refused and told both; what is malformed is answered as
 // such and changes nothing.
+//
+// Nobody is believed to be modest: what waits and what is kept is bounded for each caller (a CURVE key) and
+// for all. A call beyond that is answered "busy", at once; kept rows beyond it are forgotten, the oldest of
+// whoever has most. Callers take turns, so one that floods waits for itself.
 
 #include <atomic>
 #include <cstdint>
-#include <list>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
 
 #include "cluster/bytes.hpp"
 #include "cluster/transport.hpp"
+#include "worker/recent.hpp"
 
 namespace yumoe {
 
@@ -40,9 +46,16 @@ class ExpertCompute {
 class ExpertServer {
  public:
   struct Options {
-    std::uint32_t credits = 4;                              // calls of one client under way
-    std::size_t kept_bytes_max = std::size_t{1} << 30;      // for backward; the oldest go first
-    std::size_t answers_bytes_max = std::size_t{64} << 20;  // of backward, to say them again
+    std::uint32_t credits = 4;  // calls of one client under way, as callers are told
+    // Calls that wait, of one caller and of all. One call is always taken.
+    std::size_t caller_calls_max = 256, calls_max = 4'096;
+    std::size_t caller_waiting_bytes_max = std::size_t{128} << 20;
+    std::size_t waiting_bytes_max = std::size_t{256} << 20;
+    // Of forward for backward, and backward's answers to say them again.
+    std::size_t caller_kept_bytes_max = std::size_t{192} << 20;
+    std::size_t kept_bytes_max = std::size_t{384} << 20;
+    std::size_t caller_answers_bytes_max = std::size_t{16} << 20;
+    std::size_t answers_bytes_max = std::size_t{64} << 20;
   };
   // `compute` must outlive it.
   ExpertServer(ServerTransport& transport, const Digest& version, ExpertCompute& compute,
@@ -54,23 +67,29 @@ class ExpertServer {
   // are answered while others go on. From any thread.
   void add(const Digest& version, std::shared_ptr<ExpertCompute> compute);
 
+  // Leaves room for the next version: of those served only the newest stays. From any thread.
+  void forget_old();
+
   // Until `stop`, looked at ten times a second.
   void serve(const std::atomic<bool>& stop);
 
+  std::uint64_t refused() const { return refused_; }  // calls answered "busy"
+
  private:
-  using Key = std::pair<CurveKey, std::uint64_t>;  // who, and its id of the forward call
   using Compute = std::shared_ptr<ExpertCompute>;  // of the version that a call is for
   struct Kept {
     std::unique_ptr<KeptRows> state;
-    Compute compute;  // that made it
+    Digest version;  // that made it
     std::uint32_t layer = 0, expert = 0, rows = 0;
   };
-  template <typename Value>
-  struct Recent {  // by age, the newest last
-    std::list<std::pair<Key, Value>> entries;
+  struct Waiting {  // of one caller
+    std::deque<Received> calls;
     std::size_t bytes = 0;
   };
 
+  void look_at_arrivals();
+  void admit(Received received);
+  std::optional<Received> take_next();
   void answer(Received received);
   void answer_forward(const Received& from, const struct ExpertCall& call, const Compute& compute,
                       Bytes x);
@@ -83,6 +102,12 @@ class ExpertServer {
   const Options options_;
   std::mutex mutex_;                                                         // over `versions_`
   std::vector<std::pair<Digest, std::shared_ptr<ExpertCompute>>> versions_;  // the newest last
+  std::map<CurveKey, Waiting> waiting_;
+  std::size_t waiting_bytes_ = 0, waiting_calls_ = 0;
+  CurveKey turn_{};  // whose call was taken last
+  std::atomic<std::uint64_t> refused_ = 0;
+  std::atomic<bool> versions_changed_ = false;
+  // By the id of the forward call.
   Recent<Kept> kept_;
   Recent<Bytes> answers_;  // so that a backward said twice trains once
 };

@@ -48,13 +48,16 @@ struct ExpertRows {
 
 struct RemoteCounts {
   std::uint64_t requests = 0, repeated = 0, damaged = 0, given_up = 0;
+  std::uint64_t busy = 0;  // answers of servers that had too much to do
 };
 
 class RemoteExperts {
  public:
-  // `version`: digest of the base version the caller computes with.
+  // `version`: digest of the base version the caller computes with. `keys`: who it is to servers; without, a
+  // stranger.
   RemoteExperts(std::vector<ExpertPlace> places, const Digest& version, std::size_t width,
-                const DispatchOptions& options);
+                const DispatchOptions& options,
+                const CurveKeypair& keys = CurveKeypair::generate());
   ~RemoteExperts();
 
   // Fill `out` and `answered` of each; block until the last is decided. Throw Error{version_mismatch}
@@ -80,6 +83,8 @@ class RemoteExperts {
   };
 
   void run(std::span<ExpertRows> calls, bool backward);
+  void run_each(std::span<ExpertRows> calls, bool backward);
+  std::chrono::milliseconds wait_for_next() const;
   void step(std::unique_lock<std::mutex>& lock);
   void send_due(std::unique_lock<std::mutex>& lock);
   void receive_some(std::unique_lock<std::mutex>& lock);
@@ -102,10 +107,11 @@ class RemoteExperts {
   Dispatcher dispatcher_;
   std::map<Dispatcher::CallId, Open> open_;
   std::map<Dispatcher::RequestId, Dispatcher::Send> sent_;
-  std::vector<std::string> refused_;    // [servers]: why, or empty
-  std::vector<bool> of_other_version_;  // [servers]: that is why
+  std::vector<std::string> refused_;      // [servers]: why, or empty
+  std::vector<bool> of_other_version_;    // [servers]: that is why
+  std::vector<std::vector<bool>> heard_;  // [servers][experts]: of this version
   RemoteCounts counts_;
-  int idle_rounds_ = 0;
+  int bell_ = -1;  // tells the leader of calls that others have added
 };
 
 }  // namespace yumoe

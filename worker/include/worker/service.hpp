@@ -20,6 +20,13 @@ namespace yumoe {
 
 class Island;  // worker/trainer.hpp
 
+// Who may call experts here, and what callers may fill of this machine's memory, each and all together:
+// calls that wait, answers that are not sent, and rows kept for backward.
+struct CallerLimits {
+  std::vector<std::string> allow;  // CURVE keys, 64 hex digits each; none: whoever comes
+  std::uint64_t callers_mib = 1'024, caller_mib = 512;
+};
+
 struct ParticipantSetup {
   CoordinatorAddress coordinator;
   std::string name;
@@ -38,7 +45,10 @@ struct ParticipantSetup {
   std::string serve_experts;  // which; "": all
   TransportOptions serve;
   std::filesystem::path serve_key;  // as in ExpertServiceSetup
+  CallerLimits callers{.allow = {}, .callers_mib = 512, .caller_mib = 256};
   std::vector<std::string> remote;  // EXPERTS@ADDRESS, called beside those it holds
+  std::filesystem::path
+      remote_key;  // its CURVE key as a caller, made if missing; "": another each time
   // Not null: who started this process starts another in its place if the island breaks. Then it says no
   // goodbye, and the coordinator sees a worker that is late. Set: it is being ended for that reason.
   const std::atomic<bool>* replaced = nullptr;
@@ -69,6 +79,7 @@ struct ExpertServiceSetup {
   bool remove_model = false;  // the file, once it is read
   std::string experts;        // "0-3,6"; "": all
   std::filesystem::path key;  // its CURVE key, made if missing; "": another at each start
+  CallerLimits callers;
   TransportOptions transport;
   DeviceOptions device;
 };
@@ -79,6 +90,7 @@ struct EvaluationSetup {
   std::filesystem::path model, data;
   bool remove_model = false;
   std::vector<std::string> remote;         // EXPERTS@ADDRESS
+  std::filesystem::path remote_key;        // as in ParticipantSetup
   std::uint64_t windows = 0;               // 0: as many as the run's validators use
   std::chrono::milliseconds wait{10'000};  // for servers to answer
   DeviceOptions device;
@@ -103,6 +115,7 @@ struct GenerationSetup {
   bool remove_model = false;
   std::vector<std::string> prompts;  // continued together
   std::vector<std::string> remote;   // EXPERTS@ADDRESS
+  std::filesystem::path remote_key;  // as in ParticipantSetup
   std::chrono::milliseconds wait{10'000};
   DeviceOptions device;
   SamplingOptions sampling;  // each prompt has a stream of its own, of this seed and its position
