@@ -95,6 +95,11 @@ def test_model(scene):
                             (("evaluate", model, "--data", scene.folder / "nowhere"), "nowhere")):
         wrong = scene.yumoe(*arguments)
         check(wrong.returncode == 2 and said in wrong.stderr, f"{arguments}: {wrong.returncode} {wrong.stderr}")
+    worker = ("worker", "--coordinator", "tcp://127.0.0.1:1?key=" + 64 * "0", "--hotkey", "//Eve", "--remote", "1@x")
+    for arguments, said in ((("island", "-n", "2", *worker), "not for an island"),
+                            ((*worker, "--device", "cuda"), "say --device cpu")):
+        wrong = subprocess.run([scene.bin / "yumoe-worker", *arguments], capture_output=True, text=True, timeout=60)
+        check(wrong.returncode == 2 and said in wrong.stderr, f"{arguments}: {wrong.returncode} {wrong.stderr}")
     damaged = bytearray(model.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     model.write_bytes(damaged)

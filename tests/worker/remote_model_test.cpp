@@ -187,6 +187,64 @@ TEST(RemoteModel, LeavesOutExpertsThatAreGoneAndItsGradientKnows) {
               0.05 * gate_squares);
 }
 
+// Computes forward only.
+class OneWay final : public ExpertCompute {
+ public:
+  explicit OneWay(std::unique_ptr<ExpertCompute> real) : real_(std::move(real)) {}
+  bool holds(std::uint32_t layer, std::uint32_t expert) const override {
+    return real_->holds(layer, expert);
+  }
+  std::size_t width() const override { return real_->width(); }
+  std::unique_ptr<KeptRows> forward(std::uint32_t layer, std::uint32_t expert, Bytes x,
+                                    std::span<float> y, bool keep) override {
+    return real_->forward(layer, expert, std::move(x), y, keep);
+  }
+  void backward(std::uint32_t, std::uint32_t, const KeptRows&, std::span<const float>,
+                std::span<float>) override {
+    throw Error(ErrorCode::not_finite, "backward is not done here");
+  }
+
+ private:
+  std::unique_ptr<ExpertCompute> real_;
+};
+
+// Whose backward is lost counts as one that was gone from the start: the gradient is of what was computed.
+TEST(RemoteModel, DoesAStepAgainWithoutAnExpertWhoseBackwardIsLost) {
+  at::set_num_threads(1);
+  const Elsewhere good({2});
+  auto gone = std::make_unique<Elsewhere>(ExpertSet{1});
+  ExpertServerThread one_way("base", {}, [] {
+    return std::make_unique<OneWay>(
+        feed_forward_experts(small_layout(), parameters(), {1}, kDevice, {}));
+  });
+  const ExpertPlace one_way_place{one_way.address(), {{0, 1}, {1, 1}}};
+  DispatchOptions options = patient();
+  options.attempts_max = 2;  // the server does not rest: it answers each forward
+  const auto rows = read_windows(read_numbers, 0, 3, 16);
+  RemoteExperts lossy = remote_at({good.place, one_way_place}, options);
+  Model part = model_of({0, 1, 2, 3}, &lossy, {1, 2});
+  const BatchResult result = part.train(rows, {});
+  EXPECT_EQ(lossy.counts().given_up, 2U) << "of each layer once";
+
+  options.deadline_max_ms = 200;
+  options.strikes_max = 1;
+  options.rest_ms = 600'000;
+  const ExpertPlace gone_place = gone->place;
+  gone.reset();
+  RemoteExperts without = remote_at({good.place, gone_place}, options);
+  Model other = model_of({0, 1, 2, 3}, &without, {1, 2});
+  EXPECT_EQ(other.train(rows, {}).losses, result.losses);
+  EXPECT_EQ(relative({part.gradients().const_data_ptr<float>(),
+                      static_cast<std::size_t>(part.gradients().numel())},
+                     {other.gradients().const_data_ptr<float>(),
+                      static_cast<std::size_t>(other.gradients().numel())}),
+            0);
+  // The next step asks it again.
+  EXPECT_LT(relative(part.evaluate(rows, {}).losses,
+                     model_of({0, 1, 2, 3}, nullptr, {}).evaluate(rows, {}).losses),
+            1e-6);
+}
+
 InnerOptions quick_training() {
   InnerOptions inner;
   inner.batch_sequences = 2;

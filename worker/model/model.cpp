@@ -12,6 +12,7 @@
 #include <iterator>
 
 #include "cluster/error.hpp"
+#include "cluster/log.hpp"
 #include "model/tokens.hpp"
 
 namespace yumoe {
@@ -260,6 +261,7 @@ BatchResult Model::run(const Tokens& tokens, std::span<const float> bias, bool t
   YUMOE_ASSERT(bias.empty() ||
                bias.size() == static_cast<std::size_t>(model.layers * model.experts));
   if (trains) squares_.reset();
+  if (remote_) return run_remote(tokens, bias, trains);
   if (!share_) return plain_ ? run_plain(tokens, bias, trains) : run_fused(tokens, bias, trains);
   share_->tokens = static_cast<std::int64_t>(tokens.targets.size());
   BatchResult result =
@@ -267,6 +269,20 @@ BatchResult Model::run(const Tokens& tokens, std::span<const float> bias, bool t
   if (trains && !plain_) sum_gradients();
   share_losses(result, tokens.targets.size());
   return result;
+}
+
+// Each time at least one more expert is left out, so this ends.
+BatchResult Model::run_remote(const Tokens& tokens, std::span<const float> bias, bool trains) {
+  remote_->lost.clear();
+  while (true) {
+    const std::size_t lost = remote_->lost.size();
+    BatchResult result = run_fused(tokens, bias, trains);
+    if (remote_->lost.size() == lost) return result;
+    log_warning(
+        "experts elsewhere answered forward and not backward: the step is done again "
+        "without " +
+        std::to_string(remote_->lost.size()) + " of them");
+  }
 }
 
 BatchResult Model::run_fused(const Tokens& tokens, std::span<const float> bias, bool trains) {

@@ -39,7 +39,8 @@ class Model {
   // and gradients of the trunk, are the same on every rank. share.owner.size() == held.size().
   //
   // With a `remote` share (of `held`, and not with the other one) those experts are called where they
-  // are. They have no parameters here and are not trained from here. Calls' errors pass through.
+  // are. They have no parameters here and are not trained from here. Calls' errors pass through. A step
+  // whose backward loses an expert is done again without it, so that its gradient is of what was computed.
   Model(const Layout& layout, ExpertSet held, const RoutingOptions& routing, c10::Device device,
         bool trains, std::optional<ExpertShare> share = std::nullopt,
         std::optional<RemoteShare> remote = std::nullopt);
@@ -103,6 +104,7 @@ class Model {
   Parameter joined(const std::string& first, const std::string& last) const;
   void build_blocks(const RoutingOptions& routing);
   BatchResult run(const Tokens& tokens, std::span<const float> bias, bool trains);
+  BatchResult run_remote(const Tokens& tokens, std::span<const float> bias, bool trains);
   BatchResult run_fused(const Tokens& tokens, std::span<const float> bias, bool trains);
   Tokens part_of(const Tokens& batch) const;
   void sum_gradients();

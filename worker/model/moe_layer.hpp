@@ -37,9 +37,9 @@ struct MoeLayer {
   ExpertSet held;                    // the gate chooses among these
   std::vector<FeedForward> experts;  // one for each of held, or of those of held that are here
   std::optional<FeedForward> shared;
-  const ExpertShare* share = nullptr;   // which are here; none: all
-  const RemoteShare* remote = nullptr;  // likewise; not both
-  std::uint32_t index = 0;              // of this layer, as servers of experts know it
+  const ExpertShare* share = nullptr;  // which are here; none: all
+  RemoteShare* remote = nullptr;       // likewise; not both
+  std::uint32_t index = 0;             // of this layer, as servers of experts know it
 };
 
 // What one forward tells besides its output.

@@ -135,8 +135,15 @@ void remote_forward(const MoeLayer& layer, const Routing& routing, const at::Ten
                           .out = rows_of(pass.y, slices[e]),
                           .keep = keep});
   }
+  std::vector<ExpertRows> asked;
+  std::vector<std::size_t> call_of_asked;
+  for (std::size_t i = 0; i < pass.calls.size(); ++i) {
+    if (layer.remote->lost.contains({layer.index, pass.calls[i].expert})) continue;
+    asked.push_back(pass.calls[i]);
+    call_of_asked.push_back(i);
+  }
   {
-    Beside network([&] { layer.remote->experts->forward(pass.calls); });
+    Beside network([&] { layer.remote->experts->forward(asked); });
     for (const Slice& slice : slices) {
       if (slice.here == nullptr || slice.rows == 0) continue;
       const FeedForward& expert = *slice.here;
@@ -151,6 +158,7 @@ void remote_forward(const MoeLayer& layer, const Routing& routing, const at::Ten
     }
     network.join();
   }
+  for (std::size_t i = 0; i < asked.size(); ++i) pass.calls[call_of_asked[i]] = asked[i];
   pass.answered.assign(slices.size(), true);
   for (std::size_t i = 0; i < pass.calls.size(); ++i) {
     pass.answered[position_of_call[i]] = pass.calls[i].answered;
@@ -224,7 +232,10 @@ void remote_backward(const MoeLayer& layer, const Routing& routing, RemotePass& 
     }
     network.join();
   }
-  for (std::size_t i = 0; i < calls.size(); ++i) arrived[position_of_call[i]] = calls[i].answered;
+  for (std::size_t i = 0; i < calls.size(); ++i) {
+    arrived[position_of_call[i]] = calls[i].answered;
+    if (!calls[i].answered) layer.remote->lost.emplace(layer.index, calls[i].expert);
+  }
   for (std::size_t e = 0; e < slices.size(); ++e) {
     const Slice& slice = slices[e];
     if (slice.rows == 0 || !arrived[e]) continue;

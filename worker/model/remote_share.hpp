@@ -8,7 +8,9 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
+#include <set>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "model/routing.hpp"
@@ -22,6 +24,9 @@ struct MoeLayer;
 struct RemoteShare {
   RemoteExperts* experts = nullptr;
   ExpertSet elsewhere;  // of those the gate chooses among; the rest are here
+  // Layer and expert whose backward was not answered in this step: it is done again, and forward leaves them
+  // out. The model clears it before each step.
+  std::set<std::pair<std::uint32_t, std::uint32_t>> lost{};
 };
 
 // What one forward leaves for its backward.
@@ -38,7 +43,7 @@ void remote_forward(const MoeLayer& layer, const Routing& routing, const at::Ten
                     const at::Tensor& out, RemotePass& pass);
 
 // Adds to dx, fills d_weight (of the routing's own weights) and overwrites the gradients of experts here.
-// A call that is not answered leaves its rows' dx out.
+// A call that is not answered leaves its rows' dx out and is noted as lost: the gradient is of no use then.
 void remote_backward(const MoeLayer& layer, const Routing& routing, RemotePass& pass,
                      const at::Tensor& x, const at::Tensor& d_out, const at::Tensor& dx,
                      std::span<float> d_weight);

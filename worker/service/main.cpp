@@ -68,15 +68,31 @@ ParticipantSetup setup_of(const Choice& choice) {
   setup.serve_key = choice.serve_key;
   setup.callers = choice.callers;
   setup.remote = choice.remote;
+  if (!setup.remote.empty() && setup.device.device == "auto") setup.device.device = "cpu";
+  if (!setup.remote.empty() && setup.device.device != "cpu") {
+    throw Error(ErrorCode::usage,
+                "--remote computes on the CPU: say --device cpu with it, or leave "
+                "it out to train on " +
+                    setup.device.device);
+  }
   setup.remote_key = choice.remote_key;
   setup.pool = choice.pool;
   return setup;
+}
+
+// Before anything is started or joined.
+void check_remote(bool is_island) {
+  if (!is_island) return;
+  throw Error(ErrorCode::usage,
+              "--remote is for a worker of one process, not for an island: start it without mpirun "
+              "or srun, or leave --remote out (an island shares its own experts)");
 }
 
 // One process, or the rank of an island that mpirun started it as: rank 0 speaks for all.
 void start_worker(const Choice& choice) {
   ParticipantSetup setup = setup_of(choice);
   if (choice.comes_back) setup.replaced = &g_terminated;
+  if (!setup.remote.empty()) check_remote(launched_ranks() > 1);
   if (launched_ranks() == 1) {
     run_worker(setup, open_key(choice.hotkey), g_stop);
     return;
@@ -133,6 +149,9 @@ void add_island(CLI::App& app, std::vector<std::string> rank_command) {
       throw Error(ErrorCode::usage,
                   "after its own options `island` wants: worker --coordinator ...");
     }
+    check_remote(std::ranges::any_of(rest, [](const std::string& word) {
+      return word == "--remote" || word.starts_with("--remote=");
+    }));
     setup->command = {std::filesystem::read_symlink("/proc/self/exe").string()};
     setup->command.insert(setup->command.end(), rest.begin(), rest.end());
     setup->command.push_back("--comes-back");
