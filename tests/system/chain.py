@@ -120,6 +120,8 @@ def refusals(yumoe, node, folder):
     says("--netuid 70000: must be between 0 and 65535", "metagraph", *line, "--netuid", 70000)
     says("subnet 77 does not exist", "metagraph", *line, "--netuid", 77)
     says("archive node", "metagraph", *line, "--netuid", 2, "--at", "0x" + "22" * 32, status=1)
+    says("block 999999 is not there yet: the newest final block is 5000", "metagraph", *line, "--netuid", 2,
+         "--at", 999999)
     says("must end in .h5, .csv or .json", "metagraph", *line, "--netuid", 2, "-o", "x.txt")
     says("did you mean 'SubtensorModule'", "call", "SubtensorModul.set_weights", "--dry-run", *line)
     says("did you mean 'set_weights'", "call", "SubtensorModule.set_weight", "--dry-run", *line)
@@ -134,6 +136,34 @@ def refusals(yumoe, node, folder):
     says("--yes sends it", "call", "SubtensorModule.set_weights", "--args", SET_WEIGHTS, "--hotkey",
          "//Alice", *line)
     check(node.do("included") == [], "something was sent")
+
+
+def wallets(yumoe, node, folder):
+    """Hotkeys as the real tools wrote them sign, whatever protects them; a wrong password says so."""
+    samples = ROOT / "tests/conformance/data/wallets"
+
+    def sign(file, password, status=0):
+        read_end, write_end = os.pipe()
+        os.write(write_end, (password + "\n").encode())
+        os.close(write_end)
+        done = subprocess.run([yumoe.file, "chain", "call", "SubtensorModule.set_weights", "--args", SET_WEIGHTS,
+                               "--endpoints", node.url, "--hotkey", samples / file, "--password-fd", str(read_end),
+                               "--dry-run", "--json"], capture_output=True, text=True, env=yumoe.environment,
+                              stdin=subprocess.DEVNULL, timeout=60, pass_fds=[read_end])
+        os.close(read_end)
+        check(done.returncode == status, f"{file}: {done.returncode}: {done.stderr}")
+        return json.loads(done.stdout) if status == 0 else done.stderr
+
+    hotkeys = "bittensor-11.3.0/throwaway/hotkeys/"
+    plain = sign(hotkeys + "hot_plain", "")
+    check(plain["extrinsic"].startswith("0x"), f"{plain}")
+    check(sign(hotkeys + "hot_enc", "hot pass")["signer"] == plain["signer"], "another key was opened")
+    for file, password in ((hotkeys + "hot_seed", ""), (hotkeys + "hot_ed25519", ""), (hotkeys + "hot_uri_alice", ""),
+                           ("bittensor-wallet-4.1.1/throwaway/hotkeys/hot_plain", ""),
+                           ("legacy/hot_ansible_vault", "old pass")):
+        check(sign(file, password)["extrinsic"].startswith("0x"), file)
+    told = sign("legacy/hot_ansible_vault", "wrong", status=2)
+    check("password does not open this key" in told, told)
 
 
 def calling(yumoe, node, folder):
@@ -271,7 +301,7 @@ def commands(bin_dir, folder, seed):
     node = Node(bin_dir)
     try:
         yumoe = Program(bin_dir, folder)
-        for part in (reading, refusals, calling, registering, serving, other_chain):
+        for part in (reading, refusals, wallets, calling, registering, serving, other_chain):
             part(yumoe, node, folder)
             print(f"ok   {part.__name__}", flush=True)
     finally:

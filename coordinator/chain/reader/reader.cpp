@@ -124,6 +124,12 @@ ChainReader::ChainReader(ChainNode& node, const std::optional<Digest>& block, Me
 ChainReader ChainReader::at(ChainNode& node, std::uint32_t number) {
   const auto hash = node.block_hash(number);
   if (!hash) {
+    const std::uint32_t newest = node.header(node.finalized_head()).number;
+    if (number > newest) {
+      throw Error(ErrorCode::usage, "block " + std::to_string(number) +
+                                        " is not there yet: the newest final block is " +
+                                        std::to_string(newest));
+    }
     throw Error(ErrorCode::chain_state_pruned,
                 "block " + std::to_string(number) + " is not known to the node");
   }

@@ -83,7 +83,8 @@ class ChainReader {
   // Throws what ChainNode throws.
   explicit ChainReader(ChainNode& node, const std::optional<Digest>& block = {},
                        MetadataCache* cache = nullptr);
-  // By number. Throws Error{chain_state_pruned} if the node does not know it.
+  // By number. Throws Error{usage} if there is no such block yet, Error{chain_state_pruned} if the node does
+  // not know it.
   static ChainReader at(ChainNode& node, std::uint32_t number);
 
   std::uint32_t block() const { return number_; }
