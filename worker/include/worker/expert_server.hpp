@@ -52,8 +52,8 @@ class ExpertServer {
     std::size_t caller_waiting_bytes_max = std::size_t{128} << 20;
     std::size_t waiting_bytes_max = std::size_t{256} << 20;
     // Of forward for backward, and backward's answers to say them again.
-    std::size_t caller_kept_bytes_max = std::size_t{192} << 20;
-    std::size_t kept_bytes_max = std::size_t{384} << 20;
+    std::size_t caller_kept_bytes_max = std::size_t{512} << 20;
+    std::size_t kept_bytes_max = std::size_t{1} << 30;
     std::size_t caller_answers_bytes_max = std::size_t{16} << 20;
     std::size_t answers_bytes_max = std::size_t{64} << 20;
   };

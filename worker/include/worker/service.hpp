@@ -24,7 +24,7 @@ class Island;  // worker/trainer.hpp
 // calls that wait, answers that are not sent, and rows kept for backward.
 struct CallerLimits {
   std::vector<std::string> allow;  // CURVE keys, 64 hex digits each; none: whoever comes
-  std::uint64_t callers_mib = 1'024, caller_mib = 512;
+  std::uint64_t callers_mib = 2'048, caller_mib = 1'024;
 };
 
 struct ParticipantSetup {
