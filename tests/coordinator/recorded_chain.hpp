@@ -111,6 +111,12 @@ class RecordedChain {
     }
     node.notify("chain_subscribeFinalizedHeads", "chain_finalizedHead", header);
   }
+  // The next block's number is `count` higher than it would be.
+  void leave_out(std::size_t count) {
+    const std::lock_guard lock(mutex_);
+    gap_at_ = blocks_.size();
+    gap_ = count;
+  }
   // Lets the pool's transactions wait while blocks pass.
   void hold_pool(bool on) {
     const std::lock_guard lock(mutex_);
@@ -148,7 +154,7 @@ class RecordedChain {
 
   std::uint32_t number() {
     const std::lock_guard lock(mutex_);
-    return static_cast<std::uint32_t>(kFirst + blocks_.size() - 1);
+    return static_cast<std::uint32_t>(number_of(blocks_.size() - 1));
   }
   // Extrinsics of ours in all blocks.
   std::vector<DecodedExtrinsic> included() {
@@ -163,7 +169,7 @@ class RecordedChain {
     for (std::size_t index = 0; index < blocks_.size(); ++index) {
       const Block& block = blocks_[index];
       for (std::size_t i = 1; i < block.extrinsics.size(); ++i) {
-        all.emplace_back(static_cast<std::uint32_t>(kFirst + index),
+        all.emplace_back(static_cast<std::uint32_t>(number_of(index)),
                          decode_extrinsic(metadata, from_hex(block.extrinsics[i])));
       }
     }
@@ -192,6 +198,9 @@ class RecordedChain {
     }
   };
 
+  std::size_t number_of(std::size_t index) const {
+    return kFirst + index + (index >= gap_at_ ? gap_ : 0);
+  }
   std::size_t index_of(const std::string& hash) const {
     for (std::size_t i = 0; i < blocks_.size(); ++i) {
       if (blocks_[i].hash == hash) return i;
@@ -202,7 +211,7 @@ class RecordedChain {
   nlohmann::json header_of(std::size_t index) const {
     nlohmann::json header = header_;
     char number[16];
-    std::snprintf(number, sizeof number, "0x%08x", static_cast<unsigned>(kFirst + index));
+    std::snprintf(number, sizeof number, "0x%08x", static_cast<unsigned>(number_of(index)));
     header["number"] = number;
     header["parentHash"] = blocks_[index == 0 ? 0 : index - 1].hash;
     return header;
@@ -248,8 +257,10 @@ class RecordedChain {
     on("chain_getBlockHash", [this](const json& params) {
       const std::size_t number = params[0];
       if (number == 0) return json(kGenesisHash);
-      if (number < kFirst || number - kFirst >= blocks_.size()) return json();
-      return json(blocks_[number - kFirst].hash);
+      for (std::size_t index = 0; index < blocks_.size(); ++index) {
+        if (number_of(index) == number) return json(blocks_[index].hash);
+      }
+      return json();
     });
     on("chain_getHeader", [this](const json& params) {
       const std::size_t index = index_of(params[0]);
@@ -349,6 +360,7 @@ class RecordedChain {
   std::vector<Block> blocks_;
   std::vector<std::string> pool_;
   bool pool_held_ = false;
+  std::size_t gap_at_ = ~std::size_t{0}, gap_ = 0;  // numbers left out before the block at a place
   std::size_t blocks_made_ = 0;
   std::uint64_t nonce_ = 0;
   std::uint32_t spec_version_ = 0;

@@ -157,6 +157,19 @@ TEST_F(Settling, BlocksTakenBackBeforeItIsIncludedAreReadAnewWithTheirNumbers) {
   EXPECT_EQ(chain.included().size(), 1u);
 }
 
+TEST_F(Settling, NumbersThatTheChainLeftOutArePassedOver) {
+  target->settle(weights());
+  target->poll(50ms);
+  chain.forget_pool();
+  chain.produce(2);
+  chain.leave_out(20);  // with the end of its era
+  const auto receipt = until_receipt(8);
+  ASSERT_TRUE(receipt) << target->trouble();
+  EXPECT_TRUE(receipt->outcome.effected) << receipt->outcome.reason;
+  EXPECT_GT(receipt->outcome.block, 5'020u);
+  EXPECT_EQ(chain.included().size(), 1u);
+}
+
 TEST_F(Settling, ABlockReplacedByOneOfItsNumberOrUnseenAboveItIsNoticed) {
   chain.hold_pool(true);
   target->settle(weights());

@@ -118,8 +118,8 @@ class Simulator:
         """Blocks with what the pool holds."""
         return self.ask("dev_newBlock", {"count": count})
 
-    def build_around_the_pool(self, extrinsic):
-        return self.ask("dev_newBlock", {"transactions": [extrinsic]})
+    def build_around_the_pool(self, extrinsic, **more):
+        return self.ask("dev_newBlock", {"transactions": [extrinsic], **more})
 
     def pool(self):
         return len(self.ask("author_pendingExtrinsics"))
@@ -250,6 +250,23 @@ def set_back(yumoe, node):
     print("ok   set back: found in the block that took another's number", flush=True)
 
 
+def left_out(yumoe, node):
+    """Blocks go on from a number far above while a transaction waits: its era is over without those blocks."""
+    alice = ["--hotkey", "//Alice", *node.line]
+    nonce, jump = node.nonce(ALICE), node.number() + 1000
+    process = yumoe.start("chain", *remark("gap"), "--yes", "--json", *alice)
+    in_pool(node, process)
+    node.build_around_the_pool(signed_by_bob(yumoe, node, "gap"), unsafeBlockHeight=jump)
+    deadline = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+        node.build()  # the old one is refused; the one that takes its place is not
+    done = json.loads(yumoe.end(process))["outcome"]
+    check(done["effected"] and done["block"] > jump, f"{done}")
+    check(node.nonce(ALICE) == nonce + 1, f"sent {node.nonce(ALICE) - nonce} times")
+    print("ok   left out: numbers that no block has are passed over", flush=True)
+
+
 def restarted(yumoe, node):
     """The simulator is killed while a transaction waits, and comes back as a new chain with an empty pool."""
     alice = ["--hotkey", "//Alice", "--era-blocks", 8, *node.line]
@@ -262,7 +279,7 @@ def restarted(yumoe, node):
     check(node.nonce(ALICE) == 0 and nonce > 0, "not a new chain")
     # Its checkpoint is of the chain that is gone. It is let go when its era is over, and signed anew.
     node.build(sent_at + 10 - node.number())
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     while process.poll() is None and time.monotonic() < deadline:
         if node.pool() == 1:
             node.build()
@@ -282,7 +299,7 @@ def main():
     except Skipped as reason:
         print(f"skipped: {reason}")
         sys.exit(77)
-    for mode, scenes in (("Instant", [instant]), ("Manual", [manual, set_back, restarted])):
+    for mode, scenes in (("Instant", [instant]), ("Manual", [manual, set_back, restarted, left_out])):
         with tempfile.TemporaryDirectory(prefix="yumoe-simulator-") as folder:
             node = Simulator(installed, pathlib.Path(folder), mode)
             try:

@@ -135,6 +135,7 @@ class SubstrateSettlement::Driver {
   void see_chain(const Digest& genesis);
   void see_head(const Digest& hash, const BlockHeader& header, std::uint64_t connection);
   bool rewound(const Digest& hash, const BlockHeader& header, std::uint64_t connection);
+  bool left_out(std::uint32_t number);
   void look_at_watches();
   void plan();
   std::shared_ptr<const Metadata> metadata_at(const Digest& block);
@@ -242,6 +243,20 @@ void SubstrateSettlement::Driver::see_head(const Digest& hash, const BlockHeader
   head_connection_ = connection;
   transaction_version_ = version.transaction_version;
   feed(HeadSeen{head_, hash, version.spec_version, back});
+}
+
+// Tells whether the chain has no block of this number: a fork simulator can be told to go on from a
+// higher one. Proved by a block above whose parent is below.
+bool SubstrateSettlement::Driver::left_out(std::uint32_t number) {
+  constexpr int kHeadersMax = 64;
+  BlockHeader above = node_.header(head_hash_);
+  for (int i = 0; i < kHeadersMax && above.number > number; ++i) {
+    const BlockHeader parent = node_.header(above.parent);
+    if (parent.number >= above.number) return false;
+    above = parent;
+    if (above.number < number) return true;
+  }
+  return false;
 }
 
 void SubstrateSettlement::Driver::look_at_watches() {
@@ -365,9 +380,11 @@ std::optional<SettlementEvent> SubstrateSettlement::Driver::carry_out(const Send
 std::optional<SettlementEvent> SubstrateSettlement::Driver::carry_out(const ReadBlock& read) {
   try {
     const auto hash = node_.block_hash(read.block);
+    if (!hash && left_out(read.block)) return BlockRead{read.intent, read.block, {}, {}, 0};
     if (!hash) return BlockUnreadable{read.intent, read.block, "EndpointBehind"};
     const ChainBlock block = node_.block(*hash);
     if (block.header.number != read.block) {
+      if (left_out(read.block)) return BlockRead{read.intent, read.block, {}, {}, 0};
       return BlockUnreadable{read.intent, read.block, "EndpointConfused: another block's number"};
     }
     BlockRead answer{read.intent, read.block, *hash, {}, 0};
