@@ -280,7 +280,7 @@ class RunBesideAChain : public ::testing::Test {
   void blocks(RunSettler& settler, int count) {
     for (int i = 0; i < count; ++i) {
       chain.produce();
-      for (int k = 0; k < 40 && settler.status().head != chain.number(); ++k) settler.step(20ms);
+      for (int k = 0; k < 500 && settler.status().head != chain.number(); ++k) settler.step(20ms);
       settler.step(5ms);
     }
   }
@@ -354,12 +354,12 @@ TEST_F(RunBesideAChain, ACommitThatIsIncludedIsNotInForceBeforeItsReveal) {
 }
 
 TEST_F(RunBesideAChain, ASettlementThreadThatReadsALongHistoryEndsAtOnce) {
-  recorded.wait(30'000, 1);
+  recorded.wait(10'000, 1);
   std::optional<SettlementThread> thread(std::in_place, run, options, alice());
   std::this_thread::sleep_for(100ms);  // it is reading by now
   const auto start = std::chrono::steady_clock::now();
   thread.reset();
-  EXPECT_LT(std::chrono::steady_clock::now() - start, 1s);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 3s);  // also under a sanitizer
 }
 
 }  // namespace
