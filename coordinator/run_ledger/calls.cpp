@@ -1,4 +1,6 @@
 // Calls of accounts on a run's ledger, and the ledger's bytes in a checkpoint.
+#include <algorithm>
+
 #include "cluster/error.hpp"
 #include "coordinator/ledger_advice.hpp"
 #include "coordinator/run_ledger.hpp"
@@ -137,9 +139,14 @@ std::optional<std::string> RunLedger::refusal_of(const Called& call, TimeMs now)
   }
   // Blocks that pass until now may change the answer.
   RunLedger trial = *this;
+  trial.epoch_watch_ = nullptr;
   trial.pass_time(now);
   const auto outcome = trial.ledger_.apply(operation);
   if (!outcome) return refusal_text(ledger::name_of(operation), outcome.error());
+  if (!trial.has_means(account)) {
+    return to_ss58(call.account) +
+           " would be left with neither stake nor a place and less than 500 rao: keep 500 rao";
+  }
   const auto& subnets = trial.ledger_.state().subnets;
   const auto own = subnets.find(kNetuid);
   if (own == subnets.end() ||
@@ -150,14 +157,21 @@ std::optional<std::string> RunLedger::refusal_of(const Called& call, TimeMs now)
   return std::nullopt;
 }
 
-// A call on the chain costs a fee. Here it is free, so that only those call who have something there:
-// accounts out of nothing would make record and state grow for ever.
+// A call on the chain costs a fee. Here it is free, so that only those call who have something there, and
+// keep something: accounts out of nothing, or the same 500 rao handed on and on, would make record and state
+// grow for ever.
 bool RunLedger::has_means(const AccountId& account) const {
   const ledger::LedgerState& state = ledger_.state();
   if (account == owner_ || state.hotkeys.contains(account)) return true;
   const auto found = state.coldkeys.find(account);
-  return found != state.coldkeys.end() &&
-         (found->second.free >= kTransferRaoMin || !found->second.staking_hotkeys.empty());
+  if (found != state.coldkeys.end() &&
+      (found->second.free >= kTransferRaoMin || !found->second.staking_hotkeys.empty())) {
+    return true;
+  }
+  const auto owns = [&](const auto& one) { return one.second.coldkey == account; };
+  const auto owns_subnet = [&](const auto& one) { return one.second.owner_coldkey == account; };
+  return std::ranges::any_of(state.hotkeys, owns) ||
+         std::ranges::any_of(state.subnets, owns_subnet);
 }
 
 bool RunLedger::has_taken(const Called& call) const {

@@ -1,4 +1,5 @@
 // Commands that read a run's record: status, replay, export.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -426,6 +427,25 @@ RoundId write_model_of(const std::string& run, const std::filesystem::path& out)
   return checkpoint.round;
 }
 
+// The newest checkpoint as a model file without a name, which nothing can leave behind: what an exec'd
+// program opens it by.
+std::string unnamed_model_of(const std::string& run) {
+  std::string folder = (std::filesystem::temp_directory_path() / "yumoe-model-XXXXXX").string();
+  if (mkdtemp(folder.data()) == nullptr) throw Error(ErrorCode::file_io, "make " + folder);
+  int open_file = -1;
+  try {
+    const std::filesystem::path file = std::filesystem::path(folder) / "model";
+    write_model_of(run, file);
+    open_file = ::open(file.c_str(), O_RDONLY);
+  } catch (...) {
+    std::filesystem::remove_all(folder);
+    throw;
+  }
+  std::filesystem::remove_all(folder);
+  if (open_file < 0) throw Error(ErrorCode::file_io, "open the model written to " + folder);
+  return "/proc/self/fd/" + std::to_string(open_file);
+}
+
 // `yumoe-worker ROLE MODEL ...` for a run's folder or .h5 file too: its newest checkpoint.
 void add_with_model(CLI::App& app, const std::string& role, const char* help) {
   CLI::App* command = app.add_subcommand(role, help);
@@ -436,13 +456,7 @@ void add_with_model(CLI::App& app, const std::string& role, const char* help) {
     std::vector<std::string> rest = command->remaining();
     const bool has_run =
         !rest.empty() && !rest.front().starts_with("-") && !is_model_file(rest.front());
-    if (has_run) {
-      const std::filesystem::path file = std::filesystem::temp_directory_path() /
-                                         ("yumoe-model-" + std::to_string(::getpid()) + ".model");
-      write_model_of(rest.front(), file);
-      rest.front() = file.string();
-      rest.push_back("--remove-model");
-    }
+    if (has_run) rest.front() = unnamed_model_of(rest.front());
     arguments.insert(arguments.end(), rest.begin(), rest.end());
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());

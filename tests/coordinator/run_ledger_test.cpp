@@ -218,6 +218,15 @@ TEST(RunLedgerCalls, WhoHasNothingCallsNothingSoThatStateDoesNotGrowForFree) {
       HasSubstr("no subnet 77"));
   EXPECT_EQ(world.call(1, ledger::SetClaimKind{account(1), ledger::ClaimKind::keep, {}}), "")
       << "a participant has a place";
+  // The same 500 rao do not make one account after the other.
+  EXPECT_THAT(world.call(8, ledger::TransferBalance{account(8), account(7), 500}),
+              HasSubstr("keep 500 rao"));
+  // Who owns a hotkey has a place, whatever it has left.
+  ASSERT_EQ(world.call(5, ledger::TransferBalance{account(5), account(6), 100 * kTao}), "");
+  ASSERT_EQ(world.call(6, ledger::Register{account(6), account(16), kRun, std::nullopt}), "");
+  const std::uint64_t rest = world.free(6);
+  ASSERT_EQ(world.call(6, ledger::TransferBalance{account(6), account(8), rest}), "");
+  EXPECT_EQ(world.call(6, ledger::SetClaimKind{account(6), ledger::ClaimKind::keep, {}}), "");
 }
 
 TEST(RunLedgerCalls, OnlyTheOwnerSetsASubnetsParametersAndOnlyWithinTheirBounds) {

@@ -1,3 +1,6 @@
+#include <poll.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstdio>
@@ -23,16 +26,41 @@ DispatchOptions dispatch_for_reading() {
   return options;
 }
 
+void check_prompt_size(const std::string& text, const std::string& name) {
+  if (text.size() > kPromptBytesMax) {
+    throw Error(ErrorCode::usage, "the prompt in " + name + " has more than 16 MiB");
+  }
+}
+
 std::string read_all(std::istream& in, const std::string& name) {
   std::string text;
   std::array<char, 65'536> block;
   while (in.read(block.data(), block.size()) || in.gcount() > 0) {
     text.append(block.data(), static_cast<std::size_t>(in.gcount()));
-    if (text.size() > kPromptBytesMax) {
-      throw Error(ErrorCode::usage, "the prompt in " + name + " has more than 16 MiB");
-    }
+    check_prompt_size(text, name);
   }
   return text;
+}
+
+// A terminal or pipe may say nothing for ever: it is asked in turns with `stop`.
+std::string read_standard_input(const std::atomic<bool>& stop) {
+  if (isatty(STDIN_FILENO) != 0) {
+    std::cerr << "The prompt, ended by Ctrl-D (or give --prompt):" << std::endl;
+  }
+  std::string text;
+  std::array<char, 65'536> block;
+  while (true) {
+    if (stop) throw Error(ErrorCode::usage, "interrupted before the prompt had ended");
+    pollfd input{STDIN_FILENO, POLLIN, 0};
+    const int ready = poll(&input, 1, 200);
+    if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
+    const ssize_t got = ready < 0 ? -1 : read(STDIN_FILENO, block.data(), block.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw Error(ErrorCode::file_io, "read the prompt from standard input");
+    if (got == 0) return text;
+    text.append(block.data(), static_cast<std::size_t>(got));
+    check_prompt_size(text, "standard input");
+  }
 }
 
 Tokenizer open_tokenizer(const OpenModel& model, const std::filesystem::path& data) {
@@ -80,7 +108,7 @@ class Writer {
       : setup_(setup),
         stop_(stop),
         show_(show),
-        model_(OpenModel::open(setup.model, setup.remove_model)),
+        model_(OpenModel::open(setup.model)),
         tokenizer_(open_tokenizer(model_, setup.data)) {
     if (!is_utf8(setup.stop)) throw Error(ErrorCode::usage, "the stop text is not UTF-8");
     const auto context = static_cast<std::size_t>(model_.facts.model.context);
@@ -241,10 +269,11 @@ GenerationReport generate_text(const GenerationSetup& setup, const std::atomic<b
 }
 
 std::vector<std::string> read_prompts(const std::string& text, bool has_text,
-                                      const std::string& file, bool batch) {
+                                      const std::string& file, bool batch,
+                                      const std::atomic<bool>& stop) {
   std::string all = text;
   if (!has_text && (file.empty() || file == "-")) {
-    all = read_all(std::cin, "standard input");
+    all = read_standard_input(stop);
   } else if (!has_text) {
     std::ifstream in(file, std::ios::binary);
     if (!in) throw Error(ErrorCode::file_missing, file + ": cannot be read as a prompt");

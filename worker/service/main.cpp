@@ -208,24 +208,17 @@ void add_device(CLI::App& command, DeviceOptions& device) {
       ->capture_default_str();
 }
 
-struct ModelChoice {
-  std::string model;
-  bool remove = false;  // once it is read
-};
-
-void add_model(CLI::App& command, ModelChoice& choice) {
+void add_model(CLI::App& command, std::filesystem::path& model) {
   command
       .add_option(
-          "model", choice.model,
+          "model", model,
           "a model file, as `yumoe export RUN --model` writes it; `yumoe` itself also takes a "
           "run's folder or .h5 file here")
       ->required();
-  command.add_flag("--remove-model", choice.remove)->group("");  // of `yumoe`, for its own
 }
 
 void add_serve_experts(CLI::App& app) {
   struct Serving {
-    ModelChoice model;
     ExpertServiceSetup setup;
     std::string key;
   };
@@ -233,23 +226,20 @@ void add_serve_experts(CLI::App& app) {
   choice->setup.transport = {.address = "0.0.0.0", .port = kExpertPort};
   CLI::App* command = app.add_subcommand(
       "serve-experts", "Compute a model's experts for other machines (docs/remote-experts.md)");
-  add_model(*command, choice->model);
+  add_model(*command, choice->setup.model);
   command->add_option("--experts", choice->setup.experts, "such as 0-3,6; default: all");
   add_listening(*command, choice->setup.transport, choice->key, choice->setup.callers, "--");
   add_device(*command, choice->setup.device);
   command->footer("yumoe serve-experts runs/mine --experts 0-3 --key server.key");
   command->callback([choice] {
     open_log("experts", LogLevel::info);
-    choice->setup.model = choice->model.model;
     choice->setup.key = choice->key;
-    choice->setup.remove_model = choice->model.remove;
     serve_experts(choice->setup, g_stop);
   });
 }
 
 void add_evaluate(CLI::App& app) {
   struct Evaluating {
-    ModelChoice model;
     EvaluationSetup setup;
     std::string data = "token-set";
     std::int64_t wait_ms = 10'000;
@@ -258,7 +248,7 @@ void add_evaluate(CLI::App& app) {
   auto choice = std::make_shared<Evaluating>();
   CLI::App* command = app.add_subcommand(
       "evaluate", "Held-out loss of a model, its experts here or on other machines");
-  add_model(*command, choice->model);
+  add_model(*command, choice->setup.model);
   command->add_option("--data", choice->data, "folder of the run's token set")
       ->capture_default_str();
   add_remote(*command, choice->setup.remote, choice->setup.remote_key);
@@ -275,8 +265,6 @@ void add_evaluate(CLI::App& app) {
       "yumoe evaluate runs/mine --data token-set --remote '4-7@tcp://HOST:48160?key=HEX'");
   command->callback([choice] {
     open_log("evaluate", choice->json ? LogLevel::error : LogLevel::warning);
-    choice->setup.model = choice->model.model;
-    choice->setup.remove_model = choice->model.remove;
     choice->setup.data = choice->data;
     choice->setup.wait = std::chrono::milliseconds(choice->wait_ms);
     print_evaluation(evaluate_model(choice->setup), choice->json);
@@ -285,7 +273,6 @@ void add_evaluate(CLI::App& app) {
 
 void add_generate(CLI::App& app) {
   struct Generating {
-    ModelChoice model;
     GenerationSetup setup;
     std::string data = "token-set", prompt, file;
     std::int64_t wait_ms = 10'000;
@@ -295,7 +282,7 @@ void add_generate(CLI::App& app) {
   GenerationSetup& setup = choice->setup;
   CLI::App* command = app.add_subcommand(
       "generate", "Text that a model writes, its experts here or on other machines");
-  add_model(*command, choice->model);
+  add_model(*command, choice->setup.model);
   CLI::Option* prompt = command->add_option("--prompt", choice->prompt, "text to continue");
   command->add_option("--prompt-file", choice->file, "file with it; - or none: standard input")
       ->excludes(prompt);
@@ -335,17 +322,10 @@ void add_generate(CLI::App& app) {
   command->callback([choice, prompt] {
     open_log("generate", choice->json ? LogLevel::error : LogLevel::warning);
     GenerationSetup& setup = choice->setup;
-    setup.model = choice->model.model;
-    setup.remove_model = choice->model.remove;
     setup.data = choice->data;
     setup.wait = std::chrono::milliseconds(choice->wait_ms);
-    try {
-      setup.prompts =
-          read_prompts(choice->prompt, prompt->count() > 0, choice->file, choice->batch);
-    } catch (...) {
-      if (setup.remove_model) std::filesystem::remove(setup.model);
-      throw;
-    }
+    setup.prompts =
+        read_prompts(choice->prompt, prompt->count() > 0, choice->file, choice->batch, g_stop);
     print_generation(setup, g_stop, choice->json);
   });
 }

@@ -73,10 +73,8 @@ OpenModel::OpenModel(ModelFile file)
       base(BaseVersion::decode(layout, file.base)),
       welcome(std::move(file.facts)) {}
 
-OpenModel OpenModel::open(const std::filesystem::path& path, bool remove) {
-  ModelFile file = read_model_file(path);
-  if (remove) std::filesystem::remove(path);
-  return OpenModel(std::move(file));
+OpenModel OpenModel::open(const std::filesystem::path& path) {
+  return OpenModel(read_model_file(path));
 }
 
 CurveKeypair caller_keys(const std::filesystem::path& file) {
@@ -163,7 +161,7 @@ std::string ExpertService::place() const {
 
 void serve_experts(const ExpertServiceSetup& setup, const std::atomic<bool>& stop) {
   keep_freed_memory();
-  const OpenModel model = OpenModel::open(setup.model, setup.remove_model);
+  const OpenModel model = OpenModel::open(setup.model);
   ExpertService service(setup.experts, setup.transport, setup.key, setup.callers, model.layout,
                         setup.device);
   service.offer(model.base);
@@ -177,7 +175,7 @@ void serve_experts(const ExpertServiceSetup& setup, const std::atomic<bool>& sto
 }
 
 EvaluationReport evaluate_model(const EvaluationSetup& setup) {
-  const OpenModel model = OpenModel::open(setup.model, setup.remove_model);
+  const OpenModel model = OpenModel::open(setup.model);
   EvaluationReport report;
   report.run = model.welcome.run;
   report.version = model.base.round();

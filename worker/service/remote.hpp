@@ -52,8 +52,8 @@ struct OpenModel {
   Welcome welcome;
 
   explicit OpenModel(ModelFile file);
-  // Removes the file if `remove`. Throws what read_model_file throws.
-  static OpenModel open(const std::filesystem::path& path, bool remove);
+  // Throws what read_model_file throws.
+  static OpenModel open(const std::filesystem::path& path);
 };
 
 // Servers of its experts that all answered, if any was said, and which experts are where.

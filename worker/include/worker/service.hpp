@@ -76,7 +76,6 @@ void recompute_shard(const std::filesystem::path& job, const std::filesystem::pa
 // say to reach it. Backward gives dx and changes nothing.
 struct ExpertServiceSetup {
   std::filesystem::path model;
-  bool remove_model = false;  // the file, once it is read
   std::string experts;        // "0-3,6"; "": all
   std::filesystem::path key;  // its CURVE key, made if missing; "": another at each start
   CallerLimits callers;
@@ -88,7 +87,6 @@ void serve_experts(const ExpertServiceSetup& setup, const std::atomic<bool>& sto
 // Held-out loss of a model file, its experts here or elsewhere.
 struct EvaluationSetup {
   std::filesystem::path model, data;
-  bool remove_model = false;
   std::vector<std::string> remote;         // EXPERTS@ADDRESS
   std::filesystem::path remote_key;        // as in ParticipantSetup
   std::uint64_t windows = 0;               // 0: as many as the run's validators use
@@ -112,7 +110,6 @@ void print_evaluation(const EvaluationReport& report, bool json);
 // Text written by a model file, its experts here or elsewhere.
 struct GenerationSetup {
   std::filesystem::path model, data;
-  bool remove_model = false;
   std::vector<std::string> prompts;  // continued together
   std::vector<std::string> remote;   // EXPERTS@ADDRESS
   std::filesystem::path remote_key;  // as in ParticipantSetup
@@ -145,7 +142,8 @@ GenerationReport generate_text(
 
 // Prompts as the command line gives them: --prompt, or --prompt-file ("-": stdin), one a line if `batch`.
 std::vector<std::string> read_prompts(const std::string& text, bool has_text,
-                                      const std::string& file, bool batch);
+                                      const std::string& file, bool batch,
+                                      const std::atomic<bool>& stop);
 // Runs and prints: text to stdout as it comes and a line of counts to stderr, or one JSON object a prompt.
 void print_generation(const GenerationSetup& setup, const std::atomic<bool>& stop, bool json);
 
