@@ -43,7 +43,8 @@ TEST_F(Loopback, CarriesFramesBothWaysAndTellsWhichCurveKeySpoke) {
   const auto answer = client->receive(5s);
   ASSERT_TRUE(answer);
   EXPECT_THAT(*answer, ::testing::ElementsAre(Bytes{4}));
-  EXPECT_EQ(server->counts().bytes_in, 3 + received->peer.size());
+  EXPECT_EQ(server->counts().bytes_in, 3 + received->peer.size() - sizeof(CurveKey))
+      << "and ZeroMQ's name of it";
 }
 
 TEST_F(Loopback, NeverDeliversToAClientThatExpectsAnotherServerKey) {
@@ -124,7 +125,62 @@ TEST_F(Loopback, TellsTheSenderInsteadOfBlockingWhenAPeerDoesNotRead) {
   EXPECT_TRUE(refused);
 }
 
+// Callers that never read: what is sent to them fills the system's buffers and then ours.
+class Unread : public Loopback {
+ protected:
+  void listen(std::size_t of_one, std::size_t of_all) {
+    options.queued_messages_max = 10'000;
+    server =
+        listen_zeromq(options, server_keys,
+                      {.allowed = {}, .unsent_bytes_max = of_one, .all_unsent_bytes_max = of_all});
+    options.queued_messages_max = 1;  // theirs
+  }
+  Peer come(const CurveKeypair& keys) {
+    clients.push_back(connect_zeromq(server->address(), keys, options));
+    EXPECT_TRUE(clients.back()->send({Bytes{1}}));
+    const auto received = server->receive(5s);
+    EXPECT_TRUE(received);
+    return received ? received->peer : Peer();
+  }
+  // Until it takes nothing more, also not a moment later.
+  void fill(const Peer& peer) {
+    for (int refused = 0; refused < 10;) {
+      if (server->send(peer, {Bytes(60'000)})) {
+        refused = 0;
+      } else {
+        ++refused;
+        std::this_thread::sleep_for(20ms);
+      }
+    }
+  }
+  std::vector<std::unique_ptr<ClientTransport>> clients;
+};
+
+TEST_F(Unread, BoundsWhatIsUnsentToAKeyAndNotToEachOfItsConnections) {
+  listen(1'000'000, 100'000'000);
+  const Peer one = come(client_keys), two = come(client_keys);
+  fill(one);
+  EXPECT_FALSE(server->send(two, {Bytes(60'000)})) << "of the same key";
+  EXPECT_TRUE(server->send(come(CurveKeypair::generate()), {Bytes(60'000)}));
+  clients.clear();
+  bool went = false;
+  for (int tries = 0; tries < 100 && !went; ++tries, std::this_thread::sleep_for(20ms)) {
+    went = server->send(come(client_keys), {Bytes(60'000)});
+  }
+  EXPECT_TRUE(went) << "what was unsent is gone with its connection";
+}
+
+TEST_F(Unread, LeavesRoomForACallerOfWhomNothingIsUnsentAlsoWhenTwoKeysDoNotRead) {
+  listen(1'000'000, 2'000'000);
+  const Peer one = come(client_keys), two = come(CurveKeypair::generate());
+  fill(one);
+  fill(two);
+  EXPECT_FALSE(server->send(one, {Bytes(60'000)}));
+  EXPECT_TRUE(server->send(come(CurveKeypair::generate()), {Bytes(60'000)}));
+}
+
 TEST_F(Loopback, TellsTheSenderThatAPeerIsUnknown) {
+  EXPECT_FALSE(server->send(Peer(40, 'x'), {Bytes{1}}));
   EXPECT_FALSE(server->send("nobody", {Bytes{1}}));
 }
 

@@ -120,15 +120,16 @@ TEST(ExpertServers, AnswerACallThatDoesNotFitItsKeptStateAndGoOn) {
   EXPECT_EQ(answer_to(back), ExpertStatus::ok);
 }
 
-// One row a call; computes only while the gate is open, and writes down whose row came when.
+// Computes as many calls as the gate lets through, and writes down whose row came when.
 class Gated final : public ExpertCompute {
  public:
-  Gated(std::atomic<bool>& open, std::vector<float>& seen) : open_(open), seen_(seen) {}
+  Gated(std::atomic<int>& open, std::vector<float>& seen) : open_(open), seen_(seen) {}
   bool holds(std::uint32_t, std::uint32_t) const override { return true; }
   std::size_t width() const override { return 16; }
   std::unique_ptr<KeptRows> forward(std::uint32_t, std::uint32_t, Bytes x, std::span<float> y,
                                     bool keep) override {
-    while (!open_) std::this_thread::sleep_for(milliseconds(1));
+    while (open_ <= 0) std::this_thread::sleep_for(milliseconds(1));
+    --open_;
     std::memcpy(y.data(), x.data(), x.size());
     seen_.push_back(y[0]);
     auto kept = std::make_unique<KeptRows>();
@@ -141,16 +142,18 @@ class Gated final : public ExpertCompute {
   }
 
  private:
-  std::atomic<bool>& open_;
+  std::atomic<int>& open_;
   std::vector<float>& seen_;
 };
+
+constexpr int kOpen = 1'000'000;
 
 struct GatedServer {
   explicit GatedServer(const ExpertServer::Options& limits)
       : thread(
             "one", {}, [this] { return std::make_unique<Gated>(open, seen); }, 11, limits) {}
-  std::atomic<bool> open = false;
-  std::vector<float> seen;  // to read when the server has ended
+  std::atomic<int> open = 0;  // calls
+  std::vector<float> seen;    // to read when the server has ended
   ExpertServerThread thread;
 };
 
@@ -172,6 +175,7 @@ class Stranger {
     const ByteView view = as_bytes(std::span<const float>(payload));
     transport_->send(encode(call, Bytes(view.begin(), view.end())));
   }
+  void say_frames(std::vector<Bytes> frames) { transport_->send(std::move(frames)); }
   std::vector<ExpertAnswer> hear(std::size_t count) {
     std::vector<ExpertAnswer> answers;
     while (answers.size() < count) {
@@ -201,7 +205,7 @@ TEST(ExpertServers, RefuseWhatIsTooMuchOfOneCallerAndServeOthersInTurn) {
   for (std::uint64_t id = 2; id <= 40; ++id) greedy.say(id, 1, 1);
   modest.say(1, 1, 2);
   std::this_thread::sleep_for(milliseconds(300));
-  server.open = true;
+  server.open = kOpen;
   EXPECT_EQ(modest.count_of(ExpertStatus::ok, 1), 1U);
   EXPECT_EQ(greedy.count_of(ExpertStatus::busy, 40), 34U) << "one in work, five that wait";
   server.thread.stop();
@@ -222,9 +226,62 @@ TEST(ExpertServers, RefuseBytesBeyondACallersAndEverybodysBound) {
   std::this_thread::sleep_for(milliseconds(200));
   for (std::uint64_t id = 1; id <= 3; ++id) second.say(id, 2'000, 2);
   std::this_thread::sleep_for(milliseconds(300));
-  server.open = true;
+  server.open = kOpen;
   EXPECT_EQ(first.count_of(ExpertStatus::busy, 5) + second.count_of(ExpertStatus::busy, 3), 4U)
       << "two of the first caller by its own bound; three of 132 kB fit into everybody's";
+}
+
+TEST(ExpertServers, RefuseAHeaderThatIsNoneInsteadOfKeepingItUncounted) {
+  GatedServer server({});
+  Stranger stranger(server.thread.address());
+  stranger.say(1, 1, 1);
+  std::this_thread::sleep_for(milliseconds(200));  // it is in work; the rest would wait
+  ExpertCall call{.id = 2, .version = digest_of(as_bytes("one")), .rows = 1, .width = 16};
+  std::vector<Bytes> frames = encode(call, Bytes(call.numbers() * sizeof(float)));
+  frames[0].resize(1 << 20);
+  stranger.say_frames(frames);
+  stranger.say_frames({Bytes(1 << 20)});
+  std::this_thread::sleep_for(milliseconds(200));
+  server.open = kOpen;
+  const auto answers = stranger.hear(3);
+  ASSERT_EQ(answers.size(), 3U);
+  EXPECT_EQ(answers[0].id, 1U);
+  for (int i = 1; i < 3; ++i) {
+    EXPECT_EQ(answers[i].status, ExpertStatus::malformed);
+    EXPECT_EQ(answers[i].id, 0U) << "what is in such a header is not looked at";
+  }
+}
+
+TEST(ExpertServers, TakeACallOfACallerThatHasNoneWaitingAlsoWhenTwoStrangersFillAll) {
+  ExpertServer::Options limits;
+  limits.caller_waiting_bytes_max = 300'000;  // two calls of 132 kB
+  limits.waiting_bytes_max = 550'000;         // four
+  for (const bool by_count : {false, true}) {
+    if (by_count) limits = {.caller_calls_max = 2, .calls_max = 4};
+    GatedServer server(limits);
+    Stranger first(server.thread.address()), second(server.thread.address());
+    first.say(1, 2'000, 1);
+    std::this_thread::sleep_for(milliseconds(200));  // in work
+    for (std::uint64_t id = 2; id <= 3; ++id) {
+      first.say(id, 2'000, 1);
+      second.say(id, 2'000, 2);
+    }
+    std::this_thread::sleep_for(milliseconds(200));
+    server.open = 1;  // all four are taken, and one of them is in work
+    std::this_thread::sleep_for(milliseconds(200));
+    std::vector<std::unique_ptr<Stranger>> modest;
+    for (int i = 0; i < 3; ++i) {
+      modest.push_back(std::make_unique<Stranger>(server.thread.address()));
+      modest.back()->say(1, 2'000, 3);
+    }
+    std::this_thread::sleep_for(milliseconds(200));
+    server.open = kOpen;
+    std::size_t ok = 0;
+    for (const auto& caller : modest) ok += caller->count_of(ExpertStatus::ok, 1);
+    EXPECT_EQ(ok, 3U)
+        << "in the free place, that of a stranger's second call, and of the longest there";
+    EXPECT_EQ(first.count_of(ExpertStatus::busy, 3) + second.count_of(ExpertStatus::busy, 2), 2U);
+  }
 }
 
 TEST(ExpertServers, ForgetTheKeptRowsOfAGreedyCallerAndNotAnothers) {
@@ -232,7 +289,7 @@ TEST(ExpertServers, ForgetTheKeptRowsOfAGreedyCallerAndNotAnothers) {
   limits.caller_kept_bytes_max = 20'000;
   limits.kept_bytes_max = 21'000;
   GatedServer server(limits);
-  server.open = true;
+  server.open = kOpen;
   Stranger greedy(server.thread.address()), modest(server.thread.address());
   modest.say(1, 1, 2, true);
   ASSERT_EQ(modest.count_of(ExpertStatus::ok, 1), 1U);
@@ -296,6 +353,31 @@ TEST(RemoteExperts, WaitForAServerThatIsBusyAndAskItAgain) {
   EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(20 + 40 + 80));
   EXPECT_EQ(remote.counts().busy, 3U);
   EXPECT_EQ(remote.counts().repeated, 0U) << "busy is no failure";
+  stop = true;
+}
+
+TEST(RemoteExperts, GiveUpACallInTimeHoweverFastAServerTalks) {
+  TransportOptions options;
+  options.port = 0;
+  const auto transport = listen_zeromq(options, CurveKeypair::generate());
+  std::atomic<bool> stop = false;
+  std::jthread server([&] {
+    std::optional<Received> caller;
+    while (!stop) {
+      if (!caller) caller = transport->receive(milliseconds(20));
+      if (caller) transport->send(caller->peer, {Bytes(8), Bytes(8)});
+    }
+  });
+  DispatchOptions dispatch;
+  dispatch.strikes_max = 1;
+  dispatch.deadline_max_ms = 200;
+  RemoteExperts remote = experts_at({{transport->address(), {{0, 0}}}}, dispatch);
+  Rows rows(0, 1, 5);
+  const auto start = std::chrono::steady_clock::now();
+  remote.forward({&rows.call, 1});
+  EXPECT_FALSE(rows.call.answered);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, milliseconds(600));
+  EXPECT_GT(remote.counts().damaged, 64U);
   stop = true;
 }
 

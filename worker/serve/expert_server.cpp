@@ -16,9 +16,12 @@ std::span<float> numbers_of(Bytes& bytes) {
 constexpr std::size_t kCallBytes = 4'096;  // what a call takes beside its payload, at most
 constexpr int kArrivalsMax = 256;          // looked at before the next is computed
 
-std::size_t bytes_of(const Received& call) {
-  return kCallBytes + (call.frames.size() > 1 ? call.frames[1].size() : 0);
+// Header and payload, and a header that kCallBytes counts.
+bool is_framed(const Received& call) {
+  return call.frames.size() == 2 && call.frames[0].size() <= kCallBytes;
 }
+
+std::size_t bytes_of(const Received& call) { return kCallBytes + call.frames[1].size(); }
 
 }  // namespace
 
@@ -78,22 +81,48 @@ void ExpertServer::look_at_arrivals() {
 }
 
 void ExpertServer::admit(Received received) {
+  if (!is_framed(received)) {
+    return say(received, {}, static_cast<int>(ExpertStatus::malformed), {});
+  }
   const std::size_t bytes = bytes_of(received);
   const auto own = waiting_.find(received.client_key);
   const bool caller_has_room =
       own == waiting_.end() || (own->second.calls.size() < options_.caller_calls_max &&
                                 own->second.bytes + bytes <= options_.caller_waiting_bytes_max);
-  const bool all_have_room =
-      waiting_.empty() ||
-      (waiting_calls_ < options_.calls_max && waiting_bytes_ + bytes <= options_.waiting_bytes_max);
-  if (caller_has_room && all_have_room) {
-    Waiting& waiting = waiting_[received.client_key];
-    waiting.calls.push_back(std::move(received));
-    waiting.bytes += bytes;
-    waiting_bytes_ += bytes;
-    ++waiting_calls_;
-    return;
+  if (!caller_has_room || !make_room(received.client_key, bytes)) return refuse(received);
+  Waiting& waiting = waiting_[received.client_key];
+  if (waiting.calls.empty()) waiting.since = ++callers_come_;
+  waiting.calls.push_back(std::move(received));
+  waiting.bytes += bytes;
+  waiting_bytes_ += bytes;
+  ++waiting_calls_;
+}
+
+// Whether a caller's call of so many bytes may wait, in place of newer ones of whoever has most if all are too
+// many: of one that has more than the caller would, or of any if nothing of the caller's waits yet.
+bool ExpertServer::make_room(const CurveKey& caller, std::size_t bytes) {
+  if (bytes > options_.waiting_bytes_max) return waiting_.empty();
+  const auto own = waiting_.find(caller);
+  const bool is_first = own == waiting_.end();
+  const std::size_t calls_then = is_first ? 1 : own->second.calls.size() + 1;
+  const std::size_t bytes_then = is_first ? bytes : own->second.bytes + bytes;
+  while (true) {
+    const bool too_many = waiting_calls_ >= options_.calls_max;
+    if (!too_many && waiting_bytes_ + bytes <= options_.waiting_bytes_max) return true;
+    // Of several with as much, who has waited longest has had its chance.
+    const auto rank = [&](const Waiting& waiting) {
+      return std::pair(too_many ? waiting.calls.size() : waiting.bytes, ~waiting.since);
+    };
+    const auto most = std::max_element(
+        waiting_.begin(), waiting_.end(),
+        [&](const auto& a, const auto& b) { return rank(a.second) < rank(b.second); });
+    const std::size_t amount = rank(most->second).first;
+    if (!is_first && amount <= (too_many ? calls_then : bytes_then)) return false;
+    refuse(take_of(most, false));
   }
+}
+
+void ExpertServer::refuse(const Received& received) {
   ExpertCall call;
   try {
     call = decode_expert_header(received.frames);
@@ -106,20 +135,25 @@ void ExpertServer::admit(Received received) {
   say(received, call, static_cast<int>(ExpertStatus::busy), {});
 }
 
+Received ExpertServer::take_of(std::map<CurveKey, Waiting>::iterator own, bool oldest) {
+  std::deque<Received>& calls = own->second.calls;
+  Received call = std::move(oldest ? calls.front() : calls.back());
+  oldest ? calls.pop_front() : calls.pop_back();
+  const std::size_t bytes = bytes_of(call);
+  own->second.bytes -= bytes;
+  waiting_bytes_ -= bytes;
+  --waiting_calls_;
+  if (calls.empty()) waiting_.erase(own);
+  return call;
+}
+
 // Of the caller after the one before, by their keys.
 std::optional<Received> ExpertServer::take_next() {
   if (waiting_.empty()) return std::nullopt;
   auto own = waiting_.upper_bound(turn_);
   if (own == waiting_.end()) own = waiting_.begin();
   turn_ = own->first;
-  Received call = std::move(own->second.calls.front());
-  own->second.calls.pop_front();
-  const std::size_t bytes = bytes_of(call);
-  own->second.bytes -= bytes;
-  waiting_bytes_ -= bytes;
-  --waiting_calls_;
-  if (own->second.calls.empty()) waiting_.erase(own);
-  return call;
+  return take_of(own, true);
 }
 
 void ExpertServer::answer(Received received) {
@@ -205,14 +239,20 @@ void ExpertServer::say(const Received& to, const ExpertCall& call, int status, B
     const std::lock_guard lock(mutex_);
     if (!versions_.empty()) newest = versions_.back().first;
   }
-  const ExpertAnswer answer{.id = call.id,
-                            .status = static_cast<ExpertStatus>(status),
-                            .version = newest,
-                            .credits = options_.credits,
-                            .rows = call.rows,
-                            .width = call.width};
-  transport_.send(to.peer,
-                  encode(answer, std::move(payload)));  // if it does not go, it is asked again
+  ExpertAnswer answer{.id = call.id,
+                      .status = static_cast<ExpertStatus>(status),
+                      .version = newest,
+                      .credits = options_.credits,
+                      .rows = call.rows,
+                      .width = call.width};
+  // If it does not go, it is asked again; later, if that it is busy goes.
+  if (transport_.send(to.peer, encode(answer, std::move(payload)))) return;
+  if (answer.status != ExpertStatus::ok) return;
+  if (unsent_++ == 0) {
+    log_warning("answers for experts are dropped: their callers do not read (--caller-mib)");
+  }
+  answer.status = ExpertStatus::busy;
+  transport_.send(to.peer, encode(answer, {}));
 }
 
 }  // namespace yumoe

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <cstring>
 #include <set>
@@ -28,6 +29,8 @@ constexpr std::uint64_t kVersionCalls = std::uint64_t{1} << 62;
 constexpr milliseconds kVersionAskedEvery{300};
 // Requests whose answers may still come, remembered to learn how late.
 constexpr std::size_t kSentMax = 4'096;
+// Of one server, taken in a turn.
+constexpr int kAnswersMax = 64;
 
 std::string other_version_text(const std::string& endpoint, const Digest& theirs,
                                const Digest& ours) {
@@ -286,19 +289,22 @@ milliseconds RemoteExperts::wait_for_next() const {
 }
 
 void RemoteExperts::receive_some(Lock& lock) {
-  std::vector<std::pair<std::size_t, std::vector<Bytes>>> received;
   const milliseconds wait = wait_for_next();
   lock.unlock();
   wait_any(transports_, bell_, wait);
   std::uint64_t rung = 0;
   [[maybe_unused]] const ssize_t read = ::read(bell_, &rung, sizeof rung);
+  // Not all there is: a server that floods must not keep the leader from deadlines, nor fill its memory.
   for (std::size_t s = 0; s < transports_.size(); ++s) {
-    while (auto frames = transports_[s]->receive(milliseconds(0))) {
-      received.emplace_back(s, std::move(*frames));
+    for (int i = 0; i < kAnswersMax; ++i) {
+      const auto frames = transports_[s]->receive(milliseconds(0));
+      if (!frames) break;
+      lock.lock();
+      take(s, *frames);
+      lock.unlock();
     }
   }
   lock.lock();
-  for (auto& [server, frames] : received) take(server, frames);
 }
 
 void RemoteExperts::refuse(std::size_t server, const ExpertAnswer& answer) {
@@ -429,8 +435,10 @@ void RemoteExperts::take(std::size_t server, const std::vector<Bytes>& frames) {
     answer = decode_expert_answer(frames);
   } catch (const Error& error) {
     // Which call it was for is not to be trusted either: its deadline brings it to another server.
-    ++counts_.damaged;
-    log_warning("answer of " + places_[server].address.endpoint + ": " + error.what());
+    if (std::has_single_bit(++counts_.damaged)) {  // ever rarer: it may be a flood
+      log_warning("answer of " + places_[server].address.endpoint + ": " + error.what() + "; " +
+                  std::to_string(counts_.damaged) + " damaged by now");
+    }
     return;
   }
   const auto found = sent_.find(answer.id);

@@ -119,9 +119,9 @@ class ClientTransport {
 struct Door {
   std::vector<CurveKey> allowed;         // empty: any key
   std::int64_t unread_messages_max = 0;  // of one connection, then its sender is held back
-  std::size_t unsent_bytes_max =
-      0;  // to one connection; more is dropped, as if its queue were full
-  std::size_t all_unsent_bytes_max = 0;  // to all
+  std::size_t unsent_bytes_max = 0;  // to one CURVE key; more is dropped, as if its queue were full
+  std::size_t all_unsent_bytes_max =
+      0;  // to all: more than one message for a key only if as much is left
 };
 
 // Listens. Throws Error{port_taken} if something else does, Error{usage} if the address is none.

@@ -2,6 +2,7 @@
 
 #include <sodium.h>
 
+#include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <cstdint>
@@ -85,22 +86,27 @@ Bytes bytes_of(const zmq::message_t& part) {
   return Bytes(data, data + part.size());
 }
 
+// A connection's name is what ZeroMQ calls it and whose it is.
+Peer peer_of(const zmq::message_t& route, const CurveKey& key) {
+  return Peer(reinterpret_cast<const char*>(key.data()), key.size()) + route.to_string();
+}
+
 // Bytes that ZeroMQ has taken and not sent yet.
 using Unsent = std::shared_ptr<std::atomic<std::size_t>>;
 
-// The same, counted in `peer` and `all` until they are on their way or their connection is gone.
-zmq::message_t message_of(Bytes&& bytes, const Unsent& peer, const Unsent& all) {
+// The same, counted in `caller` and `all` until they are on their way or their connection is gone.
+zmq::message_t message_of(Bytes&& bytes, const Unsent& caller, const Unsent& all) {
   struct Counted {
     Bytes bytes;
-    Unsent peer, all;
+    Unsent caller, all;
     ~Counted() {
-      *peer -= bytes.size();
+      *caller -= bytes.size();
       *all -= bytes.size();
     }
   };
-  *peer += bytes.size();
+  *caller += bytes.size();
   *all += bytes.size();
-  auto* owned = new Counted{std::move(bytes), peer, all};
+  auto* owned = new Counted{std::move(bytes), caller, all};
   return zmq::message_t(
       owned->bytes.data(), owned->bytes.size(),
       [](void*, void* hint) { delete static_cast<Counted*>(hint); }, owned);
@@ -208,11 +214,11 @@ class ZeromqServer final : public ServerTransport {
       return std::nullopt;
     }
     Received received;
-    received.peer = parts[0].to_string();
     const Bytes key = from_hex(parts[1].gets("User-Id"));
     if (key.size() == received.client_key.size()) {
       std::copy(key.begin(), key.end(), received.client_key.begin());
     }
+    received.peer = peer_of(parts[0], received.client_key);
     for (std::size_t i = 1; i < parts.size(); ++i) received.frames.push_back(bytes_of(parts[i]));
     return received;
   }
@@ -220,14 +226,21 @@ class ZeromqServer final : public ServerTransport {
   bool send(const Peer& peer, std::vector<Bytes> frames) override {
     std::size_t size = 0;
     for (const Bytes& frame : frames) size += frame.size();
-    const Unsent unsent = unsent_to(peer);
-    if (*unsent + size > unsent_bytes_max_ || *all_unsent_ + size > all_unsent_bytes_max_) {
+    CurveKey key;
+    if (peer.size() < key.size()) {  // none of ours
+      ++counts_.messages_dropped;
+      return false;
+    }
+    std::memcpy(key.data(), peer.data(), key.size());
+    const Unsent unsent = unsent_to(key);
+    if (!has_room(*unsent, size)) {
       ++counts_.messages_dropped;
       return false;
     }
     try {
       // The first part decides: a full queue or an unknown peer is told there.
-      if (!socket_.send(zmq::buffer(peer), zmq::send_flags::sndmore | zmq::send_flags::dontwait)) {
+      if (!socket_.send(zmq::buffer(peer.data() + key.size(), peer.size() - key.size()),
+                        zmq::send_flags::sndmore | zmq::send_flags::dontwait)) {
         ++counts_.messages_dropped;
         return false;
       }
@@ -249,12 +262,22 @@ class ZeromqServer final : public ServerTransport {
   TransportCounts counts() const override { return counts_; }
 
  private:
-  Unsent unsent_to(const Peer& peer) {
-    constexpr std::size_t kPeersKept = 1'024;
-    if (unsent_.size() > kPeersKept) {
+  // Whoever has nothing unsent may fill all that is left; with more, no more than is left then for others. So
+  // one key fills half of all, a second a third of it, and there is always some for the next.
+  bool has_room(std::size_t own, std::size_t size) const {
+    const std::size_t all = *all_unsent_;
+    if (size > all_unsent_bytes_max_ || all > all_unsent_bytes_max_ - size) return false;
+    if (own == 0) return true;
+    const std::size_t left = all_unsent_bytes_max_ - all - size;
+    return own + size <= std::min(unsent_bytes_max_, left);
+  }
+
+  Unsent unsent_to(const CurveKey& key) {
+    if (unsent_.size() > unsent_keys_max_) {
       std::erase_if(unsent_, [](const auto& entry) { return *entry.second == 0; });
+      unsent_keys_max_ = std::max(kUnsentKeys, 2 * unsent_.size());
     }
-    Unsent& unsent = unsent_[peer];
+    Unsent& unsent = unsent_[key];
     if (unsent == nullptr) unsent = std::make_shared<std::atomic<std::size_t>>(0);
     return unsent;
   }
@@ -271,7 +294,9 @@ class ZeromqServer final : public ServerTransport {
   CoordinatorAddress address_;
   TransportCounts counts_;
   const std::size_t unsent_bytes_max_, all_unsent_bytes_max_;
-  std::map<Peer, Unsent> unsent_;
+  static constexpr std::size_t kUnsentKeys = 1'024;  // looked through when there are more
+  std::size_t unsent_keys_max_ = kUnsentKeys;
+  std::map<CurveKey, Unsent> unsent_;
   const Unsent all_unsent_ = std::make_shared<std::atomic<std::size_t>>(0);
 };
 

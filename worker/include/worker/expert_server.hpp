@@ -4,8 +4,9 @@
 // such and changes nothing.
 //
 // Nobody is believed to be modest: what waits and what is kept is bounded for each caller (a CURVE key) and
-// for all. A call beyond that is answered "busy", at once; kept rows beyond it are forgotten, the oldest of
-// whoever has most. Callers take turns, so one that floods waits for itself.
+// for all. A call beyond that is answered "busy", at once; beyond everybody's bound it is the newest call of
+// whoever has most, so that a caller of whom nothing waits is always taken. Kept rows beyond it are forgotten,
+// the oldest of whoever has most. Callers take turns, so one that floods waits for itself.
 
 #include <atomic>
 #include <cstdint>
@@ -85,10 +86,14 @@ class ExpertServer {
   struct Waiting {  // of one caller
     std::deque<Received> calls;
     std::size_t bytes = 0;
+    std::uint64_t since = 0;  // which caller's that began to wait
   };
 
   void look_at_arrivals();
   void admit(Received received);
+  bool make_room(const CurveKey& caller, std::size_t bytes);
+  void refuse(const Received& received);
+  Received take_of(std::map<CurveKey, Waiting>::iterator own, bool oldest);
   std::optional<Received> take_next();
   void answer(Received received);
   void answer_forward(const Received& from, const struct ExpertCall& call, const Compute& compute,
@@ -104,6 +109,7 @@ class ExpertServer {
   std::vector<std::pair<Digest, std::shared_ptr<ExpertCompute>>> versions_;  // the newest last
   std::map<CurveKey, Waiting> waiting_;
   std::size_t waiting_bytes_ = 0, waiting_calls_ = 0;
+  std::uint64_t callers_come_ = 0, unsent_ = 0;
   CurveKey turn_{};  // whose call was taken last
   std::atomic<std::uint64_t> refused_ = 0;
   std::atomic<bool> versions_changed_ = false;
