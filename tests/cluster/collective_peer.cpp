@@ -11,6 +11,7 @@
 
 #include "cluster/collective_checks.hpp"
 #include "cluster/error.hpp"
+#include "cluster/launched_ranks.hpp"
 
 namespace yumoe {
 namespace {
@@ -57,8 +58,8 @@ int lose(const std::string& how, int victim) {
         smaller = group->reform();
       } catch (const Error& second) {
         std::fprintf(stderr, "rank %d: %s\n", group->rank(), second.what());
-        end_launched_ranks(75);
-        _exit(75);
+        end_launched_ranks(kIslandBroken);
+        _exit(kIslandBroken);
       }
       const std::string wrong =
           collective_checks::check_all(*smaller, collective_checks::host_memory());
@@ -66,8 +67,8 @@ int lose(const std::string& how, int victim) {
                    smaller->size(), wrong.empty() ? ", all right" : wrong.c_str());
       if (wrong.empty()) return 0;  // through MPI's own end
     }
-    end_launched_ranks(75);
-    _exit(75);  // not through MPI's own end, which waits for the lost rank
+    end_launched_ranks(kIslandBroken);
+    _exit(kIslandBroken);  // not through MPI's own end, which waits for the lost rank
   }
 }
 
@@ -84,6 +85,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   std::fprintf(stderr,
-               "usage: collective_peer mpi|nccl matrix | mpi hang|kill|reform|reform-hang RANK\n");
+               "usage: collective_peer mpi|nccl matrix | mpi "
+               "hang|kill|reform|reform-hang RANK\n");
   return 2;
 }

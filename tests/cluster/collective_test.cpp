@@ -177,6 +177,7 @@ TEST_F(CollectiveByUlfm, FormsAgainWithoutAKilledRankInTheSameProcesses) {
                                           ": formed again with 3 ranks, all right"));
     }
     EXPECT_LT(outcome.seconds, 15) << outcome.text;
+    EXPECT_EQ(outcome.status, 0) << outcome.text;
   }
 }
 

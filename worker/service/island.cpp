@@ -17,6 +17,7 @@
 #include <thread>
 
 #include "cluster/error.hpp"
+#include "cluster/launched_ranks.hpp"
 #include "cluster/log.hpp"
 #include "worker/service.hpp"
 
@@ -36,6 +37,28 @@ std::vector<std::string> command_of(const IslandSetup& setup, int ranks) {
 // How a rank on this machine tells `yumoe-worker island` that the island broke: by making the file that this
 // names. mpirun of Open MPI 5 may end with 0 after a rank was killed and the others were ended.
 constexpr const char* kBrokenFile = "YUMOE_ISLAND_BROKEN";
+
+// A folder that is nobody else's, for that file: its name in the shared folder cannot be foreseen.
+class OwnFolder {
+ public:
+  OwnFolder() {
+    std::string path = (std::filesystem::temp_directory_path() / "yumoe-island-XXXXXX").string();
+    if (mkdtemp(path.data()) == nullptr) {
+      throw Error(ErrorCode::file_io, "make a folder " + path + ": " + std::strerror(errno));
+    }
+    path_ = path;
+  }
+  ~OwnFolder() {
+    std::error_code left_behind;
+    std::filesystem::remove_all(path_, left_behind);
+  }
+  OwnFolder(const OwnFolder&) = delete;
+  OwnFolder& operator=(const OwnFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
 
 pid_t start(std::vector<std::string> command, const std::filesystem::path& broken) {
   std::vector<char*> argv;
@@ -90,11 +113,10 @@ void say_island_broken() {
 }
 
 int run_island(const IslandSetup& setup, const std::atomic<bool>& stop) {
-  const std::filesystem::path broken = std::filesystem::temp_directory_path() /
-                                       ("yumoe-island-" + std::to_string(getpid()) + "-broken");
+  const OwnFolder folder;
+  const std::filesystem::path broken = folder.path() / "broken";
   int status = 0;
   for (int ranks = setup.ranks; ranks >= 1; --ranks) {
-    std::filesystem::remove(broken);
     status = wait_for(start(command_of(setup, ranks), broken), stop);
     const bool said = std::filesystem::remove(broken);
     if (status == 127) {

@@ -10,6 +10,7 @@
 
 #include "cluster/collective.hpp"
 #include "cluster/error.hpp"
+#include "cluster/launched_ranks.hpp"
 #include "cluster/log.hpp"
 #include "cluster/wallet.hpp"
 #include "worker/link.hpp"
@@ -467,6 +468,7 @@ int run_program(int argc, char** argv) {
                        error.code() == ErrorCode::memory_exceeded ||
                        error.code() == ErrorCode::data_invalid;
     if (error.code() == ErrorCode::collective_failed) {
+      if (given_up_by_others()) return 0;  // the island goes on without this rank
       say_island_broken();
       end_launched_ranks(kIslandBroken);
       return kIslandBroken;

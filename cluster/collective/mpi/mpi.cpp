@@ -22,6 +22,7 @@
 #include <thread>
 
 #include "cluster/error.hpp"
+#include "cluster/launched_ranks.hpp"
 #include "collective/wire.hpp"
 
 #ifdef OMPI_HAVE_MPI_EXT_FTMPI
@@ -41,7 +42,6 @@ constexpr std::size_t kMessageBytesMax = std::size_t{1} << 30;  // MPI counts in
 constexpr milliseconds kRevokedWait{5'000};  // for messages of a revoked group to end
 constexpr milliseconds kNamesWait{1'000};    // to hear who is lost, once it is known that one is
 constexpr milliseconds kEndWait{20'000};     // for all ranks to come to the end
-constexpr int kStatusBroken = 75;            // as worker/service.hpp has it
 
 [[maybe_unused]] bool g_given_up = false;  // the others form again without this process
 
@@ -79,7 +79,7 @@ class Watchdog {
               !stop.stop_requested()) {
             std::fprintf(stderr, "%s: not done within %lld ms; giving up\n", doing,
                          static_cast<long long>(wait_max.count()));
-            _exit(kStatusBroken);
+            _exit(kIslandBroken);
           }
         }) {}
 
@@ -141,26 +141,27 @@ class MpiWire final : public Wire {
   int size() const override { return size_; }
 
   Ticket send(int to, ByteView bytes) override {
-    Open open{to, {}};
+    Open& open =
+        open_[++newest_];  // there before anything fails, so that revoke() waits for all of it
+    open.peer = to;
     for (std::size_t at = 0; at < bytes.size(); at += kMessageBytesMax) {
       open.requests.push_back(MPI_REQUEST_NULL);
       note(MPI_Isend(bytes.data() + at, count_of(bytes.size() - at), MPI_BYTE, to, kData, group_,
                      &open.requests.back()),
            open);
     }
-    open_[++newest_] = std::move(open);
     return newest_;
   }
 
   Ticket receive(int from, std::span<std::uint8_t> into) override {
-    Open open{from, {}};
+    Open& open = open_[++newest_];
+    open.peer = from;
     for (std::size_t at = 0; at < into.size(); at += kMessageBytesMax) {
       open.requests.push_back(MPI_REQUEST_NULL);
       note(MPI_Irecv(into.data() + at, count_of(into.size() - at), MPI_BYTE, from, kData, group_,
                      &open.requests.back()),
            open);
     }
-    open_[++newest_] = std::move(open);
     return newest_;
   }
 
@@ -269,7 +270,7 @@ class MpiWire final : public Wire {
 
  private:
   struct Open {
-    int peer;
+    int peer = 0;
     std::vector<MPI_Request> requests;
     bool failed = false;
   };
@@ -371,10 +372,16 @@ class MpiWire final : public Wire {
   }
 #endif
 
+  // Neither dead nor revoked. The caller frees its memory next, so nothing may touch that any more.
   [[noreturn]] void fail(int code, int peer) {
+    const std::string why = "exchange with rank " + std::to_string(peer) + ": " + text_of(code);
+#if YUMOE_ULFM
+    tell_lost({&peer, 1});
+    revoke();
+#else
     lost_.insert(peer);
-    throw Error(ErrorCode::collective_failed,
-                "exchange with rank " + std::to_string(peer) + ": " + text_of(code));
+#endif
+    throw Error(ErrorCode::collective_failed, why);
   }
 
   std::shared_ptr<Session> session_;
@@ -427,5 +434,7 @@ void end_launched_ranks([[maybe_unused]] int status) {
   if (started != 0 && ended == 0 && !collective::g_given_up) MPI_Abort(MPI_COMM_WORLD, status);
 #endif
 }
+
+bool given_up_by_others() { return collective::g_given_up; }
 
 }  // namespace yumoe

@@ -10,9 +10,11 @@
 #include <nccl.h>
 
 #include <memory>
+#include <set>
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "cluster/collective.hpp"
 #include "cluster/error.hpp"
@@ -54,6 +56,9 @@ class NcclCollective final : public Collective {
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "make a stream");
     check(cudaEventCreateWithFlags(&before_, cudaEventDisableTiming), "make an event");
     check(cudaMalloc(&one_, sizeof(float)), "take memory of the GPU");
+  }
+  // Before anything else, on all ranks. Throws Error{collective_failed}; then all operations do.
+  void form() {
     ncclUniqueId id{};
     if (control_->rank() == 0) start(ncclGetUniqueId(&id), "make an identifier");
     control_->broadcast({reinterpret_cast<std::uint8_t*>(&id), sizeof id}, 0);
@@ -81,7 +86,7 @@ class NcclCollective final : public Collective {
   void drain() override {
     check_usable();
     must(cudaSetDevice(gpu_), "use the GPU");
-    const Event now;
+    const Event now(*this);
     must(cudaEventRecord(now.event, kCallers), "record an event");
     wait_for(now.event, "the island's work");
   }
@@ -147,17 +152,49 @@ class NcclCollective final : public Collective {
 
   void progress() override {}
 
-  // The hosts' group forms again if it can; a communicator is then made anew.
+  // The hosts' group forms again if it can; a communicator is then made anew. Where another rank is lost
+  // while that is made, what comes back is as a group that lost it later: to be formed again.
   std::unique_ptr<Collective> reform() override {
     give_up("formed again without it");
-    return std::make_unique<NcclCollective>(control_->reform(), gpu_, wait_max_);
+    auto next = std::make_unique<NcclCollective>(control_->reform(), gpu_, wait_max_);
+    try {
+      next->form();
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::collective_failed) throw;
+      next->give_up(error.what());
+    }
+    return next;
+  }
+
+  // Ranks that were shown one and the same GPU would wait for one another's kernels.
+  void check_own_gpu() {
+    cudaDeviceProp facts{};
+    check(cudaGetDeviceProperties(&facts, gpu_), "ask for the GPU's name");
+    const ByteView mine(reinterpret_cast<const std::uint8_t*>(&facts.uuid), sizeof facts.uuid);
+    std::vector<std::uint8_t> all(mine.size() * ranks());
+    control_->all_gather(mine, all);
+    std::set<std::vector<std::uint8_t>> different;
+    for (std::size_t r = 0; r < ranks(); ++r) {
+      const auto one = all.begin() + static_cast<std::ptrdiff_t>(r * mine.size());
+      different.emplace(one, one + static_cast<std::ptrdiff_t>(mine.size()));
+    }
+    if (different.size() < ranks()) {
+      throw Error(ErrorCode::config_invalid,
+                  "form an island of " + std::to_string(ranks()) + " ranks: they see " +
+                      std::to_string(different.size()) +
+                      " GPUs together, and each needs one of its own: start fewer ranks, show each "
+                      "another GPU, or say --device cpu");
+    }
   }
 
  private:
   static constexpr cudaStream_t kCallers = nullptr;  // the default stream
+  static constexpr milliseconds kRollCallWait{5'000};
 
   struct Event {
-    Event() { check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "make an event"); }
+    explicit Event(NcclCollective& group) {
+      group.must(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "make an event");
+    }
     ~Event() { cudaEventDestroy(event); }
     Event(const Event&) = delete;
     Event& operator=(const Event&) = delete;
@@ -166,7 +203,7 @@ class NcclCollective final : public Collective {
 
   class Started final : public Exchange {
    public:
-    explicit Started(NcclCollective& group) : group_(group) {
+    explicit Started(NcclCollective& group) : group_(group), end_(group) {
       group.must(cudaEventRecord(end_.event, group.stream_), "record an event");
     }
     void wait() override {
@@ -249,13 +286,14 @@ class NcclCollective final : public Collective {
   // NCCL does not say who is missing; a roll call among the hosts does.
   [[noreturn]] void fail(const std::string& operation, const std::string& why) {
     give_up(operation + " by NCCL: " + why);
-    control_->wait_at_most(milliseconds(5'000));
+    control_->wait_at_most(kRollCallWait);
     try {
       control_->barrier();
       broken_ += " (every rank answers the roll call)";
     } catch (const Error& error) {
       broken_ += std::string("; roll call: ") + error.what();
     }
+    control_->wait_at_most(wait_max_);
     throw Error(ErrorCode::collective_failed, broken_);
   }
 
@@ -275,7 +313,10 @@ bool nccl_is_built() { return true; }
 
 std::unique_ptr<Collective> join_nccl(std::unique_ptr<Collective> control, int gpu,
                                       milliseconds wait_max) {
-  return std::make_unique<NcclCollective>(std::move(control), gpu, wait_max);
+  auto group = std::make_unique<NcclCollective>(std::move(control), gpu, wait_max);
+  group->check_own_gpu();
+  group->form();
+  return group;
 }
 
 DeviceMemory nccl_memory() {

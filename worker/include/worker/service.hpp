@@ -147,9 +147,6 @@ std::vector<std::string> read_prompts(const std::string& text, bool has_text,
 // Runs and prints: text to stdout as it comes and a line of counts to stderr, or one JSON object a prompt.
 void print_generation(const GenerationSetup& setup, const std::atomic<bool>& stop, bool json);
 
-// Exit status of a rank whose island lost another one.
-inline constexpr int kIslandBroken = 75;
-
 // Starts `ranks` processes of `command` by mpirun and, when one is lost, the rest of them again: the island
 // goes on with one rank less from the round it was in, and to the coordinator it is one worker that was late.
 // Returns mpirun's exit status of the last time, 0 when `stop` was set.
