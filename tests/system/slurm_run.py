@@ -4,6 +4,7 @@ namespaces of its own on this machine. Ends with 77 (skipped) and the reason whe
 slurm_run.py BIN_DIR [--keep]"""
 
 import argparse
+import fcntl
 import json
 import os
 import pathlib
@@ -200,6 +201,9 @@ def main():
     parser.add_argument("--processes-per-node", type=int, default=1)
     choice = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="yumoe-slurm-")
+    # Links, addresses and ports are the machine's, and each run begins by taking them down: one at a time.
+    turn = open("/run/lock/yumoe-slurm-test", "w")
+    fcntl.flock(turn, fcntl.LOCK_EX)
     scene, cluster = Scene(choice.bin_dir, 1), Cluster(folder)
     status = 0
     start = time.time()
