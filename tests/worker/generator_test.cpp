@@ -130,6 +130,13 @@ TEST(Decoder, KeepsSequencesOfDifferentLengthsApart) {
   EXPECT_LT(furthest(again, whole_of(small_model(), one)), kRounding);
 }
 
+TEST(DecoderDeathTest, TakesASequenceOnceACall) {
+  const auto tokens = random_tokens(2, 6);
+  Decoder decoder(small_model(), parameters(), {}, 2, kDevice);
+  EXPECT_DEATH(decoder.append(std::array{Decoder::Piece{1, tokens}, Decoder::Piece{1, tokens}}),
+               "count");
+}
+
 TEST(Decoder, ReadsItsNewestHalfAgainWhenTheContextIsFull) {
   const auto tokens = random_tokens(40, 9);
   Decoder decoder(small_model(), parameters(), {}, 1, kDevice);

@@ -1,12 +1,17 @@
 // An island, its ranks in threads, against one process: losses, counts, every gradient, whole shards; and
 // what happens when a rank is lost. Over MPI: tests/system/island.py.
 
+#include "trainer/island.hpp"
+
 #include <ATen/Parallel.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #include "cluster/error.hpp"
@@ -289,12 +294,14 @@ TEST(Island, RefusesMoreRanksThanExperts) {
   });
 }
 
-// A member that takes part up to some exchange of tokens, then is gone.
+// A member that takes part up to some exchange of tokens, or broadcast, then is gone.
 struct Died {};
+struct Life {
+  int exchanges = 1'000'000, broadcasts = 1'000'000;
+};
 class Dying final : public Collective {
  public:
-  Dying(std::unique_ptr<Collective> group, int exchanges)
-      : group_(std::move(group)), exchanges_(exchanges) {}
+  Dying(std::unique_ptr<Collective> group, Life life) : group_(std::move(group)), life_(life) {}
   int rank() const override { return group_->rank(); }
   int size() const override { return group_->size(); }
   void wait_at_most(milliseconds wait) override { group_->wait_at_most(wait); }
@@ -303,24 +310,27 @@ class Dying final : public Collective {
     group_->all_gather(mine, all);
   }
   void broadcast(std::span<std::uint8_t> bytes, int root) override {
+    if (--life_.broadcasts < 0) throw Died{};
     group_->broadcast(bytes, root);
   }
   void barrier() override { group_->barrier(); }
   std::unique_ptr<Exchange> start_all_to_all_v(ByteView send, std::span<const std::size_t> s,
                                                std::span<std::uint8_t> receive,
                                                std::span<const std::size_t> r) override {
-    if (--exchanges_ < 0) throw Died{};
+    if (--life_.exchanges < 0) throw Died{};
     return group_->start_all_to_all_v(send, s, receive, r);
   }
   void progress() override { group_->progress(); }
-  std::unique_ptr<Collective> reform() override { return group_->reform(); }
+  std::unique_ptr<Collective> reform() override {
+    return std::make_unique<Dying>(group_->reform(), life_);
+  }
 
  private:
   std::unique_ptr<Collective> group_;
-  int exchanges_;
+  Life life_;
 };
 
-// What an island of three does with two shards of four steps when `victim` is gone at one of its exchanges.
+// What an island of three does with two shards of four steps when `victims`, by rank, are gone at some time.
 struct Lived {
   std::vector<std::vector<float>> deltas;
   std::vector<TrainingResult> results;
@@ -329,7 +339,7 @@ struct Lived {
   std::string why;
 };
 
-Lived lose(int victim, int exchanges, bool together = true, bool as_device = false) {
+Lived lose(const std::map<int, Life>& victims, bool together = true, bool as_device = false) {
   const ModelOptions options = small_model();
   InnerOptions inner;
   inner.batch_sequences = 6;
@@ -372,7 +382,9 @@ Lived lose(int victim, int exchanges, bool together = true, bool as_device = fal
   std::vector<std::jthread> threads;
   for (auto& member : group) {
     const int rank = member->rank();
-    if (rank == victim) member = std::make_unique<Dying>(std::move(member), exchanges);
+    if (const auto victim = victims.find(rank); victim != victims.end()) {
+      member = std::make_unique<Dying>(std::move(member), victim->second);
+    }
     if (as_device) member = std::make_unique<AsDevice>(std::move(member));
     threads.emplace_back([&, rank, own = std::move(member)]() mutable {
       at::set_num_threads(1);
@@ -398,12 +410,12 @@ Lived lose(int victim, int exchanges, bool together = true, bool as_device = fal
 }
 
 TEST(Island, GoesOnWithoutALostRankAndDoesTheShardAgainFromItsBase) {
-  const Lived alone = lose(0, 0, false);
+  const Lived alone = lose({}, false);
   // A step has 13 exchanges. Within the second; while the first shard's parameters are collected; within
   // the second shard.
   for (const int exchanges : {15, 52, 60}) {
     for (const int victim : {1, 2}) {
-      const Lived lived = lose(victim, exchanges);
+      const Lived lived = lose({{victim, {.exchanges = exchanges}}});
       ASSERT_EQ(lived.deltas.size(), 2U) << "victim " << victim << " at exchange " << exchanges;
       EXPECT_EQ(lived.ranks, 2);
       EXPECT_EQ(lived.given_up, 0) << lived.why;
@@ -426,14 +438,85 @@ TEST(Island, GoesOnWithoutALostRankAndDoesTheShardAgainFromItsBase) {
 }
 
 TEST(Island, GoesOnWithoutALostRankOnTheDevicesPath) {
-  const Lived alone = lose(0, 0, false), lived = lose(1, 15, true, true);
+  const Lived alone = lose({}, false), lived = lose({{1, {.exchanges = 15}}}, true, true);
   ASSERT_EQ(lived.deltas.size(), 2U) << lived.why;
   EXPECT_EQ(lived.ranks, 2);
   EXPECT_LT(relative(lived.deltas[0], alone.deltas[0]), 5e-3);
 }
 
+TEST(Island, LosesASecondRankAfterItFormedAgainAndGoesOnWithOne) {
+  const Lived alone = lose({}, false);
+  // The one that is left after rank 1's end is in the second step of its second try.
+  const Lived lived = lose({{1, {.exchanges = 15}}, {2, {.exchanges = 32}}});
+  ASSERT_EQ(lived.deltas.size(), 2U) << lived.why;
+  EXPECT_EQ(lived.ranks, 1);
+  EXPECT_EQ(lived.given_up, 0) << lived.why;
+  for (std::size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(lived.results[i].tokens, alone.results[i].tokens);
+    EXPECT_LT(relative(lived.deltas[i], alone.deltas[i]), 5e-3) << "shard " << i;
+  }
+}
+
+TEST(Island, GoesOnWithoutARankThatIsLostBetweenShards) {
+  const Lived alone = lose({}, false);
+  // A rank hears 15 broadcasts of the first shard, one of keep_alive and two of the second one's base.
+  for (const int broadcasts : {15, 16, 17}) {
+    const Lived lived = lose({{2, {.broadcasts = broadcasts}}});
+    ASSERT_EQ(lived.deltas.size(), 2U) << lived.why << " at broadcast " << broadcasts;
+    EXPECT_EQ(lived.ranks, 2);
+    EXPECT_EQ(lived.given_up, 0) << lived.why;
+    EXPECT_LT(relative(lived.deltas[0], alone.deltas[0]), 5e-3);
+    EXPECT_EQ(lived.results[1].tokens, alone.results[1].tokens);
+    // Moments ended with the island that had them.
+    EXPECT_EQ(lived.results[1].moments_from.value, 2U) << "at broadcast " << broadcasts;
+  }
+}
+
+TEST(Island, IsAtItsEndWhereMemoryRunsOutOnTheRankThatSpeaksForIt) {
+  const DeviceOptions device{.device = "cpu", .threads = 1};
+  std::vector<float> base(Layout::of(small_model()).parameters());
+  initialise(Layout::of(small_model()), 3, base);
+  TrainingShard shard;
+  shard.round = {1};
+  shard.inner_steps = 2;
+  shard.data = {0, 24};
+  shard.experts = all_experts(small_model());
+  const auto work = [&](Island& island) {
+    if (island.group().rank() != 0) return follow_trainer(island, device);
+    Trainer trainer(small_model(), {.batch_sequences = 6}, device, &island);
+    trainer.load_base(base, {});
+    trainer.train(
+        shard, [](std::uint64_t, std::span<std::uint16_t> tokens) { std::ranges::fill(tokens, 1); },
+        [](const StepReport&) -> bool { throw std::bad_alloc(); });
+  };
+  as_islands(2, [&](Island island) {
+    const bool speaks = island.group().rank() == 0;
+    try {
+      work(island);
+      ADD_FAILURE();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), ErrorCode::collective_failed);
+      EXPECT_THAT(error.what(), testing::HasSubstr(speaks ? "memory ran out on rank 0"
+                                                          : "rank 0, which speaks for the island"));
+    }
+  });
+}
+
+TEST(Island, GivesEachRankAGpuOfItsOwnAndRefusesARankBeyondThem) {
+  EXPECT_EQ(island::gpu_of_place(3, 4), 3);
+  EXPECT_EQ(island::gpu_of_place(3, 1), 0);  // the only one that its launcher shows it
+  try {
+    island::gpu_of_place(4, 4);
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::config_invalid);
+    EXPECT_THAT(error.what(), testing::HasSubstr("rank 4 of this machine"));
+    EXPECT_THAT(error.what(), testing::HasSubstr("4 GPUs"));
+  }
+}
+
 TEST(Island, IsAtItsEndWithoutTheRankThatSpeaksForIt) {
-  const Lived lived = lose(0, 15);
+  const Lived lived = lose({{0, {.exchanges = 15}}});
   EXPECT_EQ(lived.given_up, 2);
   EXPECT_THAT(lived.why, testing::HasSubstr("rank 0, which speaks for the island, is lost"));
 }

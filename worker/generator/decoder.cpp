@@ -73,6 +73,9 @@ Decoder::Decoder(const ModelOptions& model, std::span<const float> parameters,
 Decoder::~Decoder() = default;
 
 std::span<const float> Decoder::append(std::span<const Piece> pieces) {
+  for (const Piece& piece : pieces) {
+    YUMOE_ASSERT(std::ranges::count(pieces, piece.sequence, &Piece::sequence) == 1);
+  }
   std::vector<NewTokens> fresh;
   for (const Piece& piece : pieces) fresh.push_back(state_->place(piece));
   state_->logits = state_->model.extend(fresh, state_->bias, state_->cache);

@@ -93,15 +93,28 @@ void StepDeadline::observe(double seconds) {
   group_.wait_at_most(now_);
 }
 
+int gpu_of_place(int local_rank, int gpus) {
+  if (gpus == 1) return 0;
+  if (local_rank >= gpus) {
+    throw Error(ErrorCode::config_invalid,
+                "rank " + std::to_string(local_rank) + " of this machine, counted from 0, finds " +
+                    std::to_string(gpus) +
+                    " GPUs: start at most as many ranks there, one GPU each, or say --device cpu");
+  }
+  return local_rank;
+}
+
 }  // namespace yumoe::island
 
 namespace yumoe {
 
 void Island::form_again() {
-  constexpr std::chrono::milliseconds kRollCallWait{10'000};
+  // The others may notice as late as their own deadlines, and GPUs take long to meet.
+  constexpr std::chrono::milliseconds kFormWait{120'000}, kRollCallWait{10'000};
   const std::int32_t mine = group_->rank();
   while (true) {
     const int before = group_->size();
+    group_->wait_at_most(kFormWait);
     group_ = group_->reform();
     if (group_->size() == before) {
       throw Error(ErrorCode::collective_failed,

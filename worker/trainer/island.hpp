@@ -86,6 +86,11 @@ struct Options {
 Bytes encode(const Options& options);
 Options decode_options(ByteView bytes);
 
+// Which of the `gpus` > 0 that a rank sees is its own. One alone is taken as its own, as launchers show it
+// (Slurm's --gpus-per-task); ranks that see the same one are refused by join_nccl. Throws Error{config_invalid}
+// for a rank beyond several.
+int gpu_of_place(int local_rank, int gpus);
+
 // How long a step may take: from those before it.
 class StepDeadline {
  public:

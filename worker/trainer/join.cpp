@@ -4,6 +4,7 @@
 
 #include "cluster/error.hpp"
 #include "model/device.hpp"
+#include "trainer/island.hpp"
 #include "worker/trainer.hpp"
 
 namespace yumoe {
@@ -18,7 +19,7 @@ int gpu_for(const std::string& device) {
                                       "cuda, and each rank takes that of its place on its machine");
   }
   const int count = cuda_devices(device);
-  return count > 0 ? launched_local_rank() % count : -1;
+  return count > 0 ? island::gpu_of_place(launched_local_rank(), count) : -1;
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <iterator>
 #include <limits>
+#include <new>
 #include <optional>
 #include <string>
 #include <thread>
@@ -274,6 +275,12 @@ void Trainer::State::on_island(const Work& work) {
                   std::to_string(std::llround(seconds_since(start) * 1e3)) +
                   " ms after it noticed; the shard in work starts again from its base");
       is_new = true;
+    } catch (const std::bad_alloc&) {
+      if (group == nullptr) throw;
+      // The others wait within what they do together, and messages may yet come into freed memory.
+      throw Error(ErrorCode::collective_failed, "memory ran out on rank 0 of an island of " +
+                                                    std::to_string(group->size()) +
+                                                    " ranks, which cannot go on without it");
     }
   }
 }

@@ -37,7 +37,8 @@ class Decoder {
   };
   // Appends each piece to its sequence and returns logits [pieces, vocabulary] of what follows, valid until
   // the next call. A sequence at most once a call. Throws what RemoteExperts throws, and
-  // Error{data_invalid} for tokens that are none.
+  // Error{data_invalid} for tokens that are none; the sequences of the call are then to be cleared
+  // before they are used again.
   std::span<const float> append(std::span<const Piece> pieces);
 
   void clear(std::size_t sequence);  // forgets its tokens
