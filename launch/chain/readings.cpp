@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -37,6 +38,7 @@ json json_of(const ChainReading& reading) {
           {"netuid", reading.netuid.value},
           {"our_uid", reading.our_uid ? json(reading.our_uid->value) : json()},
           {"neurons", neurons},
+          {"has_our_row", reading.has_our_row},
           {"weights", weights}};
 }
 
@@ -48,6 +50,7 @@ ChainReading reading_from(const json& value) {
   reading.spec_version = value.at("spec_version");
   reading.netuid = Netuid{value.at("netuid").get<std::uint16_t>()};
   reading.epoch_block = value.value("epoch_block", 0u);
+  reading.has_our_row = value.value("has_our_row", true);
   if (const json& uid = value.at("our_uid"); !uid.is_null()) {
     reading.our_uid = Uid{uid.get<std::uint16_t>()};
   }
@@ -127,8 +130,9 @@ ChainReading read_chain(ChainNode& node, Netuid netuid, const PublicKey& hotkey,
     WeightRow row = graph.weights[uid];
     if (reading.our_uid && reading.our_uid->value == uid && reading.epoch_block != 0 &&
         rule.rule != settlement::WeightsRule::timelocked_commit) {
-      row = row_before(node, netuid, *reading.our_uid, reading.epoch_block, metadata)
-                .value_or(std::move(row));
+      const auto before = row_before(node, netuid, *reading.our_uid, reading.epoch_block, metadata);
+      reading.has_our_row = before.has_value();
+      row = before.value_or(WeightRow{});
     }
     if (!row.empty()) reading.weights.emplace_back(Uid{static_cast<std::uint16_t>(uid)}, row);
   }
@@ -144,7 +148,7 @@ class InForce {
       : settlements_(settlements) {}
 
   const settlement::IntentStatus* at(const ChainReading& reading) {
-    if (!reading.our_uid) return nullptr;
+    if (!reading.our_uid || !reading.has_our_row) return nullptr;
     settlement::RanEpoch ran{reading.chain_epoch, reading.epoch_block, {}};
     if (ran.block == 0) ran.block = reading.block + 1;
     for (const auto& [uid, row] : reading.weights) {
@@ -174,24 +178,70 @@ const settlement::IntentStatus* in_force(const std::vector<settlement::IntentSta
   return InForce(settlements).at(reading);
 }
 
+namespace {
+
+bool are_of_one_epoch(const ChainReading& a, const ChainReading& b) {
+  return a.epoch_block != 0 && a.epoch_block == b.epoch_block && a.netuid == b.netuid &&
+         a.chain_epoch == b.chain_epoch;
+}
+
+// Of two of one epoch: whether `later` tells what `one` does not.
+bool is_better(const ChainReading& later, const ChainReading& one) {
+  const auto worth = [](const ChainReading& reading) {
+    return (reading.block == reading.epoch_block ? 2 : 0) + (reading.has_our_row ? 1 : 0);
+  };
+  return worth(later) > worth(one);
+}
+
+// The last whole line before `end`, which follows a line end; nullopt: there is none, or it is no reading.
+std::optional<ChainReading> newest_reading(int descriptor, off_t end) {
+  std::string line;
+  std::array<char, 4096> block;
+  for (off_t at = end - 1; at > 0;) {
+    const off_t from = std::max<off_t>(0, at - static_cast<off_t>(block.size()));
+    const auto wanted = static_cast<std::size_t>(at - from);
+    if (pread(descriptor, block.data(), wanted, from) != static_cast<ssize_t>(wanted)) {
+      return std::nullopt;
+    }
+    const std::string_view got(block.data(), wanted);
+    const std::size_t start = got.rfind('\n');
+    line.insert(0, got.substr(start == std::string_view::npos ? 0 : start + 1));
+    if (start != std::string_view::npos) break;
+    at = from;
+  }
+  try {
+    return reading_from(json::parse(line));
+  } catch (const json::exception&) {
+    return std::nullopt;  // whoever reads it all says so
+  }
+}
+
+}  // namespace
+
 std::vector<ChainReading> chain_readings(const RunRecord& run) {
   std::vector<ChainReading> readings;
   const auto settlements = settlements_of(run);
   InForce in_force(settlements);
   const Bytes bytes = run.settlement_file("readings.jsonl").value_or(Bytes{});
   std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  std::size_t line = 0;
   // What follows the last line end is torn: its writer was killed, and reads again.
   for (std::size_t end; (end = text.find('\n')) != std::string_view::npos;
        text.remove_prefix(end + 1)) {
+    ++line;
     try {
-      readings.push_back(reading_from(json::parse(text.substr(0, end))));
+      ChainReading reading = reading_from(json::parse(text.substr(0, end)));
+      if (!readings.empty() && are_of_one_epoch(reading, readings.back())) {
+        if (!is_better(reading, readings.back())) continue;
+        readings.pop_back();
+      }
+      readings.push_back(std::move(reading));
       if (const auto* status = in_force.at(readings.back())) {
         readings.back().ledger_epoch = ledger_epoch_of(status->intent.id);
       }
     } catch (const json::exception& error) {
-      throw Error(
-          ErrorCode::journal_corrupt,
-          "readings.jsonl line " + std::to_string(readings.size() + 1) + ": " + error.what());
+      throw Error(ErrorCode::journal_corrupt,
+                  "readings.jsonl line " + std::to_string(line) + ": " + error.what());
     }
   }
   return readings;
@@ -212,6 +262,8 @@ void append_reading(const fs::path& run, const ChainReading& reading) {
   off_t end = status.st_size;
   char last = '\n';
   while (end > 0 && pread(descriptor, &last, 1, end - 1) == 1 && last != '\n') --end;
+  const auto newest = newest_reading(descriptor, end);
+  if (newest && are_of_one_epoch(reading, *newest) && !is_better(reading, *newest)) return;
   const std::string line = json_of(reading).dump() + "\n";
   if (ftruncate(descriptor, end) != 0) io_failed(file);
   for (std::size_t done = 0; done < line.size();) {
@@ -240,7 +292,11 @@ std::vector<settlement::IntentStatus> settlements_of(const RunRecord& run) {
   return queue_of(run).status();
 }
 
-bool settles_locally(const RunRecord& run) { return !run.settlement_file("journal").has_value(); }
+bool settles_locally(const RunRecord& run) {
+  const RunSetup setup = RunSetup::from_journal(run.run(), run.metadata());
+  return setup.economy.time != "chain" && !run.settlement_file("readings.jsonl").has_value() &&
+         settlements_of(run).empty();
+}
 
 std::vector<IntentStatus> local_settlements(const RunFollower& run) {
   settlement::LocalSettlement target;
@@ -468,6 +524,7 @@ settlement::ReconcileFacts facts_of(const Reconciliation& found,
   settlement::ReconcileFacts facts;
   facts.our_uid = found.reading.our_uid;
   facts.in_force = found.reading.ledger_epoch != 0;
+  facts.has_our_row = found.reading.has_our_row;
   facts.epoch_block = found.reading.epoch_block;
   facts.same_weights = found.same_weights;
   for (const auto& [uid, row] : found.reading.weights) facts.chain_weights.emplace_back(uid, row);
@@ -531,7 +588,7 @@ void compare(Reconciliation& out, const RunFollower& follower,
 Reconciliation reconcile_run(const fs::path& run, std::optional<std::uint32_t> block) {
   const auto record = open_run_record(run);
   const std::vector<ChainReading> readings = chain_readings(*record);
-  const bool local = settles_locally(*record) && readings.empty();
+  const bool local = settles_locally(*record);
   Reconciliation out;
   bool found = false;
   for (const ChainReading& reading : readings) {

@@ -212,7 +212,12 @@ void print_rows(const Reconciliation& found, bool all) {
   } else {
     std::printf("a ledger that has had no epoch yet\n");
   }
-  if (found.reading.ledger_epoch == 0) {
+  if (!found.reading.has_our_row) {
+    std::printf(
+        "whose weights the chain's epoch went by is not known: the node has the state before block "
+        "%u no more (an archive node has)\n",
+        found.reading.epoch_block);
+  } else if (found.reading.ledger_epoch == 0) {
     std::printf("the chain's epoch went by no weights of this run\n");
   } else {
     std::printf(
@@ -231,9 +236,7 @@ void reconcile(const SettleChoice& choice) {
     ChainLine line(options, chain_progress);
     ChainReading reading = read_chain(
         line.node(), Netuid{static_cast<std::uint16_t>(options.netuid)}, chain_hotkey(options));
-    const auto record = open_run_record(choice.run);
-    const auto known = chain_readings(*record);
-    if (known.empty() || known.back().block != reading.block) append_reading(choice.run, reading);
+    append_reading(choice.run, reading);
   }
   std::optional<std::uint32_t> block;
   if (choice.block >= 0) block = static_cast<std::uint32_t>(choice.block);

@@ -242,6 +242,35 @@ TEST(Readings, ThatDoNotFitOnTheDiskAreNamedAndHarmNothing) {
   EXPECT_THAT(blocks, testing::ElementsAre(7, 8));
 }
 
+TEST(Readings, OfOneEpochAreKeptOnce_TheOneThatKnowsMore) {
+  const test::TemporaryFolder folder{test::TemporaryFolder::On::memory};
+  const std::filesystem::path run = folder.path() / "run";
+  RecordedRun recorded{run};
+  const auto read = [&](std::uint32_t block, std::uint64_t epoch, bool has_our_row) {
+    ChainReading reading;
+    reading.epoch_block = static_cast<std::uint32_t>(100 * epoch);
+    reading.block = block;
+    reading.chain_epoch = epoch;
+    reading.has_our_row = has_our_row;
+    append_reading(run, reading);
+  };
+  const auto blocks = [&] {
+    std::vector<std::uint32_t> known;
+    for (const ChainReading& reading : chain_readings(*open_run_record(run))) {
+      known.push_back(reading.block);
+    }
+    return known;
+  };
+  read(100, 1, true);
+  read(100, 1, true);
+  read(390, 1, false);  // by a node that has the states of the epoch no more
+  EXPECT_THAT(blocks(), testing::ElementsAre(100));
+  read(290, 2, false);
+  read(200, 2, true);  // by one that has them
+  read(290, 2, false);
+  EXPECT_THAT(blocks(), testing::ElementsAre(100, 200));
+}
+
 std::string le_hex(std::uint64_t value, int bytes) {
   Bytes out;
   for (int i = 0; i < bytes; ++i) out.push_back(static_cast<std::uint8_t>(value >> (8 * i)));
@@ -288,6 +317,7 @@ class RunBesideAChain : public ::testing::Test {
     std::vector<std::uint64_t> epochs;
     for (const ChainReading& reading : chain_readings(*open_run_record(run))) {
       EXPECT_EQ((reading.epoch_block + 3) % 10, 9u);
+      EXPECT_EQ(reading.has_our_row, reading.epoch_block >= 5'000);  // as for them
       if (reading.epoch_block >= 5'000) {  // older states are gone
         EXPECT_EQ(reading.block, reading.epoch_block);
       }

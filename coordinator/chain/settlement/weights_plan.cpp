@@ -95,7 +95,8 @@ std::uint32_t EpochClock::last_run_by(std::uint32_t block) const {
   if (tempo == 0) return 0;
   if (kind == Kind::counted) return epoch_index == 0 ? 0 : last_epoch_block;
   const std::uint64_t paid = paid_by(block);
-  return paid == 0 ? 0 : first_block_of(paid) - 1;
+  const std::uint32_t first = paid == 0 ? 0 : first_block_of(paid);
+  return first == 0 ? 0 : first - 1;
 }
 
 std::uint32_t EpochClock::last_block_of_epoch(std::uint32_t block) const {
@@ -275,17 +276,14 @@ std::vector<StandingWeights> standing_weights(const std::vector<IntentStatus>& s
 }
 
 const IntentStatus* in_force(const std::vector<StandingWeights>& standing, const RanEpoch& epoch) {
-  const IntentStatus* maybe = nullptr;
   for (auto one = standing.rbegin(); one != standing.rend(); ++one) {
     if (one->block >= epoch.block || one->opened >= epoch.block) continue;
     if (!is_kept_as(one->weights, epoch.row)) continue;
     const bool opened =
         one->opened != 0 || (one->weights.reveal_epoch && *one->weights.reveal_epoch < epoch.paid);
     if (opened) return one->status;
-    // Open by the row alone: somebody else revealed it, or the subnet's tempo has changed since.
-    maybe = one->status;
   }
-  return maybe;
+  return nullptr;
 }
 
 std::vector<std::string> schedule_warnings(const SubnetRule& rule) {
@@ -383,6 +381,11 @@ std::string delay_cause(const IntentStatus& status, const ReconcileFacts& facts)
   }
   const std::string done = call == "reveal_weights" ? "revealed " : "set ";
   if (call == "commit_weights" || facts.epoch_block == 0) return "";
+  if (block < facts.epoch_block && !facts.has_our_row) {
+    return done + where +
+           "; whether they were in force is not known: the node has the state before block " +
+           std::to_string(facts.epoch_block) + " no more";
+  }
   if (block < facts.epoch_block) {
     return done + where + ", but the chain's epoch of block " + std::to_string(facts.epoch_block) +
            " had other weights of this hotkey: is another program setting them?";

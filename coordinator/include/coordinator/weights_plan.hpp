@@ -159,6 +159,7 @@ struct ReconcileFacts {
   std::vector<IntentStatus> intents;  // our settlements of this subnet and epoch of the ledger
   bool in_force = false;              // their weights are those by which the chain paid
   bool same_weights = true;           // and those by which the ledger's epoch predicted
+  bool has_our_row = true;            // what the chain's epoch had of ours is known
   std::uint32_t epoch_block = 0;      // in which the chain's epoch ran; 0: not known
   // uid -> (target uid, weight) as the chain has them; ours among them.
   std::vector<std::pair<Uid, std::vector<std::pair<std::uint16_t, std::uint16_t>>>> chain_weights;

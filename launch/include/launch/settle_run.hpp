@@ -102,6 +102,8 @@ struct ChainReading {
   std::vector<settlement::NeuronResult> neurons;
   std::vector<std::pair<Uid, WeightRow>>
       weights;  // rows that are not empty; ours as the epoch had it
+  bool has_our_row =
+      true;  // false: the node has the state before the epoch no more, and ours is left out
 };
 // Of the newest epoch that has run.
 ChainReading read_chain(ChainNode& node, Netuid netuid, const PublicKey& hotkey,
@@ -111,9 +113,10 @@ ChainReading read_chain(ChainNode& node, Netuid netuid, const PublicKey& hotkey,
 const settlement::IntentStatus* in_force(const std::vector<settlement::IntentStatus>& settlements,
                                          const ChainReading& reading);
 
-// A torn last line is passed over. Throws Error{journal_corrupt}.
+// One for each epoch: of two of the same, the one of that epoch's own state. A torn last line is passed over.
+// Throws Error{journal_corrupt}.
 std::vector<ChainReading> chain_readings(const RunRecord& run);
-// Durable when it returns.
+// Durable when it returns. Does nothing if the newest is of the same epoch and no worse.
 void append_reading(const std::filesystem::path& run, const ChainReading& reading);
 
 // Makes RUN/settlement, to stay. Throws what settlement::sync_folder throws.
@@ -122,7 +125,7 @@ void make_settlement_folder(const std::filesystem::path& run);
 // The settlements of a run with a chain, as its queue has them, also while another process works on it.
 std::vector<settlement::IntentStatus> settlements_of(const RunRecord& run);
 
-// True for a run that has met no chain: its own ledger is final.
+// True for a run whose blocks are not a chain's, that has nothing queued for one and has read none: its own ledger is final.
 bool settles_locally(const RunRecord& run);
 // What the ledger of `run` (which keeps weights, and has advanced) settled by itself: every validator's weights,
 // epoch by epoch. Blocks are the ledger's.
