@@ -70,6 +70,12 @@ RemoteExperts experts_at(std::vector<ExpertPlace> places, DispatchOptions option
   return RemoteExperts(std::move(places), digest_of(as_bytes("one")), 16, options);
 }
 
+DispatchOptions dispatch_patiently() {
+  DispatchOptions options;
+  options.deadline_min_ms = options.deadline_max_ms = 20'000;
+  return options;
+}
+
 struct Rows {
   std::vector<float> x, dy, y, dx;
   ExpertRows call;
@@ -354,6 +360,70 @@ TEST(RemoteExperts, WaitForAServerThatIsBusyAndAskItAgain) {
   EXPECT_EQ(remote.counts().busy, 3U);
   EXPECT_EQ(remote.counts().repeated, 0U) << "busy is no failure";
   stop = true;
+}
+
+// Takes its time, so that all a caller has under way comes together.
+class Slow final : public ExpertCompute {
+ public:
+  bool holds(std::uint32_t, std::uint32_t) const override { return true; }
+  std::size_t width() const override { return 16; }
+  std::unique_ptr<KeptRows> forward(std::uint32_t, std::uint32_t, Bytes x, std::span<float> y,
+                                    bool keep) override {
+    std::this_thread::sleep_for(milliseconds(60));
+    std::memcpy(y.data(), x.data(), x.size());
+    return keep ? std::make_unique<KeptRows>() : nullptr;
+  }
+  void backward(std::uint32_t, std::uint32_t, const KeptRows&, std::span<const float> dy,
+                std::span<float> dx) override {
+    std::copy(dy.begin(), dy.end(), dx.begin());
+  }
+};
+
+TEST(RemoteExperts, AreNotRefusedForTheCreditsTheyWereGiven) {
+  ExpertServer::Options limits;
+  limits.caller_waiting_bytes_max =
+      1'024'000 + 65'536;            // of two calls of 8,000 rows, or one that brings x
+  limits.caller_kept_bytes_max = 0;  // every backward brings x
+  ExpertServerThread server(
+      "one", {}, [] { return std::make_unique<Slow>(); }, 11, limits);
+  ExpertPlace place{server.address(), {}};
+  for (std::uint32_t expert = 0; expert < 12; ++expert) place.experts.emplace_back(0, expert);
+  RemoteExperts remote = experts_at({place}, dispatch_patiently());
+  std::vector<Rows> rows;
+  std::vector<ExpertRows> calls;
+  for (std::uint32_t expert = 0; expert < 12; ++expert) rows.emplace_back(expert, 8'000, 5, true);
+  for (Rows& each : rows) {
+    each.call.x = each.x, each.call.out = each.y;
+    calls.push_back(each.call);
+  }
+  remote.forward(calls);
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_TRUE(calls[i].answered);
+    calls[i].dy = rows[i].dy, calls[i].out = rows[i].dx;
+  }
+  remote.backward(calls);
+  for (const ExpertRows& call : calls) EXPECT_TRUE(call.answered);
+  EXPECT_EQ(remote.counts().busy, 0U);
+}
+
+TEST(ExpertServers, TellMoreCreditsForCallsThatAreSmallAgain) {
+  ExpertServer::Options limits;
+  limits.caller_waiting_bytes_max = 300'000;
+  GatedServer server(limits);
+  server.open = kOpen;
+  Stranger caller(server.thread.address());
+  const auto credits = [&](std::uint64_t id, std::uint32_t rows, bool keep) {
+    caller.say(id, rows, 1, keep);
+    const auto answers = caller.hear(1);
+    return answers.empty() ? 0U : answers[0].credits;
+  };
+  EXPECT_EQ(credits(1, 1, true), 4U);
+  EXPECT_EQ(credits(2, 2'000, false), 2U) << "132 kB each";
+  EXPECT_EQ(credits(3, 2'000, true), 1U) << "260 kB with x";
+  EXPECT_EQ(credits(4, 1, true), 1U) << "another large one may follow";
+  std::uint32_t last = 0;
+  for (std::uint64_t id = 5; id < 60; ++id) last = credits(id, 1, true);
+  EXPECT_EQ(last, 4U);
 }
 
 TEST(RemoteExperts, GiveUpACallInTimeHoweverFastAServerTalks) {

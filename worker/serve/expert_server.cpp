@@ -233,6 +233,21 @@ void ExpertServer::answer_backward(const Received& from, const ExpertCall& call,
   say(from, call, static_cast<int>(ExpertStatus::ok), std::move(dx));
 }
 
+// As many as fit into what may wait of one caller, so that it is not refused for what it was told: by the
+// largest of its last calls, as a backward that brings x too if it may come to that.
+std::uint32_t ExpertServer::credits_of(const CurveKey& caller, const ExpertCall& call) {
+  constexpr std::size_t kCallersMax = 4'096;
+  if (call.rows == 0) return options_.credits;  // not read
+  if (largest_.size() >= kCallersMax) largest_.clear();
+  const bool brings_x = call.keep || call.backward;
+  const std::size_t bytes =
+      kCallBytes + std::size_t{call.rows} * call.width * sizeof(float) * (brings_x ? 2 : 1);
+  std::size_t& largest = largest_[caller];
+  largest = std::max(bytes, largest - largest / 16);
+  return static_cast<std::uint32_t>(
+      std::clamp<std::size_t>(options_.caller_waiting_bytes_max / largest, 1, options_.credits));
+}
+
 void ExpertServer::say(const Received& to, const ExpertCall& call, int status, Bytes payload) {
   Digest newest;
   {
@@ -242,7 +257,7 @@ void ExpertServer::say(const Received& to, const ExpertCall& call, int status, B
   ExpertAnswer answer{.id = call.id,
                       .status = static_cast<ExpertStatus>(status),
                       .version = newest,
-                      .credits = options_.credits,
+                      .credits = credits_of(to.client_key, call),
                       .rows = call.rows,
                       .width = call.width};
   // If it does not go, it is asked again; later, if that it is busy goes.

@@ -183,9 +183,11 @@ void add_listening(CLI::App& command, TransportOptions& options, std::string& ke
       .add_option(prefix + "callers-mib", callers.callers_mib,
                   "memory that all callers' calls, answers and kept rows may fill; more is refused "
                   "as busy")
-      ->check(CLI::Range(256, 1 << 20))
+      ->check(CLI::Range(512, 1 << 20))
       ->capture_default_str();
-  command.add_option(prefix + "caller-mib", callers.caller_mib, "the same, of one caller")
+  command
+      .add_option(prefix + "caller-mib", callers.caller_mib,
+                  "the same, of one caller; half of all at most")
       ->check(CLI::Range(256, 1 << 20))
       ->capture_default_str();
 }

@@ -27,12 +27,20 @@ TransportOptions for_rows(TransportOptions options) {
   return options;
 }
 
+// Headers of the calls and answers that just fill a bound: two of the largest may be under way at once.
+constexpr std::size_t kHeaderBytes = 65'536;
+
+// What one may fill is half of everybody's at most, as unsent answers have it (cluster/transport.hpp).
+std::uint64_t caller_mib(const CallerLimits& callers) {
+  return std::min(callers.caller_mib, callers.callers_mib / 2);
+}
+
 // Of what callers may fill: a quarter waits, a quarter is not sent, half is kept.
 Door door_of(const CallerLimits& callers) {
   Door door{.allowed = {},
             .unread_messages_max = 2,
-            .unsent_bytes_max = callers.caller_mib << 18,
-            .all_unsent_bytes_max = callers.callers_mib << 18};
+            .unsent_bytes_max = (caller_mib(callers) << 18) + kHeaderBytes,
+            .all_unsent_bytes_max = (callers.callers_mib << 18) + 2 * kHeaderBytes};
   for (const std::string& hex : callers.allow) {
     const auto refuse = [&] {
       return Error(ErrorCode::usage,
@@ -51,11 +59,11 @@ Door door_of(const CallerLimits& callers) {
 
 ExpertServer::Options options_of(const CallerLimits& callers) {
   ExpertServer::Options options;
-  options.caller_waiting_bytes_max = callers.caller_mib << 18;
-  options.waiting_bytes_max = callers.callers_mib << 18;
-  options.caller_answers_bytes_max = callers.caller_mib << 16;
+  options.caller_waiting_bytes_max = (caller_mib(callers) << 18) + kHeaderBytes;
+  options.waiting_bytes_max = (callers.callers_mib << 18) + 2 * kHeaderBytes;
+  options.caller_answers_bytes_max = caller_mib(callers) << 16;
   options.answers_bytes_max = callers.callers_mib << 16;
-  options.caller_kept_bytes_max = callers.caller_mib * 7 << 16;
+  options.caller_kept_bytes_max = caller_mib(callers) * 7 << 16;
   options.kept_bytes_max = callers.callers_mib * 7 << 16;
   return options;
 }

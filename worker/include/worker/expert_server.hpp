@@ -47,7 +47,8 @@ class ExpertCompute {
 class ExpertServer {
  public:
   struct Options {
-    std::uint32_t credits = 4;  // calls of one client under way, as callers are told
+    // Calls of one caller under way, as it is told; fewer if its large ones do not fit into what may wait.
+    std::uint32_t credits = 4;
     // Calls that wait, of one caller and of all. One call is always taken.
     std::size_t caller_calls_max = 256, calls_max = 4'096;
     std::size_t caller_waiting_bytes_max = std::size_t{128} << 20;
@@ -100,6 +101,7 @@ class ExpertServer {
                       Bytes x);
   void answer_backward(const Received& from, const struct ExpertCall& call, const Compute& compute,
                        const Bytes& payload);
+  std::uint32_t credits_of(const CurveKey& caller, const struct ExpertCall& call);
   void say(const Received& to, const struct ExpertCall& call, int status, Bytes payload);
   Compute compute_of(const Digest& version);
 
@@ -110,6 +112,8 @@ class ExpertServer {
   std::map<CurveKey, Waiting> waiting_;
   std::size_t waiting_bytes_ = 0, waiting_calls_ = 0;
   std::uint64_t callers_come_ = 0, unsent_ = 0;
+  std::map<CurveKey, std::size_t>
+      largest_;      // bytes of a caller's largest call, less with each after it
   CurveKey turn_{};  // whose call was taken last
   std::atomic<std::uint64_t> refused_ = 0;
   std::atomic<bool> versions_changed_ = false;
