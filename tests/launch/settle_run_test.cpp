@@ -318,7 +318,7 @@ class RunBesideAChain : public ::testing::Test {
     for (const ChainReading& reading : chain_readings(*open_run_record(run))) {
       EXPECT_EQ((reading.epoch_block + 3) % 10, 9u);
       EXPECT_EQ(reading.has_our_row, reading.epoch_block >= 5'000);  // as for them
-      if (reading.epoch_block >= 5'000) {  // older states are gone
+      if (reading.epoch_block >= 5'000) {                            // older states are gone
         EXPECT_EQ(reading.block, reading.epoch_block);
       }
       epochs.push_back(reading.ledger_epoch);
