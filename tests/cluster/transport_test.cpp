@@ -171,7 +171,7 @@ TEST_F(Unread, BoundsWhatIsUnsentToAKeyAndNotToEachOfItsConnections) {
 }
 
 TEST_F(Unread, LeavesRoomForACallerOfWhomNothingIsUnsentAlsoWhenTwoKeysDoNotRead) {
-  listen(1'000'000, 2'000'000);
+  listen(17 * 60'000, 34 * 60'000);
   const Peer one = come(client_keys), two = come(CurveKeypair::generate());
   fill(one);
   fill(two);

@@ -362,6 +362,41 @@ TEST(RemoteExperts, WaitForAServerThatIsBusyAndAskItAgain) {
   stop = true;
 }
 
+TEST(RemoteExperts, TakeNoMoreOfAServerThatFloodsBeforeTheyLookAtOthers) {
+  TransportOptions options;
+  options.port = 0;
+  const auto flood = listen_zeromq(options, CurveKeypair::generate());
+  const auto calm = listen_zeromq(options, CurveKeypair::generate());
+  RemoteExperts remote =
+      experts_at({{flood->address(), {{0, 0}}}, {calm->address(), {{0, 1}}}}, dispatch_patiently());
+  Rows first(0, 1, 5), second(1, 1, 6), third(1, 1, 7);
+  Peer caller;  // of the server spoken to last
+  const auto answer = [&](ServerTransport& server, std::uint64_t id) {
+    server.send(caller,
+                encode(ExpertAnswer{.id = id, .version = {}, .credits = 4, .rows = 1, .width = 16},
+                       Bytes(64)));
+  };
+  const auto serve = [&](ServerTransport& server, Rows& rows) -> std::uint64_t {
+    std::jthread waits([&] { remote.forward({&rows.call, 1}); });
+    const auto received = server.receive(std::chrono::seconds(10));
+    if (!received) return 0;
+    caller = received->peer;
+    const std::uint64_t id = decode_expert_call(received->frames).id;
+    answer(server, id);
+    return id;
+  };
+  const std::uint64_t first_id = serve(*flood, first);
+  const Peer flooded = caller;
+  const std::uint64_t second_id = serve(*calm, second);
+  ASSERT_TRUE(first.call.answered && second.call.answered);
+  for (int i = 0; i < 200; ++i) flood->send(flooded, {Bytes(8), Bytes(8)});
+  answer(*calm, 2 * second_id - first_id);  // the next call's, so that it is there at once
+  std::this_thread::sleep_for(milliseconds(300));
+  remote.forward({&third.call, 1});
+  EXPECT_TRUE(third.call.answered);
+  EXPECT_LE(remote.counts().damaged, 64U) << "and not all that the other said";
+}
+
 // Takes its time, so that all a caller has under way comes together.
 class Slow final : public ExpertCompute {
  public:
