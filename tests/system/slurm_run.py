@@ -84,6 +84,9 @@ class Cluster:
                 raise Skipped(f"{program} is not installed (apt-get install slurm-wlm munge iproute2)")
         if os.geteuid() != 0:
             raise Skipped("namespaces need root")
+        # Links, addresses and ports are the machine's, and a run begins by taking them down: one at a time.
+        self.turn = open("/run/yumoe-slurm-test.lock", "w")
+        fcntl.flock(self.turn, fcntl.LOCK_EX)
         self.stop_network()
         must("ip", "link", "add", PREFIX + "br", "type", "bridge")
         must("ip", "addr", "add", NET + ".254/24", "dev", PREFIX + "br")
@@ -201,9 +204,6 @@ def main():
     parser.add_argument("--processes-per-node", type=int, default=1)
     choice = parser.parse_args()
     folder = tempfile.mkdtemp(prefix="yumoe-slurm-")
-    # Links, addresses and ports are the machine's, and each run begins by taking them down: one at a time.
-    turn = open("/run/lock/yumoe-slurm-test", "w")
-    fcntl.flock(turn, fcntl.LOCK_EX)
     scene, cluster = Scene(choice.bin_dir, 1), Cluster(folder)
     status = 0
     start = time.time()
