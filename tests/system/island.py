@@ -116,7 +116,8 @@ def test_island(scene, ulfm):
         wait_for("a contribution of who is left", lambda: answered() > before, 60)
         spoke = kill_speaker(island, log, answered, as_one_worker) if ulfm else None
     except (Failure, KeyError) as failure:
-        raise Failure(f"{failure}\n{log.read_text()[-4000:]}")
+        rest = [line for line in log.read_text().splitlines() if " steps, loss " not in line]
+        raise Failure("\n".join([str(failure), *rest])[-6000:])
     finally:
         island.terminate()
         try:

@@ -40,7 +40,7 @@ using Clock = std::chrono::steady_clock;
 constexpr int kData = 1, kLost = 2;
 constexpr std::size_t kMessageBytesMax = std::size_t{1} << 30;  // MPI counts in int
 constexpr milliseconds kRevokedWait{5'000};  // for messages of a revoked group to end
-constexpr milliseconds kNamesWait{1'000};    // to hear who is lost, once it is known that one is
+constexpr milliseconds kNamesWait{5'000};    // to hear who is lost, once it is known that one is
 constexpr milliseconds kEndWait{20'000};     // for all ranks to come to the end
 
 [[maybe_unused]] bool g_given_up = false;  // the others form again without this process
