@@ -277,6 +277,12 @@ void call(const CallChoice& choice) {
                                       "': a call is named PALLET.CALL, such as "
                                       "SubtensorModule.set_weights");
   }
+  try {  // what is wrong whatever the node says
+    static_cast<void>(parse_json_exact(text_argument(choice.args)));
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::file_missing) throw;
+    throw Error(ErrorCode::usage, "--args: " + std::string(error.what()));
+  }
   const ChainOptions options = choice.options();
   ChainLine line(options, chain_progress);
   ChainReader reader(line.node());

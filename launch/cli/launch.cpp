@@ -88,8 +88,17 @@ void submit(const std::filesystem::path& script) {
   if (status != 0) throw Error(ErrorCode::peer_refused, "sbatch refused " + script.string());
 }
 
+void tell(const std::vector<std::string>& remarks) {
+  for (const std::string& remark : remarks) std::cerr << "yumoe: " << remark << std::endl;
+}
+
 void launch_slurm(Choice choice) {
   const RunConfig config = with_absolute_data(config_of(choice));
+  tell(job_remarks(config, choice.job));
+  if (!std::filesystem::exists(config.data.path)) {
+    tell({"there is no token set at " + config.data.path + " here: `yumoe data build " +
+          choice.job.file + "` makes it"});
+  }
   const std::string script = slurm_script(config, choice.job);
   if (choice.print) {
     std::cout << script << std::flush;
@@ -117,9 +126,8 @@ void add_slurm(CLI::App& group) {
   command->add_option("--account", choice->job.account, "Account that is charged");
   command->add_flag("--print", choice->print, "Print the batch script instead of submitting it");
   command->footer(
-      "Islands of several GPUs do not train yet: yumoe-worker refuses them and says so; 1 GPU and "
-      "any number "
-      "of CPUs do.\n"
+      "Islands of GPUs need a yumoe-worker of the cuda preset; none has run on a GPU yet "
+      "(docs/islands.md).\n"
       "yumoe launch slurm run.toml --nodes 2 --gpus-per-node 8 --print\n"
       "yumoe launch slurm run.toml --nodes 2 --gpus-per-node 8 --time 12:00:00");
   command->callback([choice] { launch_slurm(*choice); });
@@ -131,8 +139,7 @@ void add_kubernetes(CLI::App& group) {
       "kubernetes",
       "Print a manifest: a JobSet, and an MPIJob if the island has several processes");
   add_common(*command, *choice);
-  command->add_option("--image", choice->job.image, "Container image with yumoe, bash and MPI")
-      ->capture_default_str();
+  command->add_option("--image", choice->job.image, "Container image with yumoe, bash and MPI");
   command
       ->add_option("--claim", choice->job.claim,
                    "Volume claim (ReadWriteMany) that holds the run's folder")
@@ -143,8 +150,21 @@ void add_kubernetes(CLI::App& group) {
   command->callback([choice] {
     Choice mine = *choice;
     const std::string file = mine.job.file;
-    const RunConfig config = config_of(mine);
-    mine.job.file = file;  // as the container sees it
+    if (mine.job.image.empty()) {
+      throw Error(
+          ErrorCode::usage,
+          "--image: which image holds yumoe, yumoe-worker, bash and MPI (and sshd for an island "
+          "of several processes)?");
+    }
+    RunConfig config = config_of(mine);
+    if (mine.programs.empty()) mine.job.programs = "/usr/bin";
+    // Configuration and token set are looked for on the claim, unless they are said to be elsewhere.
+    mine.job.file = (mine.job.out / file).string();
+    config.data.path = (mine.job.out / config.data.path).string();
+    tell(job_remarks(config, mine.job));
+    tell({"the containers look for " + mine.job.file + ", for the token set in " +
+          config.data.path + " and for the programs in " + mine.job.programs.string() +
+          "; volume claim " + mine.job.claim + " is mounted at " + mine.job.out.string()});
     std::cout << kubernetes_manifest(config, mine.job) << std::flush;
   });
 }

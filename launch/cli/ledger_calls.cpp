@@ -281,7 +281,9 @@ void call(const Choice& choice, Build build) {
                                {"call", answer.nonce - 1},
                                {"block", answer.block},
                                {"free_rao", answer.free},
-                               {"live", report.live}};
+                               {"live", report.live},
+                               {"blocks_passed", report.blocks_passed},
+                               {"epochs_passed", report.epochs_passed}};
     if (const auto rule = rule_of(operation)) row["rule"] = *rule;
     std::cout << row.dump() << std::endl;
     return;
@@ -294,6 +296,14 @@ void call(const Choice& choice, Build build) {
               report.live ? "by the coordinator" : "into the journal of the stopped run",
               static_cast<unsigned long long>(answer.free / 1'000'000'000),
               static_cast<unsigned long long>(answer.free % 1'000'000'000));
+  if (report.blocks_passed > 0) {
+    std::printf(
+        "%llu blocks have passed since the run's last record, with %llu epochs of its subnet, "
+        "which "
+        "paid by the weights it had\n",
+        static_cast<unsigned long long>(report.blocks_passed),
+        static_cast<unsigned long long>(report.epochs_passed));
+  }
 }
 
 // Adds one command; the caller adds what is its own.

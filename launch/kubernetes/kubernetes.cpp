@@ -82,8 +82,8 @@ std::string coordinator_shell(const JobOptions& o) {
          "[ -e " + out + "/keys/island ] || " + quoted(programs + "/yumoe") + " keys new --out " +
          out + "/keys/island\n" + "exec " + quoted(programs + "/yumoe") + " coordinator " +
          quoted(o.file) + " --out " + out +
-         " --transport.address=0.0.0.0 --transport.port=" + std::to_string(o.port) + " >" + out +
-         "/logs/coordinator.out";
+         " --run.workers_min=1 --transport.address=0.0.0.0 --transport.port=" +
+         std::to_string(o.port) + " >" + out + "/logs/coordinator.out";
 }
 
 std::string participant_shell(const RunConfig& config, const JobOptions& o, const std::string& role,
@@ -138,6 +138,7 @@ std::string kubernetes_manifest(const RunConfig& config, const JobOptions& o) {
   jobs.push_back(
       replicated_job("coordinator", pod_of(o, "coordinator", coordinator_shell(o), 1, false)));
   for (const ValidatorOptions& validator : config.validators) {
+    if (!is_started(validator)) continue;
     check_name("[[validator]] name", validator.name);
     const std::string key =
         validator.hotkey.empty() ? (o.out / "keys" / validator.name).string() : validator.hotkey;

@@ -112,8 +112,8 @@ LedgerAnswer call_coordinator(const CoordinatorAddress& address, const Keypair& 
   return Conversation(address, account, wait_max).call(operation);
 }
 
-LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Keypair& account,
-                              const Bytes& operation) {
+CallReport call_stopped_run(const std::filesystem::path& run_folder, const Keypair& account,
+                            const Bytes& operation) {
   Journal journal = Journal::open(run_folder);
   const RunSetup setup = RunSetup::from_journal(journal.run(), journal.metadata());
   const Layout layout = Layout::of(setup.model);
@@ -143,15 +143,20 @@ LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Key
   call.evidence =
       seal(account, Nonce{}, 1, now,
            encode(ToCoordinator{LedgerCall{journal.run(), call.nonce, call.operation}}));
+  const std::uint64_t block = ledger.ledger().state().block;
+  const std::size_t epochs = ledger.epochs().size();
   if (const auto why = ledger.refusal_of(call, now)) {
-    return {call.nonce, *why, ledger.ledger().state().block, ledger.free_of(call.account)};
+    return {{call.nonce, *why, block, ledger.free_of(call.account)}, false};
   }
   const Bytes payload = encode(Event{call});
   const Entry entry{now, std::string(kind_of(Event{call})), payload};
   journal.append({&entry, 1});
   ledger.apply(call, core, now);
-  return {ledger.next_nonce(call.account), "", ledger.ledger().state().block,
-          ledger.free_of(call.account)};
+  return {{ledger.next_nonce(call.account), "", ledger.ledger().state().block,
+           ledger.free_of(call.account)},
+          false,
+          ledger.ledger().state().block - block,
+          ledger.epochs().size() - epochs};
 }
 
 CallReport call_run(const std::string& run, const Keypair& account, const Bytes& operation) {
@@ -159,7 +164,7 @@ CallReport call_run(const std::string& run, const Keypair& account, const Bytes&
     return {call_coordinator(CoordinatorAddress::parse(run), account, operation, kWaitMax), true};
   }
   try {
-    return {call_stopped_run(run, account, operation), false};
+    return call_stopped_run(run, account, operation);
   } catch (const Error& error) {
     if (error.code() != ErrorCode::run_locked) throw;
   }

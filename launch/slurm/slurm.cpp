@@ -60,7 +60,7 @@ void coordinator(std::ostream& out, const JobOptions& o) {
          "rm -f \"$OUT/logs/coordinator.out\"\n"
          "srun --overlap --mpi=none --nodes=1 --ntasks=1 --nodelist=\"$FIRST\" \\\n"
          "  \"$BIN/yumoe\" coordinator \"$FILE\" --out \"$OUT\" \\\n"
-         "  --transport.address=0.0.0.0 --transport.port="
+         "  --run.workers_min=1 --transport.address=0.0.0.0 --transport.port="
       << o.port
       << " \\\n"
          "  >\"$OUT/logs/coordinator.out\" 2>\"$OUT/logs/coordinator.log\" &\n"
@@ -85,6 +85,32 @@ std::uint32_t JobOptions::processes() const {
   return processes_per_node > 0 ? processes_per_node : std::max(1u, gpus_per_node);
 }
 
+bool is_started(const ValidatorOptions& validator) {
+  return validator.address.empty() || !validator.hotkey.empty();
+}
+
+std::vector<std::string> job_remarks(const RunConfig& config, const JobOptions& options) {
+  std::vector<std::string> remarks;
+  const std::string joins =
+      " the address that " + (options.out / "logs/coordinator.out").string() + " says";
+  if (config.run.workers_min > 1) {
+    remarks.push_back(
+        "the island is one worker: this job begins with it alone, not with run.workers_min = " +
+        std::to_string(config.run.workers_min) + "; others may join it at" + joins);
+  }
+  for (const ValidatorOptions& validator : config.validators) {
+    if (is_started(validator)) continue;
+    remarks.push_back("validator " + validator.name +
+                      " has only an address: it runs elsewhere and joins at" + joins +
+                      "; give hotkey = FILE for the job to start it");
+  }
+  if (config.validators.empty()) {
+    remarks.push_back(
+        "there is no [[validator]]: nobody measures what is contributed, nobody is paid");
+  }
+  return remarks;
+}
+
 std::string slurm_script(const RunConfig& config, const JobOptions& o) {
   std::ostringstream out;
   head(out, o);
@@ -98,6 +124,7 @@ std::string slurm_script(const RunConfig& config, const JobOptions& o) {
          "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n\n";
   coordinator(out, o);
   for (const ValidatorOptions& validator : config.validators) {
+    if (!is_started(validator)) continue;
     const std::string name = quoted(validator.name);
     out << "srun --overlap --mpi=none --nodes=1 --ntasks=1 --nodelist=\"$FIRST\" \\\n"
            "  \"$BIN/yumoe-worker\" validator --coordinator \"$address\" --name "

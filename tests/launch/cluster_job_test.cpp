@@ -190,5 +190,25 @@ TEST(KubernetesManifest, RefusesNamesThatKubernetesWould) {
   }
 }
 
+TEST(ClusterJob, StartsWithItsIslandAlone_AndOnlyValidatorsThatHaveAKey) {
+  RunConfig config = config_of();
+  config.run.workers_min = 4;
+  ValidatorOptions elsewhere;
+  elsewhere.name = "elsewhere";
+  elsewhere.address = "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY";
+  config.validators.push_back(elsewhere);
+  const std::string script = slurm_script(config, options_of());
+  EXPECT_TRUE(has(script, "--run.workers_min=1")) << script;
+  EXPECT_TRUE(has(script, "--name 'judge'"));
+  EXPECT_FALSE(has(script, "elsewhere"));
+  EXPECT_FALSE(has(kubernetes_manifest(config, options_of()), "elsewhere"));
+  const auto remarks = job_remarks(config, options_of());
+  ASSERT_EQ(remarks.size(), 2u);
+  EXPECT_TRUE(has(remarks[0], "run.workers_min = 4")) << remarks[0];
+  EXPECT_TRUE(has(remarks[1], "validator elsewhere has only an address")) << remarks[1];
+  config.validators.clear();
+  EXPECT_TRUE(has(job_remarks(config, options_of()).back(), "nobody is paid"));
+}
+
 }  // namespace
 }  // namespace yumoe

@@ -246,14 +246,17 @@ void print_counts(const GenerationReport& report) {
     tokens += text.tokens;
     prompt_tokens += text.prompt_tokens;
   }
+  std::string ended = report.texts.front().ended_by;
+  for (const Generation& text : report.texts) {
+    if (text.ended_by != ended) ended = "several causes (--json says which)";
+  }
   std::fprintf(
       stderr,
       "run %s, base version %llu: %llu tokens, %.1f tokens/s, after %llu of the prompt in "
       "%.2f s, ended by %s; %llu calls to experts elsewhere, %llu not answered%s%s\n",
       report.run.c_str(), static_cast<unsigned long long>(report.version.value),
       static_cast<unsigned long long>(tokens), speed_of(report),
-      static_cast<unsigned long long>(prompt_tokens), report.prompt_seconds,
-      report.texts.size() == 1 ? report.texts[0].ended_by.c_str() : "what --json says",
+      static_cast<unsigned long long>(prompt_tokens), report.prompt_seconds, ended.c_str(),
       static_cast<unsigned long long>(report.calls.requests),
       static_cast<unsigned long long>(report.calls.given_up),
       report.calls.given_up > 0 ? ": their experts were left out of the tokens concerned" : "",
@@ -307,7 +310,9 @@ void print_generation(const GenerationSetup& setup, const std::atomic<bool>& sto
     return;
   }
   if (!streams) {
-    for (const Generation& text : report.texts) std::cout << text.text << "\n";
+    for (std::size_t i = 0; i < report.texts.size(); ++i) {  // a text may have lines of its own
+      std::cout << "==> prompt " << i + 1 << " <==\n" << report.texts[i].text << "\n";
+    }
   } else {
     std::cout << "\n";
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "launch/config.hpp"
 
@@ -20,18 +21,18 @@ struct JobOptions {
   std::uint32_t gpus_per_node = 0;       // 0: CPUs
   std::uint32_t processes_per_node = 0;  // 0: one a GPU, or one
   std::uint32_t cpus_per_process = 1;
-  std::string memory_per_node;         // "64G"; empty: what the scheduler gives
-  std::string time;                    // "12:00:00"; empty: the partition's limit
-  std::string partition, account;      // Slurm
-  std::string image = "yumoe:latest";  // Kubernetes
-  std::string claim = "yumoe";         // Kubernetes: the volume claim that holds `out`
-  std::uint16_t port = 48150;          // of the coordinator
+  std::string memory_per_node;     // "64G"; empty: what the scheduler gives
+  std::string time;                // "12:00:00"; empty: the partition's limit
+  std::string partition, account;  // Slurm
+  std::string image;               // Kubernetes
+  std::string claim = "yumoe";     // Kubernetes: the volume claim that holds `out`
+  std::uint16_t port = 48150;      // of the coordinator
 
   std::uint32_t processes() const;  // a node
 };
 
-// The batch script: the coordinator and the validators of `config` on the first node, one island over
-// all of them. Ends when the run is finished, and with an error when any of them fails.
+// The batch script: the coordinator and those validators of `config` that have a key on the first node, one
+// island over all of them. The island is one worker, so the job waits for no others (run.workers_min). Ends when the run is finished, and with an error when any of them fails.
 // Throws Error{usage} for text that could not stand in a script.
 std::string slurm_script(const RunConfig& config, const JobOptions& options);
 
@@ -39,5 +40,11 @@ std::string slurm_script(const RunConfig& config, const JobOptions& options);
 // (kubeflow.org/v2beta1) beside it, as JSON, which kubectl takes as it takes YAML.
 // Throws Error{usage}.
 std::string kubernetes_manifest(const RunConfig& config, const JobOptions& options);
+
+// Whether a job starts this validator: one that is known by its address alone runs elsewhere.
+bool is_started(const ValidatorOptions& validator);
+
+// What the owner should know of a job of `config` before it is submitted, a sentence each.
+std::vector<std::string> job_remarks(const RunConfig& config, const JobOptions& options);
 
 }  // namespace yumoe

@@ -28,17 +28,19 @@ CoordinatorAddress address_in(const std::filesystem::path& run_folder);
 LedgerAnswer call_coordinator(const CoordinatorAddress& address, const Keypair& account,
                               const Bytes& operation, std::chrono::milliseconds wait_max);
 
+struct CallReport {
+  LedgerAnswer answer;  // `error` is "" if the call was taken
+  bool live = false;    // a coordinator answered
+  // Of a stopped run: what the ledger caught up with before the call.
+  std::uint64_t blocks_passed = 0, epochs_passed = 0;
+};
+
 // Reads the run, tries the call on its ledger as it stands now, by the wall clock, and appends it to the
 // journal. What the ledger refuses stands in the answer's `error` and is not recorded. Throws
 // Error{usage} if the run has no first record yet, and what Journal::open throws: Error{run_locked} if a
 // coordinator is at work.
-LedgerAnswer call_stopped_run(const std::filesystem::path& run_folder, const Keypair& account,
-                              const Bytes& operation);
-
-struct CallReport {
-  LedgerAnswer answer;  // `error` is "" if the call was taken
-  bool live = false;    // a coordinator answered
-};
+CallReport call_stopped_run(const std::filesystem::path& run_folder, const Keypair& account,
+                            const Bytes& operation);
 
 // `run` is a run's folder or a coordinator's address ("tcp://...").
 CallReport call_run(const std::string& run, const Keypair& account, const Bytes& operation);
