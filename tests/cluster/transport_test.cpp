@@ -160,7 +160,10 @@ TEST_F(Unread, BoundsWhatIsUnsentToAKeyAndNotToEachOfItsConnections) {
   listen(1'000'000, 100'000'000);
   const Peer one = come(client_keys), two = come(client_keys);
   fill(one);
-  EXPECT_FALSE(server->send(two, {Bytes(60'000)})) << "of the same key";
+  // The system's buffers may still take one or the other; a connection counted by itself takes 16 and more.
+  int taken = 0;
+  while (taken < 8 && server->send(two, {Bytes(60'000)})) ++taken;
+  EXPECT_LT(taken, 8) << "of the same key";
   EXPECT_TRUE(server->send(come(CurveKeypair::generate()), {Bytes(60'000)}));
   clients.clear();
   bool went = false;
@@ -175,7 +178,9 @@ TEST_F(Unread, LeavesRoomForACallerOfWhomNothingIsUnsentAlsoWhenTwoKeysDoNotRead
   const Peer one = come(client_keys), two = come(CurveKeypair::generate());
   fill(one);
   fill(two);
-  EXPECT_FALSE(server->send(one, {Bytes(60'000)}));
+  int taken = 0;
+  while (taken < 8 && server->send(one, {Bytes(60'000)})) ++taken;
+  EXPECT_LT(taken, 8);
   EXPECT_TRUE(server->send(come(CurveKeypair::generate()), {Bytes(60'000)}));
 }
 
