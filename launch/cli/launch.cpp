@@ -94,12 +94,12 @@ void tell(const std::vector<std::string>& remarks) {
 
 void launch_slurm(Choice choice) {
   const RunConfig config = with_absolute_data(config_of(choice));
+  const std::string script = slurm_script(config, choice.job);
   tell(job_remarks(config, choice.job));
   if (!std::filesystem::exists(config.data.path)) {
     tell({"there is no token set at " + config.data.path + " here: `yumoe data build " +
           choice.job.file + "` makes it"});
   }
-  const std::string script = slurm_script(config, choice.job);
   if (choice.print) {
     std::cout << script << std::flush;
     return;
@@ -150,22 +150,23 @@ void add_kubernetes(CLI::App& group) {
   command->callback([choice] {
     Choice mine = *choice;
     const std::string file = mine.job.file;
+    RunConfig config = config_of(mine);
+    if (mine.programs.empty()) mine.job.programs = "/usr/bin";
+    // Configuration and token set are looked for on the claim, unless they are said to be elsewhere.
+    mine.job.file = (mine.job.out / file).string();
+    config.data.path = (mine.job.out / config.data.path).string();
+    const std::string manifest = kubernetes_manifest(config, mine.job);
     if (mine.job.image.empty()) {
       throw Error(
           ErrorCode::usage,
           "--image: which image holds yumoe, yumoe-worker, bash and MPI (and sshd for an island "
           "of several processes)?");
     }
-    RunConfig config = config_of(mine);
-    if (mine.programs.empty()) mine.job.programs = "/usr/bin";
-    // Configuration and token set are looked for on the claim, unless they are said to be elsewhere.
-    mine.job.file = (mine.job.out / file).string();
-    config.data.path = (mine.job.out / config.data.path).string();
     tell(job_remarks(config, mine.job));
     tell({"the containers look for " + mine.job.file + ", for the token set in " +
           config.data.path + " and for the programs in " + mine.job.programs.string() +
           "; volume claim " + mine.job.claim + " is mounted at " + mine.job.out.string()});
-    std::cout << kubernetes_manifest(config, mine.job) << std::flush;
+    std::cout << manifest << std::flush;
   });
 }
 

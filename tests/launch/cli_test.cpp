@@ -192,7 +192,9 @@ TEST_F(Cli, PrintsABatchScriptAndAManifestWithoutStartingAnything) {
   EXPECT_EQ(script.code, 0) << script.output;
   EXPECT_THAT(script.output, HasSubstr("#SBATCH --gpus-per-node=8\n"));
   EXPECT_THAT(script.output, HasSubstr("srun --overlap --mpi=pmix --nodes=2"));
-  const Outcome manifest = yumoe("launch kubernetes /dev/null --programs /opt/bin --out /run/x");
+  const std::string kubernetes = "launch kubernetes /dev/null --programs /opt/bin --out /run/x";
+  EXPECT_THAT(yumoe(kubernetes).output, HasSubstr("--image"));
+  const Outcome manifest = yumoe(kubernetes + " --image lab/yumoe:1");
   EXPECT_EQ(manifest.code, 0) << manifest.output;
   EXPECT_THAT(manifest.output, HasSubstr("jobset.x-k8s.io/v1alpha2"));
 }
