@@ -257,6 +257,7 @@ RpcClient::~RpcClient() = default;
 void RpcClient::close() {}
 std::string RpcClient::endpoint() const { return "ws://fuzzed"; }
 std::string RpcClient::last_failure() const { return ""; }
+std::uint64_t RpcClient::connections_made() const { return 1; }
 
 RpcError::RpcError(ErrorCode code, std::string_view context, std::int64_t rpc_code,
                    std::string message, std::string data)
